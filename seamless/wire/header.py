@@ -1,0 +1,45 @@
+"""The first bytes of everything: underlay datagrams, overlay packets and session fragments (docs/protocol.rst)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Final
+
+INITIATION: Final = 1
+RESPONSE: Final = 2
+COOKIE: Final = 3
+DATA: Final = 4
+CONTROL: Final = 5
+RECORD: Final = 6
+
+INDEX_BITS: Final = 24
+INDEX_MASK: Final = (1 << INDEX_BITS) - 1
+
+SEALED_HEADER: Final = struct.Struct(">IQ")
+"""Word (type and receiver index) and number; these twelve bytes are the AEAD nonce."""
+SEALED_HEADER_BYTES: Final = SEALED_HEADER.size
+TAG_BYTES: Final = 16
+
+PACKET_HEADER: Final = struct.Struct(">BBII")
+"""Class, hop limit, source, destination of an overlay packet."""
+PACKET_HEADER_BYTES: Final = PACKET_HEADER.size
+
+CLASS_BULK: Final = 0
+CLASS_EXPRESS: Final = 1
+CLASS_HANDSHAKE: Final = 2
+INITIAL_HOP_LIMIT: Final = 32
+
+FRAGMENT_HEADER: Final = struct.Struct(">IQBB")
+"""Word, record number, index of this fragment, index of the last."""
+FRAGMENT_HEADER_BYTES: Final = FRAGMENT_HEADER.size
+
+
+def word(datagram_type: int, index: int) -> int:
+    """Return the first 32 bits of a datagram."""
+    return datagram_type << INDEX_BITS | index
+
+
+def node_identifier(public_key: bytes) -> int:
+    """Return the 32-bit identifier of the node with this raw X25519 public key."""
+    return int.from_bytes(hashlib.blake2s(public_key).digest()[:4], "big")
