@@ -1,0 +1,1 @@
+The first seamless: unmodified TCP applications cross an overlay of nodes. Payload interceptors take their connections, sealed links recover losses hop by hop, routing goes around dead links; one configuration file, ``twistd seamless``, the ``seamless`` command and a lab of network namespaces with emulated wires.
