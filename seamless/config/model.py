@@ -1,0 +1,248 @@
+"""What a configuration means, once it is read: plain frozen values that every other floor is built from.
+
+The grammar (docs/grammar.rst) is about text; nothing here knows of it. Times are seconds, rates bits per second,
+sizes bytes, probabilities 0 to 1. A `Configuration` that was loaded has passed every check across its blocks, so
+whoever holds one need not check again that a node exists or that an address belongs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Final, Literal, TypeAlias, Union
+
+import attrs
+
+from seamless.interfaces import Address
+from seamless.wire.header import node_identifier
+
+Network: TypeAlias = Union[IPv4Network, IPv6Network]
+Interface: TypeAlias = Union[IPv4Interface, IPv6Interface]
+PortRange: TypeAlias = tuple[int, int]
+"""First and last port, both included."""
+
+Mode: TypeAlias = Literal["payload", "local", "router"]
+Protocol: TypeAlias = Literal["tcp", "udp", "ip"]
+Congestion: TypeAlias = Literal["off", "cubic"]
+WhenUnreachable: TypeAlias = Literal["direct", "refuse"]
+Recovery: TypeAlias = Literal["reliable", "none"]
+
+DEFAULT_PORT: Final = 7400
+"""UDP port of a node whose ``address`` names none."""
+DEFAULT_HELLO_INTERVAL: Final = 0.1
+"""Seconds: three hellos fit in the dead interval, so one lost hello means nothing."""
+DEFAULT_DEAD_INTERVAL: Final = 0.3
+"""Seconds: a dead link is left before a person notices."""
+DEFAULT_GIVE_UP: Final = 30.0
+"""Seconds that a stream waits for a path: long enough for a relay's reboot of its daemon."""
+DEFAULT_MTU_BYTES: Final = 1500
+"""IP MTU of Ethernet."""
+MINIMUM_MTU_BYTES: Final = 1280
+"""Every IPv6 link carries this much (RFC 8200, section 5), and the padded INITIATION needs nearly all of it."""
+
+
+@attrs.frozen
+class Overlay:
+    """What holds for the whole overlay."""
+
+    name: str
+    hello_interval: float = DEFAULT_HELLO_INTERVAL
+    dead_interval: float = DEFAULT_DEAD_INTERVAL
+    give_up: float = DEFAULT_GIVE_UP
+
+
+@attrs.frozen
+class NodeConfig:
+    """A daemon: where it listens, what it releases to, and the key that proves who it is."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    serves: tuple[Network, ...]
+    public_key: bytes
+    leaf: bool = False
+
+    @property
+    def identifier(self) -> int:
+        """Return the 32 bits that name this node on the wire."""
+        return node_identifier(self.public_key)
+
+
+@attrs.frozen
+class LinkConfig:
+    """Two neighbors. Each path is (address of ``ends[0]``, address of ``ends[1]``), the preferred one first."""
+
+    ends: tuple[str, str]
+    paths: tuple[tuple[Address, Address], ...]
+    rate_bps: int | None = None
+    congestion: Congestion = "cubic"
+    cost: int | None = None
+    mtu_bytes: int = DEFAULT_MTU_BYTES
+    passive: str | None = None
+
+
+@attrs.frozen
+class Match:
+    """One rule of an interceptor; ``None`` means everything that other nodes serve, or every port."""
+
+    protocol: Protocol
+    to: tuple[Network, ...] | None = None
+    ports: tuple[PortRange, ...] | None = None
+
+
+@attrs.frozen
+class InterceptConfig:
+    """One interceptor; ``on`` is None when every node captures. Line and column are for messages about it."""
+
+    mode: Mode
+    rules: tuple[Match, ...]
+    on: tuple[str, ...] | None = None
+    when_unreachable: WhenUnreachable = "direct"
+    recovery: Recovery = "reliable"
+    clamp_mss: bool = False
+    line: int = attrs.field(default=0, eq=False)
+    column: int = attrs.field(default=0, eq=False)
+
+
+@attrs.frozen
+class Capture:
+    """What one rule captures on one node: ``to`` is resolved, and what the node itself serves is taken out."""
+
+    intercept: InterceptConfig
+    protocol: Protocol
+    to: tuple[Network, ...]
+    ports: tuple[PortRange, ...] | None
+
+
+@attrs.frozen
+class Impairment:
+    """What one direction of a wire does to the packets on it.
+
+    ``burst_packets`` is the mean length of a run of losses (1: independent). Longer than ``black_hole_bytes`` and a
+    packet vanishes without a word. ``reorder`` packets are late by another ``reorder_delay``.
+    """
+
+    delay: float = 0.0
+    rate_bps: int | None = None
+    queue_bytes: int | None = None
+    loss: float = 0.0
+    burst_packets: float = 1.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    reorder_delay: float = 0.0
+    corrupt: float = 0.0
+    black_hole_bytes: int | None = None
+    down: bool = False
+
+
+@attrs.frozen
+class HostConfig:
+    """A network namespace of the lab: its loopback addresses and the real servers that run there."""
+
+    name: str
+    addresses: tuple[IPv4Address | IPv6Address, ...] = ()
+    servers: tuple[str, ...] = ()
+    gateway: str | None = None
+
+
+@attrs.frozen
+class WireConfig:
+    """An emulated wire; ``forward`` is what ``ends[0]`` sends, ``backward`` what ``ends[1]`` sends.
+
+    For each pair in ``carries`` the first host routes the second networks over this wire, and the second the first.
+    """
+
+    ends: tuple[str, str]
+    addresses: tuple[Interface, Interface]
+    carries: tuple[tuple[tuple[Network, ...], tuple[Network, ...]], ...] = ()
+    forward: Impairment = Impairment()
+    backward: Impairment = Impairment()
+    mtu_bytes: int = DEFAULT_MTU_BYTES
+
+
+def overlap(one: Network, other: Network) -> bool:
+    """Tell whether two networks share an address; those of different IP versions never do."""
+    return one.version == other.version and one.overlaps(other)
+
+
+def without(networks: Iterable[Network], excluded: Iterable[Network]) -> tuple[Network, ...]:
+    """Return ``networks`` with every address of ``excluded`` taken out, in as few networks as that needs."""
+    left = list(networks)
+    for hole in excluded:
+        left = [piece for network in left for piece in _cut(network, hole)]
+    return tuple(left)
+
+
+def _cut(network: Network, hole: Network) -> list[Network]:
+    if not overlap(network, hole):
+        return [network]
+    if network.prefixlen >= hole.prefixlen:
+        return []
+    return sorted(network.address_exclude(hole))  # type: ignore[arg-type]
+
+
+@attrs.frozen
+class Configuration:
+    """One overlay, the same on every host, and the lab that it may run in."""
+
+    overlay: Overlay
+    nodes: Mapping[str, NodeConfig]
+    links: tuple[LinkConfig, ...] = ()
+    intercepts: tuple[InterceptConfig, ...] = ()
+    hosts: Mapping[str, HostConfig] = attrs.field(factory=dict)
+    wires: tuple[WireConfig, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the overlay's name."""
+        return self.overlay.name
+
+    @cached_property
+    def node_by_identifier(self) -> Mapping[int, NodeConfig]:
+        """Return the nodes by the 32 bits that name them on the wire."""
+        return {node.identifier: node for node in self.nodes.values()}
+
+    def serving_node(self, address: str | IPv4Address | IPv6Address) -> NodeConfig | None:
+        """Return the node that releases to this address: the egress of a flow to it. ``ValueError`` if it is none."""
+        wanted = _as_network(address)
+        for node in self.nodes.values():
+            if any(overlap(served, wanted) for served in node.serves):
+                return node
+        return None
+
+    def served_by_others(self, node_name: str) -> tuple[Network, ...]:
+        """Return all that nodes other than this one serve."""
+        return tuple(served for node in self.nodes.values() if node.name != node_name for served in node.serves)
+
+    def captures(self, node_name: str) -> tuple[Capture, ...]:
+        """Return what this node captures, rule by rule in the order of the file. ``KeyError`` if there is no such node.
+
+        A rule of which nothing is left once the node's own ``serves`` are taken out is not in the answer.
+        """
+        own = self.nodes[node_name].serves
+        everything = self.served_by_others(node_name)
+        captures = []
+        for intercept in self.intercepts:
+            if intercept.on is not None and node_name not in intercept.on:
+                continue
+            for rule in intercept.rules:
+                to = without(everything if rule.to is None else rule.to, own)
+                if to:
+                    captures.append(Capture(intercept, rule.protocol, to, rule.ports))
+        return tuple(captures)
+
+
+def _as_network(address: str | IPv4Address | IPv6Address) -> Network:
+    """Return the network of this one address; one that is mapped into IPv6 counts as the IPv4 address that it is."""
+    parsed = ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, IPv6Address) else None
+    return ip_network(parsed if mapped is None else mapped)
