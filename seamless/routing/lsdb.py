@@ -1,0 +1,119 @@
+"""The link state database: the newest LSA of every node, and the rules by which one takes another's place.
+
+It stands between flooding (`seamless.routing.routing`) and the computation of paths (`seamless.routing.spf`). The
+configuration bounds it: one LSA for each node that the configuration names, with no link that it does not name.
+
+Rules, for an LSA that was authenticated:
+
+* a node or link that the configuration does not name, or transit offered by a leaf, is refused;
+* a higher sequence than ever seen from this origin takes the place of the former;
+* the same sequence is a duplicate, a lower one is old, and whoever sent it deserves to hear the newer;
+* an LSA that was not refreshed for ``MAX_AGE_SECONDS`` no longer counts, but is remembered: so a recording of it is not
+  believed again, and an origin that restarts with its clock set back is shown what sequence it must exceed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from seamless.routing.lsa import Lsa, LsaRefusedError, Refusal
+
+MAX_AGE_SECONDS: Final = 90.0
+"""Three refresh intervals: two refreshes in a row may fail to arrive."""
+
+
+@attrs.frozen
+class Topology:
+    """What the configuration allows: nodes, links as pairs of nodes, and which nodes are leaves."""
+
+    nodes: frozenset[int]
+    links: frozenset[frozenset[int]]
+    leaves: frozenset[int] = frozenset()
+
+    def allows_link(self, one: int, other: int) -> bool:
+        """Tell whether the configuration has a link between these two nodes."""
+        return frozenset((one, other)) in self.links
+
+
+class Verdict(enum.Enum):
+    """What became of an LSA that was offered to the database."""
+
+    CHANGED = "newer, and says something new"
+    REFRESHED = "newer, and says the same as before"
+    DUPLICATE = "had before"
+    OLDER = "older than what we have"
+
+
+@attrs.frozen
+class Entry:
+    """An LSA, the bytes in which it goes on to the next neighbor, and when it came."""
+
+    lsa: Lsa
+    data: bytes
+    received_at: float
+
+
+class Lsdb:
+    """The newest LSA of every node of ``topology``."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        # Both by origin. All LSAs live equally long and time never goes back, so the first of _fresh expires first.
+        self._fresh: dict[int, Entry] = {}
+        self._expired: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        """Return the number of LSAs that count."""
+        return len(self._fresh)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Iterate over the LSAs that count, the longest unrefreshed first."""
+        return iter(self._fresh.values())
+
+    def newest(self, origin: int) -> Entry | None:
+        """Return the newest LSA of ``origin`` that was ever seen, whether it still counts or not."""
+        return self._fresh.get(origin) or self._expired.get(origin)
+
+    def check(self, lsa: Lsa) -> None:
+        """Raise `LsaRefusedError` when ``lsa`` says what the configuration does not allow."""
+        for link in lsa.links:
+            if not self._topology.allows_link(lsa.origin, link.neighbor):
+                raise LsaRefusedError(
+                    Refusal.UNKNOWN_LINK,
+                    f"node {lsa.origin:08x} announces a link to {link.neighbor:08x} that this node's configuration"
+                    " does not have; use the same configuration on every host",
+                )
+        if lsa.origin in self._topology.leaves and not lsa.leaf:
+            raise LsaRefusedError(
+                Refusal.NOT_A_LEAF,
+                f"node {lsa.origin:08x} offers transit, but is a leaf in this node's configuration;"
+                " use the same configuration on every host",
+            )
+
+    def offer(self, lsa: Lsa, data: bytes, now: float) -> Verdict:
+        """Take an authenticated and checked LSA, or tell why not."""
+        known = self.newest(lsa.origin)
+        if known is not None and lsa.sequence <= known.lsa.sequence:
+            return Verdict.DUPLICATE if lsa.sequence == known.lsa.sequence else Verdict.OLDER
+        former = self._fresh.pop(lsa.origin, None)
+        self._expired.pop(lsa.origin, None)
+        self._fresh[lsa.origin] = Entry(lsa, data, now)
+        unchanged = former is not None and lsa.says_the_same_as(former.lsa)
+        return Verdict.REFRESHED if unchanged else Verdict.CHANGED
+
+    def next_expiry(self) -> float | None:
+        """Return when the next LSA stops counting."""
+        for entry in self._fresh.values():
+            return entry.received_at + MAX_AGE_SECONDS
+        return None
+
+    def expire(self, now: float) -> int:
+        """Stop counting what was not refreshed in time; return how many LSAs that were."""
+        old = [origin for origin, entry in self._fresh.items() if now >= entry.received_at + MAX_AGE_SECONDS]
+        for origin in old:
+            self._expired[origin] = self._fresh.pop(origin)
+        return len(old)
