@@ -1,0 +1,66 @@
+"""The keys that datagrams and records are sealed and opened with, one object per direction and handshake.
+
+Every sealed thing is *word* (type in the top 8 bits, receiver index below), *number* (64 bits), ciphertext, tag. Rules:
+
+* The twelve bytes *word, number* are the AES-256-GCM nonce. They are thus authenticated without associated data, and
+  two types can never collide on a nonce: DATA and CONTROL differ in the word.
+* A number is used once per key. The owner counts; the numbers belong to it and go on when the key changes.
+* The paths of bulk data call the bound methods ``encrypt`` and ``decrypt`` themselves, once per datagram of a batch;
+  ``seal`` and ``open`` say the same thing for everybody else.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from seamless.crypto.replay import ReplayWindow
+from seamless.errors import AuthenticationError
+from seamless.interfaces import Buffer
+
+INDEX_BITS: Final = 24
+"""Bits of a receiver index in the first word of every datagram; the type is above them."""
+INDEX_MASK: Final = (1 << INDEX_BITS) - 1
+KEY_BYTES: Final = 32
+TAG_BYTES: Final = 16
+
+_NONCE: Final = struct.Struct(">IQ")
+
+
+class SendKey:
+    """The key of one direction, at its sender. ``remote_index`` is how the receiver finds it."""
+
+    __slots__ = ("encrypt", "remote_index")
+
+    def __init__(self, key: bytes, remote_index: int) -> None:
+        self.remote_index = remote_index
+        self.encrypt = AESGCM(key).encrypt
+        """``encrypt(nonce, data, None)`` returns ciphertext and tag; the nonce is the twelve bytes of the header."""
+
+    def seal(self, datagram_type: int, number: int, plaintext: Buffer) -> bytes:
+        """Return the whole datagram: header, ciphertext, tag. Never call it twice with one number."""
+        nonce = _NONCE.pack(datagram_type << INDEX_BITS | self.remote_index, number)
+        return nonce + self.encrypt(nonce, plaintext, None)
+
+
+class ReceiveKey:
+    """The key of one direction, at its receiver, and the numbers that came under it."""
+
+    __slots__ = ("decrypt", "index", "window")
+
+    def __init__(self, key: bytes, index: int) -> None:
+        self.index = index
+        self.window = ReplayWindow()
+        self.decrypt = AESGCM(key).decrypt
+        """``decrypt(nonce, data, None)`` returns the plaintext or raises `InvalidTag`, or `ValueError` for what is
+        shorter than a tag."""
+
+    def open(self, datagram: Buffer) -> bytes:
+        """Return the plaintext of a whole datagram; raise `AuthenticationError`. The window is the caller's to ask."""
+        try:
+            return self.decrypt(datagram[: _NONCE.size], datagram[_NONCE.size :], None)
+        except (InvalidTag, ValueError):
+            raise AuthenticationError("a datagram does not open under its key") from None
