@@ -90,8 +90,8 @@ class Owner:
         self.calls.append("writable")
 
     def datagrams(self) -> list[bytes]:
-        """Wait for what comes in and read it all; return it datagram by datagram."""
-        select.select([self.port], [], [], 1.0)
+        """Read all that comes in, the first within seconds (a fresh veth is slow); return it datagram by datagram."""
+        select.select([self.port], [], [], 3.0)
         while True:
             before = self.port.counters.batches_in
             self.port.doRead()
