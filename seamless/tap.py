@@ -1,0 +1,90 @@
+"""``twistd seamless``: the words of the command line become the service of one node.
+
+Everything that can be known before twistd forks is found out here, where a person still looks: the configuration, the
+name of the node, the key and whether it is the node's. Sockets and rules wait for ``startService``.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from seamless.config.load import load_file
+from seamless.config.model import NodeConfig
+from seamless.errors import EXIT_USAGE, ConfigurationError, SeamlessError
+from seamless.tools.choose import choose_node
+from seamless.tools.keys import encode_key, public_key_of, read_private_key
+from seamless.tools.verdict import Supervised, Verdict
+
+
+class Options(usage.Options):
+    """The options of ``twistd seamless``."""
+
+    synopsis = "[--config FILE] [--node NAME] [--key FILE]"
+    longdesc = (
+        "Runs one node of an overlay network. The configuration is the same file on every host; --node says which of "
+        "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections. Exit codes: 0 done, "
+        "1 failed while running, 2 usage, 3 bad configuration or key, 4 missing privilege or kernel feature."
+    )
+    optParameters = [
+        ["config", "c", "/etc/seamless/seamless.conf", "The configuration of the overlay"],
+        ["node", None, None, "The node that this is; left out, the one with the name of this host"],
+        ["key", "k", "/etc/seamless/seamless.key", "The file with this node's private key (seamless genkey)"],
+    ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse, or end with the exit code for wrong words (twistd itself ends with 1)."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            print(f"seamless: {error}; see twistd seamless --help", file=sys.stderr)
+            raise SystemExit(EXIT_USAGE) from None
+
+
+def makeService(options: Options) -> IService:
+    """Return the service of the node that ``options`` name, or end the process with a sentence and its exit code."""
+    from twisted.internet import reactor
+
+    try:
+        node_service = _make_node_service(options)
+    except SeamlessError as error:
+        _end(error)
+    service = Supervised(Verdict(daemonizes=not _stays_in_foreground(options)), reactor)
+    node_service.setServiceParent(service)
+    return service
+
+
+def _make_node_service(options: Options) -> IService:
+    from seamless.service import NodeService
+
+    configuration = load_file(options["config"])
+    node = choose_node(configuration, options["config"], options["node"], socket.gethostname())
+    private_key = read_private_key(options["key"])
+    _check_key(node, private_key, options)
+    return NodeService(configuration, node.name, private_key)
+
+
+def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:
+    public_key = public_key_of(private_key)
+    if public_key != node.public_key:
+        raise ConfigurationError(
+            f"{options['key']}: this is not the key of node {node.name}: its public key is {encode_key(public_key)}, "
+            f"but {options['config']} says {encode_key(node.public_key)}; start with the key of {node.name}, "
+            "or put this public key into the configuration on every host"
+        )
+
+
+def _stays_in_foreground(options: Options) -> bool:
+    twistd = options.parent
+    return twistd is None or bool(twistd["nodaemon"] or twistd["debug"])
+
+
+def _end(error: SeamlessError) -> NoReturn:
+    words = str(error) if isinstance(error, ConfigurationError) else f"seamless: {error}"
+    print(words, file=sys.stderr)
+    raise SystemExit(error.exit_code)

@@ -1,0 +1,39 @@
+"""``seamless check FILE``: is this configuration good? To be asked before it is copied to every host."""
+
+from __future__ import annotations
+
+import argparse
+
+from seamless.config.load import load_file
+from seamless.tools.verbs import VerbParsers, add_verb
+
+DESCRIPTION = """\
+Read a configuration and say everything that is wrong with it: words that the language does not have, with what was
+expected in their place, and what does not fit together, like a link to an unknown node or two nodes that serve the
+same address. Nothing is started or changed.
+
+Problems go to standard error as FILE:LINE:COLUMN: SENTENCE, one a line. The exit code is 0 for a good file and 3
+for one with problems.
+"""
+
+
+def add_arguments(subparsers: VerbParsers) -> None:
+    """Describe the verb check."""
+    parser = add_verb(subparsers, "check", run, "say what is wrong with a configuration", DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", help="the configuration")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print one line about a good file; raise `ConfigurationError` with all problems of another."""
+    configuration = load_file(arguments.file)
+    parts = [
+        _count(len(configuration.nodes), "node"),
+        _count(len(configuration.links), "link"),
+        _count(len(configuration.intercepts), "interceptor"),
+    ]
+    print(f"{arguments.file}: {', '.join(parts)}: good")
+    return 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
