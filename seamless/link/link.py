@@ -1,0 +1,580 @@
+"""A link: two neighbors, one UDP path, and everything lost on it recovered right here.
+
+In the way of a byte a link takes whole overlay packets from its node, queues them fairly, sends as fast as its pacer
+and its congestion controller allow, sealed one by one under a fresh packet number, and keeps each until the neighbor
+acknowledges it. At the other end it opens each datagram and hands the packets up at once, in whatever order they come:
+only the far end of a session puts anything in order.
+
+The rules:
+
+* A batch is the unit. Per datagram there is one seal or open, one slice or two, one entry in a dictionary.
+* CONTROL never waits behind DATA: acknowledgements, hellos, LSAs and pauses pass the queue and the pacer (which is
+  charged for them). A flooded link keeps its adjacency and its acknowledgements.
+* Keys and liveness are separate. Keys come from the `Association` and outlive silence; the `Adjacency` says whether
+  the neighbor is heard. DATA is sent only while it is UP.
+* A neighbor's restart (a new incarnation) empties the packet number spaces; what was not acknowledged goes back to the
+  node, which sends it another way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+from cryptography.exceptions import InvalidTag
+
+from seamless.crypto.association import Association, KeysEstablished
+from seamless.crypto.gate import OpenedInitiation
+from seamless.crypto.sealing import ReceiveKey, SendKey
+from seamless.errors import RemoteProtocolError
+from seamless.interfaces import Address, CongestionController, Transmit
+from seamless.link.acknowledger import Acknowledger
+from seamless.link.hello import Adjacency, AdjacencyState
+from seamless.link.pacing import Pacer
+from seamless.link.queue import FairQueue
+from seamless.link.recovery import Acknowledged, Contents, Control, Recovery
+from seamless.wire.ack import Ack
+from seamless.wire.header import CONTROL, DATA, SEALED_HEADER, SEALED_HEADER_BYTES, TAG_BYTES, word
+from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
+
+IPV4_UDP_BYTES: Final = 28
+IPV6_UDP_BYTES: Final = 48
+SEALING_BYTES: Final = SEALED_HEADER_BYTES + TAG_BYTES
+BATCH_BYTES: Final = 64_000
+"""The most that one system call takes: a UDP payload before segmentation is at most 65,507 bytes."""
+BATCH_DATAGRAMS: Final = 64
+"""The most segments that every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS; newer ones allow 128)."""
+BATCH_INTERVAL: Final = 0.001
+"""Seconds of the configured rate that bulk data waits for, so that batches are worth a system call: what a timer of
+the reactor is late by anyway."""
+LSA_FRAME_BYTES: Final = 5
+"""Type and length of an LSA frame, at the most."""
+MAX_ACK_DELAY: Final = 0.003
+"""Seconds: `ACK_INTERVAL`, and a timer's lateness on a busy machine."""
+QUEUE_LIMIT: Final = 4 << 20
+"""Bytes of one session that a link holds at most: six round trips of 10 ms at 500 Mb/s."""
+QUEUE_TARGET_INTERVAL: Final = 0.002
+"""Seconds of the link's rate that one session should have waiting: enough to ride out a late timer."""
+QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
+PAUSE_MAX: Final = 0.5
+"""Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
+LOSS_WEIGHT: Final = 1 / 16
+"""How fast the estimate of the loss rate follows, per ACK."""
+_DOES_NOT_OPEN: Final = (InvalidTag, ValueError)
+"""What `cryptography` raises for a wrong tag, and for a datagram shorter than a nonce."""
+REDIAL_INTERVAL: Final = 5.0
+"""Seconds between handshakes towards a silent neighbor that itself never dials: it may have restarted."""
+
+
+@attrs.frozen
+class LinkSettings:
+    """What the configuration says about one path of one link, seen from one end."""
+
+    neighbor: str
+    neighbor_id: int
+    local: Address
+    remote: Address
+    mtu_bytes: int
+    hello_interval: float
+    dead_interval: float
+    dials: bool
+    """Whether this end opens the link; the other end does too unless it is `passive`."""
+    neighbor_dials: bool
+    cost: int | None = None
+    """The cost that routing counts with; None: by latency and loss."""
+
+
+@attrs.frozen
+class LinkStatus:
+    """A snapshot for people; rates in bits per second, times in seconds, counts in datagrams unless they say bytes."""
+
+    neighbor: str
+    state: str
+    reason: str
+    local: Address
+    remote: Address
+    rate_bps: float
+    rtt: float
+    rtt_variation: float
+    sent: int
+    acked: int
+    lost: int
+    probes: int
+    wasted: int
+    received: int
+    neighbor_received: int
+    sent_bytes: int
+    received_bytes: int
+    data_sent: int
+    data_received: int
+    bytes_in_flight: int
+    queued_bytes: int
+    dropped_bulk: int
+    dropped_express: int
+    failed_authentication: int
+    replayed: int
+    malformed: int
+    pauses_sent: int
+    pauses_received: int
+
+
+@attrs.define
+class LinkCounters:
+    """What only the link itself sees."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    data_sent: int = 0
+    data_received: int = 0
+    failed_authentication: int = 0
+    replayed: int = 0
+    malformed: int = 0
+    pauses_sent: int = 0
+    pauses_received: int = 0
+    restarts: int = 0
+
+
+class Link:
+    """One end of a link; a sans-I/O core."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        association: Association,
+        controller: CongestionController,
+        now: float,
+    ) -> None:
+        self.settings = settings
+        self.local = settings.local
+        self.remote = settings.remote
+        self.association = association
+        self.counters = LinkCounters()
+        self.adjacency = Adjacency(settings.hello_interval, settings.dead_interval, now)
+        self.queue = FairQueue(QUEUE_LIMIT)
+        self.recovery = Recovery(MAX_ACK_DELAY)
+        self.neighbor_received = 0
+        self.loss_rate = 0.0
+        self._controller = controller
+        self._pacer = Pacer(controller.pacing_rate_bps(), now)
+        self._acknowledger = Acknowledger()
+        self._ip_udp_bytes = IPV6_UDP_BYTES if ":" in settings.local[0] else IPV4_UDP_BYTES
+        self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
+        self._control: deque[OwnFrame] = deque()
+        self._lsas: deque[bytes] = deque()
+        self._orphans: list[bytes] = []
+        self._neighbor_incarnation: int | None = None
+        self._redial_at = now
+        self._closed = False
+
+    # What the node asks of a link.
+
+    @property
+    def packet_bytes(self) -> int:
+        """Return the longest overlay packet that fits one datagram of this link."""
+        return self.settings.mtu_bytes - self._overhead_bytes
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether the neighbor is heard and hears us."""
+        return self.adjacency.state is AdjacencyState.UP
+
+    @property
+    def delivery_rate_bps(self) -> float:
+        """Return how many bits of new packets per second this link can take, losses left out."""
+        return self._controller.pacing_rate_bps() * (1 - self.loss_rate)
+
+    @property
+    def target_bytes(self) -> int:
+        """Return how much of one session should wait here at most."""
+        return max(QUEUE_TARGET_MIN_BYTES, int(self._controller.pacing_rate_bps() * QUEUE_TARGET_INTERVAL / 8))
+
+    def excess_pause(self, flow_bytes: int) -> float:
+        """Return for how many seconds the upstream should pause a session that has ``flow_bytes`` waiting here."""
+        excess = flow_bytes - self.target_bytes
+        if excess <= 0:
+            return 0.0
+        share_bps = self.delivery_rate_bps / max(1, self.queue.flows)
+        return min(PAUSE_MAX, excess * 8 / max(share_bps, 1.0))
+
+    def send_lsa(self, data: bytes) -> None:
+        """Send one LSA until it is acknowledged."""
+        self._lsas.append(data)
+
+    def send_pause(self, source: int, destination: int, seconds: float) -> None:
+        """Ask the neighbor to send nothing of a session for a while."""
+        self.counters.pauses_sent += 1
+        self._control.append(Pause(source, destination, int(seconds * 1e6)))
+
+    def close(self, reason: str) -> None:
+        """Say goodbye; what is sent after this is nothing."""
+        if self.association.send_key is not None and not self._closed:
+            self._control.append(Close(reason))
+        self._closed = True
+
+    def take_orphans(self) -> list[bytes]:
+        """Return packets that this link could not deliver, for the node to send another way."""
+        orphans, self._orphans = self._orphans, []
+        return orphans
+
+    # Receiving.
+
+    def receive_initiation(self, opened: OpenedInitiation, remote: Address, now: float) -> None:
+        """Take in an INITIATION that the gate has let in; raise `RemoteProtocolError`."""
+        self.association.receive_initiation(opened, now)
+        self.remote = remote
+        self._after_handshake(now)
+
+    def receive_response(self, datagram: bytes, now: float) -> None:
+        """Take in a RESPONSE; raise `RemoteProtocolError`."""
+        self.association.receive_response(datagram, now)
+        self._after_handshake(now)
+
+    def receive_cookie(self, datagram: bytes, now: float) -> None:
+        """Take in a COOKIE; raise `RemoteProtocolError`."""
+        self.association.receive_cookie(datagram, now)
+
+    def receive_sealed(
+        self, key: ReceiveKey, buffer: memoryview, segment_size: int, remote: Address, now: float
+    ) -> tuple[list[bytes], list[LinkFrame]]:
+        """Open a run of datagrams of one type under one key; return its overlay packets and its frames for the node.
+
+        Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and forgotten.
+        """
+        datagram_type = buffer[0]
+        numbers, contents = self._open(key, buffer, segment_size)
+        if not numbers:
+            return [], []
+        fresh = key.window.accept_batch(numbers)
+        if fresh is not None:
+            self.counters.replayed += len(numbers) - sum(fresh)
+            numbers = [number for number, is_fresh in zip(numbers, fresh) if is_fresh]
+            contents = [content for content, is_fresh in zip(contents, fresh) if is_fresh]
+            if not numbers:
+                return [], []
+        self._authenticated(key, remote, numbers[-1], now)
+        self.counters.received_bytes += len(buffer)
+        if datagram_type == DATA:
+            self.counters.data_received += len(numbers)
+            self._acknowledger.on_received(numbers, True, now)
+            return contents, []
+        return [], self._receive_control(numbers, contents, now)
+
+    def _open(self, key: ReceiveKey, buffer: memoryview, segment_size: int) -> tuple[list[int], list[bytes]]:
+        numbers: list[int] = []
+        contents: list[bytes] = []
+        decrypt = key.decrypt
+        unpack = SEALED_HEADER.unpack_from
+        for offset in range(0, len(buffer), segment_size):
+            body = offset + SEALED_HEADER_BYTES
+            try:
+                contents.append(decrypt(buffer[offset:body], buffer[body : offset + segment_size], None))
+            except _DOES_NOT_OPEN:
+                self.counters.failed_authentication += 1
+                continue
+            numbers.append(unpack(buffer, offset)[1])
+        return numbers, contents
+
+    def _authenticated(self, key: ReceiveKey, remote: Address, number: int, now: float) -> None:
+        self.association.authenticated(key, now)
+        self._after_handshake(now)
+        self.adjacency.heard(now)
+        if remote != self.remote and number > self._acknowledger.largest:
+            self.remote = remote
+
+    def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float) -> list[LinkFrame]:
+        for_node: list[LinkFrame] = []
+        ack_eliciting = False
+        for content in contents:
+            try:
+                for frame in parse_link_frames(content):
+                    if not isinstance(frame, (Ack, Close)):
+                        ack_eliciting = True
+                    self._receive_frame(frame, for_node, now)
+            except RemoteProtocolError:
+                self.counters.malformed += 1
+        self._acknowledger.on_received(numbers, ack_eliciting, now)
+        return for_node
+
+    def _receive_frame(self, frame: LinkFrame, for_node: list[LinkFrame], now: float) -> None:
+        if isinstance(frame, Ack):
+            self._take_acknowledged(self.recovery.on_ack(frame, now), now)
+        elif isinstance(frame, Hello):
+            self.neighbor_received = frame.received
+            self.adjacency.received_hello(frame.state, frame.hello_ms / 1000, frame.dead_ms / 1000, now)
+        elif isinstance(frame, Close):
+            self.adjacency.closed(f"{self.settings.neighbor} says: {frame.reason}", now)
+        elif isinstance(frame, Pause):
+            self.counters.pauses_received += 1
+            for_node.append(frame)
+        elif isinstance(frame, LsaFrame):
+            for_node.append(frame)
+
+    def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
+        rtt = self.recovery.rtt.smoothed
+        if result.packets:
+            self._controller.on_acked(
+                result.acked_bytes, self.recovery.bytes_in_flight, result.newest_sent_at, rtt, now
+            )
+        for control in result.controls:
+            if control.acked_below >= 0:
+                self._acknowledger.on_ack_acknowledged(control.acked_below)
+        if result.lost_bytes:
+            self._controller.on_lost(result.lost_bytes, result.newest_lost_sent_at, now)
+        total = result.acked_bytes + result.lost_bytes
+        if total:
+            self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
+        if result.lost:
+            self._resend(result.lost)
+        self._pacer.set_rate(self._controller.pacing_rate_bps(), now)
+
+    def _resend(self, lost: list[Contents]) -> None:
+        for contents in lost:
+            if isinstance(contents, Control):
+                self._lsas.extend(frame.data for frame in contents.frames if isinstance(frame, LsaFrame))
+            else:
+                self.queue.put_resend(contents)
+
+    def _after_handshake(self, now: float) -> None:
+        event = self.association.next_event()
+        while event is not None:
+            if isinstance(event, KeysEstablished):
+                self._keys_established(event.remote_incarnation, now)
+            event = self.association.next_event()
+
+    def _keys_established(self, incarnation: int, now: float) -> None:
+        self.adjacency.hello_soon(now)
+        if incarnation == self._neighbor_incarnation:
+            return
+        if self._neighbor_incarnation is not None:
+            self.counters.restarts += 1
+            self.adjacency.closed(f"{self.settings.neighbor} restarted", now)
+            self.abandon()
+            # The neighbor's numbers start anew, and so do ours: it has forgotten all it acknowledged.
+            recovery = Recovery(MAX_ACK_DELAY)
+            recovery.counters = self.recovery.counters
+            self.recovery = recovery
+            datagrams = self._acknowledger.datagrams
+            self._acknowledger = Acknowledger()
+            self._acknowledger.datagrams = datagrams
+        self._neighbor_incarnation = incarnation
+
+    def abandon(self) -> None:
+        """Turn all that waits or is unacknowledged into orphans: the neighbor is gone."""
+        for contents in self.recovery.take_outstanding():
+            if isinstance(contents, bytes):
+                self._orphans.append(contents)
+        self._orphans.extend(self.queue.drain())
+        self._lsas.clear()
+
+    # Time.
+
+    def next_timeout(self, now: float) -> float | None:
+        """Return when `handle_timeout` or `datagrams_to_send` has something to do."""
+        candidates = [
+            self.association.next_timeout(),
+            self.adjacency.next_timeout(),
+            self.recovery.next_timeout() if self.is_up else None,
+            self._acknowledger.due_at if self.association.send_key is not None else None,
+            self._data_at(now),
+            self._redial_due(),
+        ]
+        return min((at for at in candidates if at is not None), default=None)
+
+    def _redial_due(self) -> float | None:
+        if self.is_up or not self.settings.dials or self._closed:
+            return None
+        if self.association.send_key is not None and self.settings.neighbor_dials:
+            return None
+        return self._redial_at
+
+    def _data_at(self, now: float) -> float | None:
+        if not self.is_up or not self.queue or self._window_left() <= 0:
+            return None
+        ready_at = self.queue.ready_at(now)
+        if ready_at is None or ready_at > now:
+            return ready_at
+        return max(now, self._pacer.ready_at(self._worthwhile_bytes(now)))
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on whatever deadline has passed."""
+        self.association.handle_timeout(now)
+        self._after_handshake(now)
+        self.adjacency.handle_timeout(now)
+        deadline = self.recovery.next_timeout()
+        if deadline is not None and now >= deadline and self.is_up:
+            self._take_acknowledged(self.recovery.on_timeout(now), now)
+        redial = self._redial_due()
+        if redial is not None and now >= redial:
+            self._redial_at = now + REDIAL_INTERVAL
+            self.association.initiate(now)
+
+    # Sending.
+
+    def datagrams_to_send(self, now: float) -> list[Transmit]:
+        """Return the batches that may go out now: handshake first, then CONTROL, then DATA."""
+        transmits = [
+            Transmit(self.local, self.remote, [message], len(message), 1)
+            for message in self.association.messages_to_send(now)
+        ]
+        key = self.association.send_key
+        if key is not None:
+            before = self.recovery.next_number
+            self._send_control(key, transmits, now)
+            if self.is_up and self.queue and not self._closed:
+                self._send_data(key, transmits, now)
+            if self.recovery.next_number != before:
+                self.association.sent(self.recovery.next_number - before, now)
+        return transmits
+
+    def _send_control(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
+        frames: list[OwnFrame] = []
+        if self.adjacency.hello_due(now) and not self._closed:
+            frames.append(self._hello(now))
+        frames.extend(self._control)
+        self._control.clear()
+        ack, acked_below = b"", -1
+        due_at = self._acknowledger.due_at
+        if due_at is not None and (due_at <= now or frames):
+            ack = self._acknowledger.take(now)
+            acked_below = self._acknowledger.largest
+            if not frames and self._acknowledger.wants_ping(now):
+                frames.append(Ping())
+        self._add_lsas(frames, ack)
+        while frames or ack:
+            self._send_one_control(key, ack, acked_below, tuple(frames), transmits, now)
+            frames, ack, acked_below = [], b"", -1
+            self._add_lsas(frames, ack)
+
+    def _add_lsas(self, frames: list[OwnFrame], ack: bytes) -> None:
+        """Add as many waiting LSAs to ``frames`` as fit one datagram, at least one when it is empty."""
+        if not self._lsas or not self.is_up:
+            return
+        used = len(ack) + sum(len(frame.encode()) for frame in frames)
+        while self._lsas and (not used or used + len(self._lsas[0]) + LSA_FRAME_BYTES <= self.packet_bytes):
+            data = self._lsas.popleft()
+            frames.append(LsaFrame(data))
+            used += len(data) + LSA_FRAME_BYTES
+
+    def _hello(self, now: float) -> Hello:
+        self.adjacency.sent_hello(now)
+        return Hello(
+            state=self.adjacency.state.value,
+            hello_ms=max(1, int(self.settings.hello_interval * 1000)),
+            dead_ms=max(1, int(self.settings.dead_interval * 1000)),
+            received=self._acknowledger.datagrams,
+        )
+
+    def _send_one_control(
+        self,
+        key: SendKey,
+        ack: bytes,
+        acked_below: int,
+        frames: tuple[OwnFrame, ...],
+        transmits: list[Transmit],
+        now: float,
+    ) -> None:
+        body = ack + b"".join(frame.encode() for frame in frames)
+        number = self.recovery.next_number
+        datagram = key.seal(CONTROL, number, body)
+        size = len(datagram) + self._ip_udp_bytes
+        if self.is_up and any(not isinstance(frame, Close) for frame in frames):
+            self.recovery.sent_control(number, Control(frames, acked_below), size, now)
+        else:
+            self.recovery.next_number = number + 1
+        self._pacer.spend(size, now)
+        self.counters.sent_bytes += size
+        transmits.append(Transmit(self.local, self.remote, [datagram], len(datagram), 1))
+
+    def _window_left(self) -> int:
+        return self._controller.window_bytes() - self.recovery.bytes_in_flight
+
+    def _worthwhile_bytes(self, now: float) -> int:
+        """Return how much the pacer should have allowed before the next batch is made."""
+        if self.queue.is_urgent:
+            return 1
+        batch = min(BATCH_BYTES, int(self._controller.pacing_rate_bps() * BATCH_INTERVAL / 8))
+        return max(1, min(batch, self.queue.size_bytes))
+
+    def _send_data(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
+        allowed = self._pacer.budget_bytes(now)
+        if allowed < self._worthwhile_bytes(now):
+            return
+        packets = self.queue.take(min(allowed, self._window_left()), self._overhead_bytes, now)
+        if not packets:
+            return
+        number = self.recovery.next_number
+        self.recovery.sent(number, packets, self._overhead_bytes, now)
+        size = self._seal(key, number, packets, transmits)
+        size += self._ip_udp_bytes * len(packets)
+        self.counters.data_sent += len(packets)
+        self.counters.sent_bytes += size
+        self._pacer.spend(size, now)
+
+    def _seal(self, key: SendKey, number: int, packets: list[bytes], transmits: list[Transmit]) -> int:
+        """Seal ``packets`` under the numbers from ``number`` on, in batches of one length; return all bytes."""
+        first_word = word(DATA, key.remote_index)
+        pack = SEALED_HEADER.pack
+        encrypt = key.encrypt
+        total = 0
+        buffers: list[bytes] = []
+        length = count = limit = 0
+        for packet in packets:
+            this = len(packet)
+            if this > length or count >= limit:
+                # A longer packet than the batch's, or a full batch: begin another. A shorter one ends the batch it
+                # is in, since only the last segment may be short.
+                self._finish_batch(buffers, length, count, transmits)
+                buffers, count, length = [], 0, this
+                limit = max(1, min(BATCH_DATAGRAMS, BATCH_BYTES // (this + SEALING_BYTES)))
+            header = pack(first_word, number)
+            buffers.append(header)
+            buffers.append(encrypt(header, packet, None))
+            number += 1
+            count += 1
+            total += this
+            if this < length:
+                limit = count
+        self._finish_batch(buffers, length, count, transmits)
+        return total + SEALING_BYTES * len(packets)
+
+    def _finish_batch(self, buffers: list[bytes], length: int, count: int, transmits: list[Transmit]) -> None:
+        if count:
+            transmits.append(Transmit(self.local, self.remote, buffers, length + SEALING_BYTES, count))
+
+    # Looking in.
+
+    def status(self) -> LinkStatus:
+        """Return a snapshot for people."""
+        recovery, counters, queue = self.recovery, self.counters, self.queue
+        return LinkStatus(
+            neighbor=self.settings.neighbor,
+            state=self.adjacency.state.name,
+            reason=self.adjacency.reason,
+            local=self.local,
+            remote=self.remote,
+            rate_bps=self._controller.pacing_rate_bps(),
+            rtt=recovery.rtt.smoothed,
+            rtt_variation=recovery.rtt.variation,
+            sent=recovery.counters.sent,
+            acked=recovery.counters.acked,
+            lost=recovery.counters.lost,
+            probes=recovery.counters.probes,
+            wasted=recovery.counters.wasted,
+            received=self._acknowledger.datagrams,
+            neighbor_received=self.neighbor_received,
+            sent_bytes=counters.sent_bytes,
+            received_bytes=counters.received_bytes,
+            data_sent=counters.data_sent,
+            data_received=counters.data_received,
+            bytes_in_flight=recovery.bytes_in_flight,
+            queued_bytes=queue.size_bytes,
+            dropped_bulk=queue.counters.dropped_bulk,
+            dropped_express=queue.counters.dropped_express,
+            failed_authentication=counters.failed_authentication,
+            replayed=counters.replayed,
+            malformed=counters.malformed,
+            pauses_sent=counters.pauses_sent,
+            pauses_received=counters.pauses_received,
+        )

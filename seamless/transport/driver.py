@@ -1,0 +1,287 @@
+"""The thin shell around a node: sockets and one timer below, streams with their owners above.
+
+A `Node` knows no clock and no socket; this is where it gets both. Whatever comes in, a batch, a timer, a command, ends
+in `flush`: events out to the owners of streams, then batches out to the sockets, then one timer for the node's next
+deadline. A wake-up of the reactor that brings sixteen batches costs one flush.
+
+Owners (`StreamOwner`) are told what happens to their stream; they may call back into the driver from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+from seamless.errors import LocalProtocolError, UnreachableError
+from seamless.interfaces import (
+    RESET_REFUSED,
+    Address,
+    DataReceived,
+    Event,
+    LinkDown,
+    LinkUp,
+    PacketReceived,
+    PeerReachable,
+    PeerUnreachable,
+    StreamAccepted,
+    StreamClosed,
+    StreamFinished,
+    StreamKey,
+    StreamOpened,
+    StreamReset,
+    StreamWritable,
+)
+from seamless.node import Node
+from seamless.transport import clock
+from seamless.transport.streams import OnOpen, StreamOwner
+from seamless.transport.udp import UdpPort
+
+OnPacket = Callable[[str, bytes], None]
+"""(peer, whole packet)."""
+
+
+class Driver:
+    """One node on one reactor."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, node: Node) -> None:
+        self.node = node
+        self.name = node.name
+        self._reactor = reactor
+        self._ports: dict[Address, UdpPort] = {}
+        self._owners: dict[StreamKey, StreamOwner] = {}
+        self._undecided: dict[StreamKey, list[Event]] = {}
+        self._on_open: OnOpen | None = None
+        self._on_packet: OnPacket | None = None
+        self._on_reachable: list[Callable[[str, bool], None]] = []
+        self._timer: Any = None
+        self._timer_at = 0.0
+        self._flushing = False
+        self._flush_again = False
+        self._flush_scheduled = False
+
+    # Life.
+
+    def start(self) -> None:
+        """Bind the node's addresses and begin. Raise a `SeamlessError` that says why one cannot be had."""
+        clock.make_monotonic(self._reactor)
+        try:
+            for address in self.node.config.addresses:
+                port = UdpPort(self._reactor, address, self._received, self.flush, self.flush)
+                port.start()
+                self._ports[address] = port
+        except BaseException:
+            self._stop_ports()
+            raise
+        self.flush()
+
+    def stop(self, reason: str) -> None:
+        """Say goodbye to the neighbors and close the sockets."""
+        self.node.close(reason)
+        self.flush()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        self._stop_ports()
+
+    def _stop_ports(self) -> None:
+        for port in self._ports.values():
+            port.stop()
+        self._ports.clear()
+
+    @property
+    def ports(self) -> list[UdpPort]:
+        """Return the UDP ports, for their counters."""
+        return list(self._ports.values())
+
+    # In and out.
+
+    def _received(self, view: memoryview, segment_size: int, local: Address, remote: Address) -> None:
+        self.node.receive_datagrams(view, segment_size, local, remote, clock.now())
+
+    def flush(self) -> None:
+        """Hand out events, send what may go, and set the timer for what is next."""
+        if self._flushing:
+            self._flush_again = True
+            return
+        self._flushing = True
+        try:
+            while True:
+                self._flush_again = False
+                self._hand_out_events()
+                self._send()
+                if not self._flush_again:
+                    break
+        finally:
+            self._flushing = False
+        self._set_timer()
+
+    def _hand_out_events(self) -> None:
+        event = self.node.next_event()
+        while event is not None:
+            try:
+                self._hand_out(event)
+            except Exception:
+                self._log.failure("a mistake while handing out {event}", event=type(event).__name__)
+            event = self.node.next_event()
+
+    def _send(self) -> None:
+        ports = self._ports
+        if not all(port.writable for port in ports.values()):
+            return
+        for transmit in self.node.datagrams_to_send(clock.now()):
+            port = ports.get(transmit.local)
+            if port is not None:
+                port.send(transmit)
+
+    def _set_timer(self) -> None:
+        if not self._ports:
+            return
+        now = clock.now()
+        at = self.node.next_timeout(now)
+        if at is None:
+            return
+        timer = self._timer
+        if timer is not None and timer.active():
+            if self._timer_at <= at:
+                # It fires too early at worst, and is then set again: cheaper than moving it with every flush.
+                return
+            timer.cancel()
+        self._timer_at = at
+        self._timer = self._reactor.callLater(max(0.0, at - now), self._timed_out)
+
+    def _timed_out(self) -> None:
+        self.node.handle_timeout(clock.now())
+        self.flush()
+
+    def _flush_soon(self) -> None:
+        """Flush once after all that this turn of the reactor brings."""
+        if self._flushing:
+            self._flush_again = True
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._reactor.callLater(0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    # Events.
+
+    def _hand_out(self, event: Event) -> None:
+        if isinstance(event, StreamOpened):
+            self._opened(event)
+        elif isinstance(event, PacketReceived):
+            if self._on_packet is not None:
+                self._on_packet(self.node.peer_name(event.peer), event.packet)
+        elif isinstance(event, (LinkUp, LinkDown, PeerReachable, PeerUnreachable)):
+            self._network_changed(event)
+        elif event.stream in self._undecided:
+            self._undecided[event.stream].append(event)
+        else:
+            self._stream_changed(event)
+
+    def _stream_changed(
+        self, event: StreamAccepted | DataReceived | StreamWritable | StreamFinished | StreamReset | StreamClosed
+    ) -> None:
+        owner = self._owners.get(event.stream)
+        if isinstance(event, (StreamReset, StreamClosed)):
+            self._owners.pop(event.stream, None)
+        if owner is None:
+            return
+        if isinstance(event, DataReceived):
+            owner.stream_data(event.chunks)
+        elif isinstance(event, StreamWritable):
+            owner.stream_writable()
+        elif isinstance(event, StreamFinished):
+            owner.stream_finished()
+        elif isinstance(event, StreamAccepted):
+            owner.stream_accepted()
+        elif isinstance(event, StreamReset):
+            owner.stream_reset(event.code, event.reason)
+        else:
+            owner.stream_closed()
+
+    def _opened(self, event: StreamOpened) -> None:
+        if self._on_open is None:
+            self.reset(event.stream, RESET_REFUSED, f"nothing listens on node {self.name}")
+        else:
+            # What comes before the answer (the session's window bounds it) waits for the owner.
+            self._undecided[event.stream] = []
+            self._on_open(event.stream, self.node.peer_name(event.stream[0]), event.target)
+
+    def _network_changed(self, event: LinkUp | LinkDown | PeerReachable | PeerUnreachable) -> None:
+        if isinstance(event, LinkUp):
+            self._log.info(
+                "link to {neighbor} is up, {local} to {remote}",
+                neighbor=event.neighbor,
+                local="%s port %d" % event.local,
+                remote="%s port %d" % event.remote,
+            )
+        elif isinstance(event, LinkDown):
+            self._log.warn("link to {neighbor} is down: {reason}", neighbor=event.neighbor, reason=event.reason)
+        else:
+            reachable = isinstance(event, PeerReachable)
+            self._log.info(
+                "{peer} is {verb}", peer=event.peer, verb="reachable" if reachable else "not reachable any more"
+            )
+            for callback in list(self._on_reachable):
+                callback(event.peer, reachable)
+
+    # What the owners of streams call.
+
+    def open_stream(self, peer: str, target: bytes, owner: StreamOwner) -> StreamKey:
+        """Open a stream to node ``peer``; raise `UnreachableError` when there is no such node."""
+        try:
+            stream = self.node.open_stream(peer, target, clock.now())
+        except LocalProtocolError as error:
+            raise UnreachableError(str(error)) from error
+        self._owners[stream] = owner
+        self._flush_soon()
+        return stream
+
+    def listen(self, callback: OnOpen) -> None:
+        """Have ``callback(stream, peer, target)`` called for every stream that a peer opens."""
+        self._on_open = callback
+
+    def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
+        """Accept a stream that a peer opened; ``owner`` is told of all that follows."""
+        self._owners[stream] = owner
+        self.node.accept_stream(stream, clock.now())
+        for event in self._undecided.pop(stream, []):
+            self._hand_out(event)
+        self._flush_soon()
+
+    def reset(self, stream: StreamKey, code: int, reason: str) -> None:
+        """End both directions after the bytes in flight; the owner hears no more of it."""
+        self._owners.pop(stream, None)
+        self._undecided.pop(stream, None)
+        self.node.reset(stream, code, reason, clock.now())
+        self._flush_soon()
+
+    def send(self, stream: StreamKey, data: bytes) -> int:
+        """Send; return the room left. Without room, wait for ``stream_writable``."""
+        room = self.node.send(stream, data, clock.now())
+        self._flush_soon()
+        return room
+
+    def finish(self, stream: StreamKey) -> None:
+        """Send FIN."""
+        self.node.finish(stream, clock.now())
+        self._flush_soon()
+
+    def consumed(self, stream: StreamKey, nbytes: int) -> None:
+        """Give bytes back that the application's kernel took."""
+        self.node.consumed(stream, nbytes, clock.now())
+        self._flush_soon()
+
+    def reachable(self, peer: str) -> bool:
+        """Tell whether there is a path to node ``peer`` now."""
+        return self.node.is_reachable(peer)
+
+    def watch_reachable(self, callback: Callable[[str, bool], None]) -> None:
+        """Have ``callback(peer, reachable)`` called on every change."""
+        self._on_reachable.append(callback)

@@ -1,0 +1,162 @@
+"""The frames of a CONTROL datagram: what two neighbors say to each other (docs/protocol.rst).
+
+A frame knows its own bytes, and what becomes of it when the datagram that carried it is lost:
+
+=========  ====================================================================================
+PING       forgotten; whoever wanted the answer asks again
+ACK        forgotten; the next ACK says all of it
+HELLO      forgotten; the next one comes within the hello interval
+LSA        sent again until acknowledged: this is what makes flooding reliable
+PAUSE      forgotten; the queue that asked for it is looked at again within a round trip
+CLOSE      forgotten; the dead interval says the same a little later
+=========  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, TypeAlias, Union
+
+import attrs
+
+from seamless.errors import RemoteProtocolError
+from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.varint import decode_varint, encode_varint
+
+PADDING: Final = 0x00
+PING: Final = 0x01
+ACK: Final = 0x02
+HELLO: Final = 0x03
+LSA: Final = 0x04
+PAUSE: Final = 0x05
+CLOSE: Final = 0x06
+
+DOWN: Final = 0
+INIT: Final = 1
+UP: Final = 2
+
+_HELLO_FIXED: Final = struct.Struct(">BHH")
+_PAUSE_FIXED: Final = struct.Struct(">III")
+PAUSE_MAX_MICROSECONDS: Final = (1 << 32) - 1
+
+
+@attrs.frozen
+class Ping:
+    """Asks for an acknowledgement."""
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        return bytes([PING])
+
+
+@attrs.frozen
+class Hello:
+    """The sender's view of the adjacency, and its intervals in milliseconds."""
+
+    state: int
+    hello_ms: int
+    dead_ms: int
+    received: int
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        return (
+            bytes([HELLO])
+            + _HELLO_FIXED.pack(self.state, self.hello_ms, self.dead_ms)
+            + encode_varint(self.received)
+        )
+
+
+@attrs.frozen
+class LsaFrame:
+    """One encoded LSA."""
+
+    data: bytes
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        return bytes([LSA]) + encode_varint(len(self.data)) + self.data
+
+
+@attrs.frozen
+class Pause:
+    """Asks the neighbor to send nothing of one session for ``microseconds``."""
+
+    source: int
+    destination: int
+    microseconds: int
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        return bytes([PAUSE]) + _PAUSE_FIXED.pack(
+            self.source, self.destination, min(self.microseconds, PAUSE_MAX_MICROSECONDS)
+        )
+
+
+@attrs.frozen
+class Close:
+    """The sender is about to stop."""
+
+    reason: str
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        text = self.reason.encode()[:255]
+        return bytes([CLOSE]) + encode_varint(len(text)) + text
+
+
+OwnFrame: TypeAlias = Union[Ping, Hello, LsaFrame, Pause, Close]
+"""What a link keeps as frames; an ACK is made from the ranges at the last moment."""
+LinkFrame: TypeAlias = Union[OwnFrame, Ack]
+
+
+def _fixed(layout: struct.Struct, data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
+    end = offset + layout.size
+    if end > len(data):
+        raise RemoteProtocolError("a link frame runs past the end of its datagram")
+    return layout.unpack_from(data, offset), end
+
+
+def _counted(data: bytes, offset: int) -> tuple[bytes, int]:
+    length, offset = decode_varint(data, offset)
+    end = offset + length
+    if end > len(data):
+        raise RemoteProtocolError("a link frame runs past the end of its datagram")
+    return data[offset:end], end
+
+
+def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
+    if kind == ACK:
+        return decode_ack(data, offset)
+    if kind == PING:
+        return Ping(), offset
+    if kind == HELLO:
+        (state, hello_ms, dead_ms), offset = _fixed(_HELLO_FIXED, data, offset)
+        received, offset = decode_varint(data, offset)
+        if state > UP or not hello_ms or not dead_ms:
+            raise RemoteProtocolError("a HELLO with an unknown state or an interval of zero")
+        return Hello(state, hello_ms, dead_ms, received), offset
+    if kind == LSA:
+        body, offset = _counted(data, offset)
+        return LsaFrame(body), offset
+    if kind == PAUSE:
+        (source, destination, microseconds), offset = _fixed(_PAUSE_FIXED, data, offset)
+        return Pause(source, destination, microseconds), offset
+    if kind == CLOSE:
+        body, offset = _counted(data, offset)
+        return Close(body.decode(errors="replace")), offset
+    raise RemoteProtocolError(f"an unknown link frame of type {kind:#04x}")
+
+
+def parse_link_frames(data: bytes) -> list[LinkFrame]:
+    """Return the frames of a CONTROL payload, without padding; raise `RemoteProtocolError` for anything else."""
+    frames: list[LinkFrame] = []
+    offset = 0
+    end = len(data)
+    while offset < end:
+        kind = data[offset]
+        offset += 1
+        if kind != PADDING:
+            frame, offset = _decode_frame(kind, data, offset)
+            frames.append(frame)
+    return frames
