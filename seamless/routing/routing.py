@@ -124,7 +124,7 @@ class Routing:
         self._sequence = incarnation << COUNTER_BITS
         self._originated_at = now - MIN_ORIGINATION_INTERVAL
         self._originate_at: float | None = None
-        self._jumped_at = now - MIN_JUMP_INTERVAL
+        self._jump_at = now - MIN_JUMP_INTERVAL  # the latest jump, done or planned
         self._to_flood: dict[tuple[int, int], bytes] = {}
         self._table: Table = {}
         self._announced_table: Table = {}
@@ -221,8 +221,9 @@ class Routing:
         if lsa.sequence > self._sequence or is_double:
             self.counters.jumps += 1
             self._sequence = lsa.sequence
-            self._originate_no_earlier_than(self._jumped_at + MIN_JUMP_INTERVAL, now)
-            self._jumped_at = now
+            if self._jump_at <= now:
+                self._jump_at = max(now, self._jump_at + MIN_JUMP_INTERVAL)
+                self._originate_no_earlier_than(self._jump_at, now)
         elif lsa.sequence < self._sequence:
             self.counters.lsas_older += 1
             self._answer_older(self._local, neighbor)
