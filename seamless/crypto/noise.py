@@ -158,9 +158,7 @@ class Responder:
         self._remote_public_key = b""
         self._remote_ephemeral = b""
 
-    def read_message(
-        self, message: bytes, static_static_of: Callable[[bytes], bytes]
-    ) -> tuple[bytes, bytes]:
+    def read_message(self, message: bytes, static_static_of: Callable[[bytes], bytes]) -> tuple[bytes, bytes]:
         """Take message 1; return (the initiator's public key, the payload).
 
         ``static_static_of`` gives the `shared_secret` with a public key; it may raise `AuthenticationError` for a key

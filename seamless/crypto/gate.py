@@ -1,0 +1,208 @@
+"""What stands before the public-key operations of a node: a stranger must not make it work.
+
+Anybody can send an INITIATION, and opening one costs some fifty times what refusing it does. The way taken is
+WireGuard's (whitepaper, sections 5.3 and 5.4.7), with the cookie always on: every initiation whose mac2 is not made
+from our cookie gets a COOKIE in return and nothing else happens. That costs a link one round trip when it starts, and a
+rekey one that nobody waits for; in return there is no load threshold to guess, and no public-key operation is ever done
+for an address that was not shown to receive.
+
+The order of the checks is the order of their cost:
+
+1. the length, and the type;
+2. without a mac2, whether there is a COOKIE to be had: the whole node gives out so many a second;
+3. mac1: who has it wrong gets no answer at all, so a scan finds nothing;
+4. mac2: who has it right proved its address, and is held to a token bucket of its own and to one for all. Who has not
+   gets a COOKIE, which is shorter than what it answers.
+
+A cookie is a mac of the source's address and port under a secret that changes every two minutes. Nothing is remembered
+for a sender before its address is proven.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias, Union
+
+import attrs
+
+from seamless.crypto.initiation import InitiationReader, OpenedInitiation, UnknownKeyError
+from seamless.crypto.messages import (
+    COOKIE_BYTES,
+    COOKIE_NONCE_BYTES,
+    INITIATION,
+    INITIATION_BYTES,
+    LINK_PROLOGUE,
+    MAC2_SPAN,
+    NO_MAC2,
+    build_cookie,
+    has_valid_mac1,
+    has_valid_mac2,
+    mac1_key,
+)
+from seamless.errors import RemoteProtocolError
+from seamless.interfaces import Address
+
+SECRET_INTERVAL: Final = 120.0
+"""Seconds that a cookie secret is good for (WireGuard's COOKIE_SECRET_MAX_AGE)."""
+SECRET_BYTES: Final = 32
+
+ANSWERS_PER_SECOND: Final = 2000.0
+"""COOKIE answers of the whole node: three percent of a core (bench/crypto.py)."""
+OPENINGS_PER_SECOND: Final = 500.0
+"""Initiations opened for the whole node: five percent of a core, or ten when all of them are completed."""
+SOURCE_OPENINGS_PER_SECOND: Final = 20.0
+"""Initiations opened for one host: WireGuard's, times what several nodes behind one address need."""
+BURST_SECONDS: Final = 2.0
+"""Every bucket holds what flows into it in this time."""
+MAX_SOURCES: Final = 4096
+"""Hosts with a bucket of their own; only proven addresses get one. The one not heard for longest gives way."""
+
+
+class DropReason(enum.Enum):
+    """Why an initiation got no answer."""
+
+    NOT_AN_INITIATION = "not an initiation"
+    WRONG_MAC1 = "its mac1 is not made with our public key"
+    TOO_MANY_ANSWERS = "too many cookies given out"
+    TOO_MANY_FROM_SOURCE = "too many initiations from this host"
+    TOO_MANY = "too many initiations"
+    UNKNOWN_KEY = "the configuration does not name its key"
+    NOT_AUTHENTIC = "it does not authenticate"
+
+
+@attrs.frozen
+class Admitted:
+    """Open it, with `HandshakeGate.open_initiation`."""
+
+
+@attrs.frozen
+class Answer:
+    """Send this datagram to the source, and forget the initiation."""
+
+    datagram: bytes
+
+
+@attrs.frozen
+class Dropped:
+    """Do nothing."""
+
+    reason: DropReason
+
+
+Admission: TypeAlias = Union[Admitted, Answer, Dropped]
+
+_ADMITTED: Final = Admitted()
+_DROPPED: Final = {reason: Dropped(reason) for reason in DropReason}
+
+
+class TokenBucket:
+    """Lets ``rate`` events a second through, and `BURST_SECONDS` of them at once."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._tokens = rate * BURST_SECONDS
+        self._at = now
+
+    def available(self, now: float) -> bool:
+        """Tell whether there is a token."""
+        self._tokens = min(self._rate * BURST_SECONDS, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        return self._tokens >= 1
+
+    def take(self, now: float) -> bool:
+        """Take one token; return False when there is none."""
+        available = self.available(now)
+        if available:
+            self._tokens -= 1
+        return available
+
+
+class HandshakeGate:
+    """The gate of one node. ``known_keys`` are its neighbors' public keys.
+
+    Counters: ``admitted``, ``answered`` (cookies) and ``dropped`` by reason, in initiations.
+    """
+
+    def __init__(
+        self,
+        *,
+        private_key: bytes,
+        public_key: bytes,
+        known_keys: Iterable[bytes],
+        random: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        self.admitted = 0
+        self.answered = 0
+        self.dropped: Counter[DropReason] = Counter()
+        self._public_key = public_key
+        self._mac1_key = mac1_key(public_key)
+        self._random = random
+        self._reader = InitiationReader(private_key, public_key, known_keys, LINK_PROLOGUE)
+        self._secret = random(SECRET_BYTES)
+        self._new_secret_at = now + SECRET_INTERVAL
+        self._answers = TokenBucket(ANSWERS_PER_SECOND, now)
+        self._openings = TokenBucket(OPENINGS_PER_SECOND, now)
+        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    @property
+    def sources(self) -> int:
+        """Return how many hosts have a bucket of their own."""
+        return len(self._sources)
+
+    def admit(self, datagram: bytes, source: Address, now: float) -> Admission:
+        """Say what becomes of a datagram of type INITIATION from ``source``."""
+        if len(datagram) != INITIATION_BYTES or datagram[0] != INITIATION:
+            return self._drop(DropReason.NOT_AN_INITIATION)
+        if datagram[MAC2_SPAN] == NO_MAC2 and not self._answers.available(now):
+            return self._drop(DropReason.TOO_MANY_ANSWERS)
+        if not has_valid_mac1(datagram, self._mac1_key):
+            return self._drop(DropReason.WRONG_MAC1)
+        cookie = self._cookie_of(source, now)
+        if has_valid_mac2(datagram, cookie):
+            return self._admit_proven(source[0], now)
+        if not self._answers.take(now):
+            return self._drop(DropReason.TOO_MANY_ANSWERS)
+        self.answered += 1
+        return Answer(build_cookie(datagram, cookie, self._public_key, self._random(COOKIE_NONCE_BYTES)))
+
+    def open_initiation(self, datagram: bytes) -> OpenedInitiation:
+        """Open an admitted INITIATION; raise `RemoteProtocolError`, after which nothing is to be sent."""
+        try:
+            return self._reader.open(datagram)
+        except UnknownKeyError:
+            self.dropped[DropReason.UNKNOWN_KEY] += 1
+            raise
+        except RemoteProtocolError:
+            self.dropped[DropReason.NOT_AUTHENTIC] += 1
+            raise
+
+    def _cookie_of(self, source: Address, now: float) -> bytes:
+        if now >= self._new_secret_at:
+            self._secret = self._random(SECRET_BYTES)
+            self._new_secret_at = now + SECRET_INTERVAL
+        name = f"{source[0]} {source[1]}".encode()
+        return hashlib.blake2s(name, key=self._secret, digest_size=COOKIE_BYTES).digest()
+
+    def _admit_proven(self, host: str, now: float) -> Admission:
+        bucket = self._sources.pop(host, None)
+        if bucket is None:
+            bucket = TokenBucket(SOURCE_OPENINGS_PER_SECOND, now)
+            if len(self._sources) >= MAX_SOURCES:
+                self._sources.popitem(last=False)
+        self._sources[host] = bucket
+        if not bucket.take(now):
+            return self._drop(DropReason.TOO_MANY_FROM_SOURCE)
+        if not self._openings.take(now):
+            return self._drop(DropReason.TOO_MANY)
+        self.admitted += 1
+        return _ADMITTED
+
+    def _drop(self, reason: DropReason) -> Dropped:
+        self.dropped[reason] += 1
+        return _DROPPED[reason]
