@@ -1,0 +1,112 @@
+"""What waits on a link is served fairly, is bounded, and can be paused."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.link.queue import EXPRESS_LIMIT_BYTES, FairQueue
+
+OVERHEAD = 56
+
+
+def packets(key: bytes, count: int, size: int = 1000) -> list[bytes]:
+    """Return ``count`` packets of ``size`` bytes that begin with ``key``."""
+    return [key.ljust(size, b".") for _ in range(count)]
+
+
+class FairQueueTests(SynchronousTestCase):
+    """Orders, shares and bounds."""
+
+    def setUp(self) -> None:
+        self.queue = FairQueue(limit_bytes=100_000)
+
+    def take(self, budget: int, now: float = 0.0) -> list[bytes]:
+        return self.queue.take(budget, OVERHEAD, now)
+
+    def test_resends_then_express_then_bulk(self) -> None:
+        self.queue.put_bulk(b"bulk", packets(b"bulk", 1))
+        self.queue.put_express(packets(b"express", 1))
+        self.queue.put_resend(b"resend")
+        self.assertEqual([packet.rstrip(b".") for packet in self.take(10_000)], [b"resend", b"express", b"bulk"])
+        self.assertFalse(self.queue)
+
+    def test_bulk_sessions_share_evenly(self) -> None:
+        for key in (b"a", b"b", b"c"):
+            self.queue.put_bulk(key, packets(key, 90))
+        taken: Counter[bytes] = Counter()
+        for _ in range(30):
+            taken.update(packet[:1] for packet in self.take(6_000))
+        self.assertLess(max(taken.values()) - min(taken.values()), 30)
+
+    def test_sessions_share_by_bytes_not_by_packets(self) -> None:
+        self.queue.put_bulk(b"a", packets(b"a", 90, 1000))
+        self.queue.put_bulk(b"b", packets(b"b", 900, 100))
+        taken: Counter[bytes] = Counter()
+        for _ in range(20):
+            for packet in self.take(5_000):
+                taken[packet[:1]] += len(packet)
+        self.assertLess(abs(taken[b"a"] - taken[b"b"]), 30_000)
+        self.assertGreater(taken[b"b"], 20_000)
+
+    def test_a_flood_of_express_does_not_starve_bulk(self) -> None:
+        self.queue.put_bulk(b"bulk", packets(b"bulk", 90))
+        self.queue.put_express(packets(b"express", 900))
+        taken = Counter(packet[:1] for _ in range(3) for packet in self.take(30_000))
+        self.assertGreater(taken[b"b"], 0)
+        self.assertGreater(taken[b"e"], 0)
+
+    def test_bounds_are_kept_and_drops_counted(self) -> None:
+        for _ in range(5):
+            self.queue.put_bulk(b"a", packets(b"a", 30))
+        self.assertLessEqual(self.queue.flow_bytes(b"a"), 100_000)
+        self.assertEqual(self.queue.counters.dropped_bulk, 60)
+        self.queue.put_express(packets(b"e", 2000))
+        self.assertLess(self.queue.size_bytes, EXPRESS_LIMIT_BYTES + 102_000)
+        self.assertGreater(self.queue.counters.dropped_express, 0)
+
+    def test_a_pause_holds_one_session_only(self) -> None:
+        self.queue.put_bulk(b"a", packets(b"a", 2))
+        self.queue.put_bulk(b"b", packets(b"b", 2))
+        self.queue.pause(b"a", until=1.0)
+        self.assertEqual({packet[:1] for packet in self.take(100_000, now=0.5)}, {b"b"})
+        self.assertEqual(self.queue.ready_at(0.5), 1.0)
+        self.assertEqual({packet[:1] for packet in self.take(100_000, now=1.0)}, {b"a"})
+        self.assertIsNone(self.queue.ready_at(1.0))
+
+    def test_drain_returns_everything_once(self) -> None:
+        self.queue.put_bulk(b"a", packets(b"a", 3))
+        self.queue.put_express(packets(b"e", 2))
+        self.queue.put_resend(b"r")
+        self.assertEqual(len(self.queue.drain()), 6)
+        self.assertEqual((bool(self.queue), self.queue.size_bytes, self.queue.drain()), (False, 0, []))
+
+    @given(
+        st.lists(
+            st.tuples(st.sampled_from("abre"), st.integers(1, 20), st.integers(10, 1500), st.integers(0, 40_000)),
+            max_size=40,
+        )
+    )
+    def test_nothing_is_lost_or_made_up(self, steps: list[tuple[str, int, int, int]]) -> None:
+        queue = FairQueue(limit_bytes=100_000)
+        put = 0
+        taken = 0
+        for kind, count, size, budget in steps:
+            if kind == "r":
+                queue.put_resend(b"r" * size)
+                put += 1
+            elif kind == "e":
+                queue.put_express(packets(b"e", count, size))
+                put += count
+            else:
+                queue.put_bulk(kind.encode(), packets(kind.encode(), count, size))
+                put += count
+            taken += len(queue.take(budget, OVERHEAD, 0.0))
+        dropped = queue.counters.dropped_bulk + queue.counters.dropped_express
+        while queue:
+            taken += len(queue.take(50_000, OVERHEAD, 0.0))
+        self.assertEqual(put, taken + dropped)
+        self.assertEqual(queue.size_bytes, 0)

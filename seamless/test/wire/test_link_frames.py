@@ -1,0 +1,52 @@
+"""Frames of CONTROL datagrams: what is written can be read, and nothing else can hurt."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.errors import RemoteProtocolError
+from seamless.wire.link_frames import Close, Hello, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
+
+_u16 = st.integers(1, (1 << 16) - 1)
+_u32 = st.integers(0, (1 << 32) - 1)
+FRAMES: st.SearchStrategy[OwnFrame] = st.one_of(
+    st.just(Ping()),
+    st.builds(Hello, st.integers(0, 2), _u16, _u16, st.integers(0, (1 << 62) - 1)),
+    st.builds(LsaFrame, st.binary(max_size=300)),
+    st.builds(Pause, _u32, _u32, _u32),
+    st.builds(Close, st.text(max_size=60)),
+)
+
+
+class LinkFrameTests(SynchronousTestCase):
+    """Round trips and hostile bytes."""
+
+    @given(st.lists(FRAMES, max_size=8), st.integers(0, 5))
+    def test_round_trip(self, frames: list[OwnFrame], padding: int) -> None:
+        data = b"".join(frame.encode() + bytes(padding) for frame in frames)
+        self.assertEqual(parse_link_frames(data), frames)
+
+    @given(st.binary(max_size=200))
+    def test_any_bytes_raise_only_remote_protocol_error(self, data: bytes) -> None:
+        try:
+            parse_link_frames(data)
+        except RemoteProtocolError:
+            pass
+
+    @given(st.lists(FRAMES, min_size=1, max_size=4))
+    def test_truncated_anywhere(self, frames: list[OwnFrame]) -> None:
+        data = b"".join(frame.encode() for frame in frames)
+        for length in range(len(data)):
+            try:
+                self.assertEqual(parse_link_frames(data[:length]), frames[: len(parse_link_frames(data[:length]))])
+            except RemoteProtocolError:
+                pass
+
+    def test_a_pause_is_at_most_what_fits(self) -> None:
+        (frame,) = parse_link_frames(Pause(1, 2, 1 << 40).encode())
+        self.assertEqual(frame, Pause(1, 2, (1 << 32) - 1))
+
+    def test_a_hello_without_intervals_is_refused(self) -> None:
+        self.assertRaises(RemoteProtocolError, parse_link_frames, Hello(1, 0, 300, 0).encode())
