@@ -1,0 +1,79 @@
+"""The daemons of a lab: one ``twistd`` in every host that is a node, with keys that follow from the nodes' names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from hashlib import blake2s
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+import seamless
+from seamless.errors import SeamlessError
+from seamless.linux.system import program
+
+_START_SECONDS: Final = 20.0
+"""Importing everything takes a daemon about a second; several share two cores."""
+_POLL_SECONDS: Final = 0.05
+_LAST_WORDS_CHARACTERS: Final = 2000
+
+
+def private_key(node: str) -> bytes:
+    """Return the raw X25519 key of a node of any lab. It is known to everybody, and good for nothing else."""
+    return blake2s(b"seamless lab " + node.encode()).digest()
+
+
+def write_key(directory: Path, node: str) -> Path:
+    """Write a node's key file (base64, mode 0600) and return its path."""
+    path = directory / "keys" / f"{node}.key"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(b64encode(private_key(node)).decode() + "\n")
+    return path
+
+
+def command(configuration_file: Path, node: str, key_file: Path) -> list[str]:
+    """Return the command line of a node's daemon in the foreground."""
+    beside_python = Path(sys.executable).with_name("twistd")
+    twistd = str(beside_python) if beside_python.exists() else program("twistd")
+    options = [f"--config={configuration_file.resolve()}", f"--node={node}", f"--key={key_file}"]
+    return [sys.executable, twistd, "-n", "--pidfile=", "seamless", *options]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which Python finds the same seamless as this process, wherever it starts."""
+    source = str(Path(seamless.__file__).parents[1])
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{known}" if known else source}
+
+
+@attrs.define
+class RunningNode:
+    """A daemon that was started, and where it writes its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    log_start: int = 0
+    """Where in the log this start begins; before it are earlier lives of the node."""
+
+    def log_text(self) -> str:
+        """Return what the daemon has logged in this life."""
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            file.seek(self.log_start)
+            return file.read()
+
+    def wait_until_up(self) -> None:
+        """Return once the daemon says that it is up; raise `SeamlessError` with its last words if it does not."""
+        give_up_at = time.monotonic() + _START_SECONDS
+        while f"node {self.name} is up" not in self.log_text():
+            if self.process.poll() is not None or time.monotonic() > give_up_at:
+                words = self.log_text()[-_LAST_WORDS_CHARACTERS:]
+                raise SeamlessError(f"The node {self.name} did not come up; {self.log} ends with: {words}")
+            time.sleep(_POLL_SECONDS)

@@ -1,0 +1,50 @@
+"""Run other programs, and turn their failures into sentences."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Final
+
+from seamless.errors import PrivilegeError, SeamlessError
+
+_ADMINISTRATION_PATHS: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Where Debian keeps iptables, ip and sshd; an unprivileged user's PATH often lacks it."""
+
+_DEBIAN_PACKAGES: Final = {
+    "ip": "iproute2",
+    "iperf3": "iperf3",
+    "iptables": "iptables",
+    "nginx": "nginx-light",
+    "nsenter": "util-linux",
+    "scp": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "sshd": "openssh-server",
+    "sysctl": "procps",
+    "tcpdump": "tcpdump",
+    "twistd": "python3-twisted",
+    "unshare": "util-linux",
+}
+"""What to install for a program whose package has another name, or whose name people ask for."""
+
+_REFUSALS: Final = ("Operation not permitted", "Permission denied", "you must be root")
+
+
+def program(name: str) -> str:
+    """Return the path of a program, or raise `SeamlessError` saying what to install."""
+    found = shutil.which(name) or shutil.which(name, path=_ADMINISTRATION_PATHS)
+    if found is None:
+        raise SeamlessError(f"{name} is not installed: apt-get install {_DEBIAN_PACKAGES.get(name, name)}")
+    return found
+
+
+def run(argv: Sequence[str], input: str | None = None) -> str:
+    """Run a program to its end and return what it wrote to stdout; raise with its own words if it fails."""
+    command = [program(argv[0]), *argv[1:]]
+    done = subprocess.run(command, input=input, capture_output=True, text=True)
+    if done.returncode:
+        complaint = done.stderr.strip() or f"exit code {done.returncode}"
+        error = PrivilegeError if any(words in complaint for words in _REFUSALS) else SeamlessError
+        raise error(f"{' '.join(argv)} failed: {complaint}")
+    return done.stdout
