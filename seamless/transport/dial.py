@@ -1,0 +1,161 @@
+"""Kernel TCP connections that never end by accident: how their sockets are set up, and how they are dialled.
+
+A process that is killed closes its sockets, and the kernel ends a closed connection with FIN: to the application the
+stream cut short looks complete. So every socket lingers for zero seconds from the moment it is made (`prepare`), which
+makes the kernel answer any close with RST; only `seamless.transport.splice` takes that back, when both directions have
+ended cleanly. See socket(7), SO_LINGER.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IWriteDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from seamless.errors import UnreachableError
+from seamless.interfaces import Address
+
+DIAL_TIMEOUT: Final = 10.0
+"""Seconds: a listener that is there answers the third SYN, 7 s on, at the latest."""
+
+LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+"""``struct linger``: on, for no time. A close sends RST and drops what is unsent."""
+LINGER_OFF: Final = struct.pack("ii", 0, 0)
+
+
+def prepare(sock: socket.socket) -> None:
+    """Make ``sock`` non-blocking, leave RST however it is closed, and send small writes at once.
+
+    Keepalive finds hosts behind a gateway that vanished without a word, at the intervals of the system
+    (tcp_keepalive_time, two hours), so that an application's own long silence is never cut.
+    """
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def close_with_reset(sock: socket.socket) -> None:
+    """Close ``sock``; the application at its other end sees a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+    sock.close()
+
+
+def close_cleanly(sock: socket.socket) -> None:
+    """Close ``sock``, of which both directions have ended; the kernel goes on to deliver what it holds."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_OFF)
+    sock.close()
+
+
+@implementer(IWriteDescriptor)
+class Dial:
+    """One TCP connection being made; ends with exactly one of its two callbacks, unless it is cancelled.
+
+    ``connected`` gets a prepared, connected socket; ``failed`` an `UnreachableError` whose text says who did not
+    answer. A ``mark`` (SO_MARK, needs CAP_NET_ADMIN) keeps the daemon's own rules from capturing the connection.
+    """
+
+    __slots__ = ("_address", "_connected", "_failed", "_reactor", "_sock", "_timer")
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        connected: Callable[[socket.socket], None],
+        failed: Callable[[UnreachableError], None],
+        *,
+        mark: int | None = None,
+        timeout: float = DIAL_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._connected = connected
+        self._failed = failed
+        self._sock: socket.socket | None = None
+        self._timer: IDelayedCall | None = reactor.callLater(timeout, self._timed_out, timeout)
+        try:
+            self._sock = sock = self._socket(mark)
+            error = sock.connect_ex(address)
+        except OSError as problem:
+            error = problem.errno or errno.EIO
+        if error in (0, errno.EINPROGRESS):
+            reactor.addWriter(self)
+        else:
+            # Never call back from within the constructor: the caller has no Dial to cancel or forget yet.
+            self._timer.cancel()
+            self._timer = reactor.callLater(0, self._fail, error)
+
+    def _socket(self, mark: int | None) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        prepare(sock)
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        return sock
+
+    def cancel(self) -> None:
+        """Stop dialling; no callback comes."""
+        sock = self._stop()
+        if sock is not None:
+            sock.close()
+
+    def _stop(self) -> socket.socket | None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        sock = self._sock
+        if sock is not None:
+            self._reactor.removeWriter(self)
+            self._sock = None
+        return sock
+
+    def _fail(self, error: int, after: str = "") -> None:
+        self.cancel()
+        self._failed(UnreachableError(_sentence(self._address, error, after)))
+
+    def _timed_out(self, timeout: float) -> None:
+        self._fail(errno.ETIMEDOUT, f" within {timeout:g} s")
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 when there is none."""
+        return -1 if self._sock is None else self._sock.fileno()
+
+    def doWrite(self) -> None:
+        """Learn how the connection attempt ended."""
+        if self._sock is None:
+            return
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._fail(error)
+            return
+        sock = self._stop()
+        assert sock is not None
+        self._connected(sock)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Learn from the reactor that the attempt failed: it reports a hang-up instead of writability."""
+        self.doWrite()
+
+    def logPrefix(self) -> str:
+        """Return how the log names this descriptor."""
+        return "dial"
+
+
+def _sentence(address: Address, error: int, after: str) -> str:
+    where = f"{address[0]} port {address[1]}"
+    if error == errno.ECONNREFUSED:
+        return f"connection refused by {where}"
+    if error == errno.ETIMEDOUT:
+        return f"{where} did not answer{after}"
+    if error == errno.EMFILE:
+        return f"cannot connect to {where}: this process has too many open files; raise its limit (LimitNOFILE)"
+    if error == errno.EPERM:
+        return f"cannot connect to {where}: the firewall, or a missing capability, forbids it"
+    return f"cannot connect to {where}: {os.strerror(error)}"
