@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from seamless.config.model import Configuration, LinkConfig, NodeConfig
 from seamless.crypto.association import Association
 from seamless.crypto.gate import Admitted, Answer, HandshakeGate
+from seamless.crypto.messages import LINK_PROLOGUE, SESSION_PROLOGUE
 from seamless.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import (
     Address,
@@ -62,8 +63,6 @@ from seamless.wire.header import (
 )
 from seamless.wire.link_frames import LinkFrame, LsaFrame, Pause
 
-LINK_PROLOGUE: Final = b"seamless 1 link"
-SESSION_PROLOGUE: Final = b"seamless 1 session"
 LSA_KEY_LABEL: Final = b"seamless lsa"
 COST_INTERVAL: Final = 5.0
 """Seconds between two looks at what links cost."""
@@ -86,7 +85,7 @@ class NodeCounters:
     unknown_type: int = 0
     unknown_index: int = 0
     refused_handshakes: int = 0
-    unknown_key: int = 0
+    misplaced_handshakes: int = 0
     malformed_packets: int = 0
     foreign_packets: int = 0
     transit_refused: int = 0
@@ -152,7 +151,7 @@ class Node:
         self.counters = NodeCounters()
         self._private_key = private_key
         self._random = random
-        self._incarnation = incarnation
+        self._incarnation = self._counter = incarnation
         private = X25519PrivateKey.from_private_bytes(private_key)
         self._public_key = private.public_key().public_bytes_raw()
         if self._public_key != self.config.public_key:
@@ -161,7 +160,19 @@ class Node:
                 f" make a key with 'seamless genkey' and put what 'seamless pubkey' prints into the block of node {name}"
             )
         self._nodes = configuration.node_by_identifier
-        self._gate = HandshakeGate(private_key, self._public_key, random, now)
+        self._gate = HandshakeGate(
+            private_key=private_key,
+            public_key=self._public_key,
+            known_keys=[
+                configuration.nodes[end].public_key
+                for link in configuration.links
+                if name in link.ends
+                for end in link.ends
+                if end != name
+            ],
+            random=random,
+            now=now,
+        )
         self._events: deque[Event] = deque()
         self._answers: list[Transmit] = []
         self._links: list[Link] = []
@@ -236,7 +247,13 @@ class Node:
             allocate_index=allocate_index,
             release_index=release_index,
             random=self._random,
+            next_counter=self._next_counter,
         )
+
+    def _next_counter(self) -> int:
+        """Return a number greater than all before, of this process and of those before it."""
+        self._counter += 1
+        return self._counter
 
     def _free_index(self) -> int:
         while True:
@@ -346,7 +363,8 @@ class Node:
         opened = self._gate.open_initiation(datagram)
         link = self._link_for(opened.remote_public_key, local, remote)
         if link is None:
-            self.counters.unknown_key += 1
+            # A neighbor of ours, but it knocks where no link with it is configured.
+            self.counters.misplaced_handshakes += 1
             return
         link.receive_initiation(opened, remote, now)
 
@@ -653,12 +671,17 @@ class Node:
 
     def status(self, now: float) -> NodeStatus:
         """Return a snapshot for people."""
+        gate = self._gate
         return NodeStatus(
             name=self.name,
             links=tuple(link.status() for link in self._links),
             sessions=tuple(session.status(now) for session in self._sessions.values()),
             routing=self._routing.status(),
             counters=attrs.evolve(self.counters),
-            gate=self._gate.status(),
+            gate={
+                "admitted": gate.admitted,
+                "answered": gate.answered,
+                **{reason.name.lower(): count for reason, count in gate.dropped.items()},
+            },
         )
 

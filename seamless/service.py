@@ -1,0 +1,74 @@
+"""One node as a Twisted service: the node, its driver, its interceptors and its rules, started and stopped in order.
+
+`NodeService` is what ``twistd seamless`` runs and what a program embeds. Rules come last, when everything they send
+traffic to is there; on the way down they go first.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from typing import Any, Final
+
+from twisted.application.service import MultiService
+from twisted.logger import Logger
+
+from seamless.config.model import Configuration
+from seamless.node import Node
+from seamless.transport import clock
+from seamless.transport.driver import Driver
+
+GC_THRESHOLD: Final = 50_000
+"""Objects between two looks of the garbage collector: batches make thousands of short-lived tuples, none in a cycle."""
+
+
+class NodeService(MultiService):
+    """A running node; embed it in any service collection."""
+
+    _log = Logger()
+
+    def __init__(
+        self, configuration: Configuration, node_name: str, private_key: bytes, reactor: Any | None = None
+    ) -> None:
+        """``private_key``: 32 raw bytes. ``reactor``: the global one when left out."""
+        super().__init__()
+        if reactor is None:
+            from twisted.internet import reactor
+        self.configuration = configuration
+        self.node_name = node_name
+        self._private_key = private_key
+        self._reactor: Any = reactor
+        self._driver: Driver | None = None
+
+    @property
+    def driver(self) -> Driver:
+        """Return the driver of the running node."""
+        if self._driver is None:
+            raise RuntimeError("the node service has not been started")
+        return self._driver
+
+    def startService(self) -> None:
+        """Bind the sockets, begin to talk to the neighbors, and then start what uses the node."""
+        gc.set_threshold(GC_THRESHOLD)
+        # One clock for the node's deadlines and Twisted's timers, before the first of either.
+        clock.make_monotonic(self._reactor)
+        node = Node(
+            self.configuration,
+            self.node_name,
+            self._private_key,
+            random=os.urandom,
+            incarnation=time.time_ns(),
+            now=clock.now(),
+        )
+        self._driver = Driver(self._reactor, node)
+        self._driver.start()
+        super().startService()
+        self._log.info("node {name} is up", name=self.node_name)
+
+    def stopService(self) -> Any:
+        """Stop what uses the node, then say goodbye to the neighbors."""
+        stopped = super().stopService()
+        if self._driver is not None:
+            self._driver.stop("the daemon is stopping")
+        return stopped
