@@ -228,17 +228,19 @@ class Configuration:
 
         A rule of which nothing is left once the node's own ``serves`` are taken out is not in the answer.
         """
-        own = self.nodes[node_name].serves
-        everything = self.served_by_others(node_name)
         captures = []
         for intercept in self.intercepts:
-            if intercept.on is not None and node_name not in intercept.on:
-                continue
-            for rule in intercept.rules:
-                to = without(everything if rule.to is None else rule.to, own)
-                if to:
-                    captures.append(Capture(intercept, rule.protocol, to, rule.ports))
+            if intercept.on is None or node_name in intercept.on:
+                for rule in intercept.rules:
+                    to = self.captured(rule, node_name)
+                    if to:
+                        captures.append(Capture(intercept, rule.protocol, to, rule.ports))
         return tuple(captures)
+
+    def captured(self, rule: Match, node_name: str) -> tuple[Network, ...]:
+        """Return the destinations that a node captures by a rule, perhaps none. ``KeyError`` if there is no such node."""
+        own = self.nodes[node_name].serves
+        return without(self.served_by_others(node_name) if rule.to is None else rule.to, own)
 
 
 def _as_network(address: str | IPv4Address | IPv6Address) -> Network:

@@ -1,0 +1,209 @@
+"""What a word of the configuration means: numbers with units, addresses, ports and keys.
+
+Each function takes a text of the right shape and returns the value, or `Bad` with a message. None of them raises, so
+that one wrong address does not hide the next one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from typing import Final
+
+import attrs
+
+from seamless.config.model import Interface, Network, PortRange
+from seamless.config.syntax import Bad, shown
+
+RATE_UNITS: Final = {"bit": Decimal(1), "kbit": Decimal(10) ** 3, "mbit": Decimal(10) ** 6, "gbit": Decimal(10) ** 9}
+"""Bits per second, decimal as everywhere in networking."""
+TIME_UNITS: Final = {"us": Decimal("0.000001"), "ms": Decimal("0.001"), "s": Decimal(1)}
+"""Seconds."""
+SIZE_UNITS: Final = {"bytes": Decimal(1), "KiB": Decimal(2) ** 10, "MiB": Decimal(2) ** 20, "GiB": Decimal(2) ** 30}
+"""Bytes, binary as everywhere in memory."""
+
+MAXIMUM_DIGITS: Final = 15
+"""Before the decimal point: beyond, a float is no longer exact, and nothing that is meant is so large."""
+MAXIMUM_PORT: Final = 65535
+MAXIMUM_COST: Final = 65535
+"""As an OSPF interface's (RFC 2328, C.3)."""
+KEY_BYTES: Final = 32
+"""Of a raw X25519 public key (RFC 7748)."""
+
+AN_ADDRESS: Final = "an IP address such as 10.1.1.1 or 2001:db8::1"
+AN_ENDPOINT: Final = "an address such as 10.1.1.1:7400 or [2001:db8::1]:7400"
+A_NETWORK: Final = "an address or prefix such as 10.1.9.1 or 10.1.9.0/24"
+AN_INTERFACE: Final = "an address with its prefix length such as 10.1.1.1/30"
+A_PORT: Final = "a port from 1 to 65535 or a range such as 8000-8099"
+A_COST: Final = f"a cost from 1 to {MAXIMUM_COST}"
+A_KEY: Final = 'a key as `seamless pubkey` prints it, 44 characters in quotes ("...=")'
+A_PERCENTAGE: Final = "a percentage from 0 to 100 such as 0.5 %"
+A_RUN: Final = "a number of packets from 1 on such as 4 packets"
+
+_PORTS: Final = re.compile(r"([0-9]+)(?:\s*-\s*([0-9]+))?")
+_ENDPOINT: Final = re.compile(r"\[(?P<six>[^\]]*)\](?::(?P<port6>[0-9]+))?|(?P<four>[0-9.]+)(?::(?P<port4>[0-9]+))?")
+
+
+@attrs.frozen
+class Endpoint:
+    """An address of a node as it was written: the port may be left out."""
+
+    host: str
+    version: int
+    port: int | None
+
+    def __str__(self) -> str:
+        host = self.host if self.version == 4 or self.port is None else f"[{self.host}]"
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def _wrong(expected: str, text: str) -> Bad:
+    return Bad(f"expected {expected}, found {shown(text)}")
+
+
+def quantity(number: str, unit: str, units: Mapping[str, Decimal], expected: str) -> Decimal | Bad:
+    """Return the number in the base unit; zero and numbers too large to be meant are `Bad`."""
+    text = f"{number} {unit}"
+    if len(number.partition(".")[0]) > MAXIMUM_DIGITS:
+        return _wrong(expected, text)
+    return Decimal(number) * units[unit]
+
+
+def rate(number: str, unit: str, expected: str) -> int | Bad:
+    """Return bits per second, at least one."""
+    amount = quantity(number, unit, RATE_UNITS, expected)
+    if isinstance(amount, Bad):
+        return amount
+    return int(amount) if amount >= 1 else _wrong(expected, f"{number} {unit}")
+
+
+def duration(number: str, unit: str, expected: str) -> float | Bad:
+    """Return seconds."""
+    amount = quantity(number, unit, TIME_UNITS, expected)
+    return amount if isinstance(amount, Bad) else float(amount)
+
+
+def size(number: str, unit: str, expected: str) -> int | Bad:
+    """Return bytes, a whole number and at least one."""
+    amount = quantity(number, unit, SIZE_UNITS, expected)
+    if isinstance(amount, Bad):
+        return amount
+    return int(amount) if amount >= 1 and amount % 1 == 0 else _wrong(expected, f"{number} {unit}")
+
+
+def percentage(number: str) -> float | Bad:
+    """Return a probability from 0 to 1."""
+    amount = quantity(number, "%", {"%": Decimal("0.01")}, A_PERCENTAGE)
+    if isinstance(amount, Bad):
+        return amount
+    return float(amount) if amount <= 1 else _wrong(A_PERCENTAGE, f"{number} %")
+
+
+def run_length(number: str) -> float | Bad:
+    """Return the mean length of a burst in packets."""
+    amount = quantity(number, "packets", {"packets": Decimal(1)}, A_RUN)
+    if isinstance(amount, Bad):
+        return amount
+    return float(amount) if amount >= 1 else _wrong(A_RUN, f"{number} packets")
+
+
+def cost(text: str) -> int | Bad:
+    """Return the cost of a link."""
+    return _within(text, MAXIMUM_COST) or _wrong(A_COST, text)
+
+
+def _within(text: str, maximum: int) -> int | None:
+    """Return a whole number from 1 to ``maximum``, or None."""
+    if len(text) > MAXIMUM_DIGITS or not 1 <= int(text) <= maximum:
+        return None
+    return int(text)
+
+
+def ports(text: str) -> PortRange | Bad:
+    """Return first and last port."""
+    match = _PORTS.fullmatch(text)
+    if match is None:
+        return _wrong(A_PORT, text)
+    first = _within(match[1], MAXIMUM_PORT)
+    last = _within(match[2] or match[1], MAXIMUM_PORT)
+    if first is None or last is None:
+        return _wrong(A_PORT, text)
+    if first > last:
+        return Bad(f"the range {first}-{last} is empty: write the lower port first")
+    return first, last
+
+
+def address(text: str) -> IPv4Address | IPv6Address | Bad:
+    """Return an address that a host can have."""
+    try:
+        parsed = ip_address(text)
+    except ValueError:
+        return _wrong(AN_ADDRESS, text)
+    return _usable(parsed, text) or parsed
+
+
+def _usable(parsed: IPv4Address | IPv6Address | Network, text: str) -> Bad | None:
+    """Return what is wrong with an address or network that no other host can reach under this name."""
+    if parsed.is_multicast or parsed.is_unspecified:
+        return Bad(f"{text} is no host's address: write one that a host really has")
+    if parsed.version == 6 and parsed.is_link_local:
+        return Bad(f"{text} means another host on every interface: write an address that is routed")
+    first = parsed if isinstance(parsed, (IPv4Address, IPv6Address)) else parsed.network_address
+    if isinstance(first, IPv6Address) and first.ipv4_mapped is not None:
+        return Bad(f"{text} is an IPv4 address mapped into IPv6: write it as IPv4")
+    return None
+
+
+def endpoint(text: str) -> Endpoint | Bad:
+    """Return an address with or without its port."""
+    match = _ENDPOINT.fullmatch(text)
+    if match is None:
+        host, port_text = text, None  # IPv6 without brackets: every colon belongs to the address
+    else:
+        host = match["six"] if match["four"] is None else match["four"]
+        port_text = match["port6"] or match["port4"]
+    parsed = address(host)
+    port = None if port_text is None else _within(port_text, MAXIMUM_PORT)
+    if isinstance(parsed, Bad):
+        return parsed if "expected" not in parsed.message else _wrong(AN_ENDPOINT, text)
+    if port is None and port_text is not None:
+        return _wrong(AN_ENDPOINT, text)
+    return Endpoint(str(parsed), parsed.version, port)
+
+
+def network(text: str) -> Network | Bad:
+    """Return a prefix; one address is a prefix of full length."""
+    try:
+        parsed = ip_network(text, strict=False)
+    except ValueError:
+        return _wrong(A_NETWORK, text)
+    host = text.partition("/")[0]
+    if ip_address(host) != parsed.network_address:
+        return Bad(f"{text} is neither an address nor a prefix: write {host} or {parsed}")
+    if parsed.is_loopback:
+        return Bad(f"{text} is every host's own loopback: write an address that is routed")
+    return _usable(parsed, text) or parsed
+
+
+def interface(text: str) -> Interface | Bad:
+    """Return an address with its prefix length."""
+    if "/" not in text:
+        return _wrong(AN_INTERFACE, text)
+    try:
+        parsed = ip_interface(text)
+    except ValueError:
+        return _wrong(AN_INTERFACE, text)
+    return _usable(parsed.ip, text) or parsed
+
+
+def key(text: str) -> bytes | Bad:
+    """Return the 32 bytes of a public key, given with its quotes."""
+    try:
+        raw = base64.b64decode(text.strip('"'), validate=True)
+    except (binascii.Error, ValueError):
+        return _wrong(A_KEY, text)
+    return raw if len(raw) == KEY_BYTES else _wrong(A_KEY, text)
