@@ -17,6 +17,7 @@ from twisted.python import usage
 from seamless.config.load import load_file
 from seamless.config.model import NodeConfig
 from seamless.errors import EXIT_USAGE, ConfigurationError, SeamlessError
+from seamless.service import NodeService
 from seamless.tools.choose import choose_node
 from seamless.tools.keys import encode_key, public_key_of, read_private_key
 from seamless.tools.verdict import Supervised, Verdict
@@ -60,8 +61,6 @@ def makeService(options: Options) -> IService:
 
 
 def _make_node_service(options: Options) -> IService:
-    from seamless.service import NodeService
-
     configuration = load_file(options["config"])
     node = choose_node(configuration, options["config"], options["node"], socket.gethostname())
     private_key = read_private_key(options["key"])

@@ -1,0 +1,77 @@
+"""``twistd seamless`` as a real process: what is wrong is said before anything starts, with and without ``-n``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.errors import EXIT_CONFIGURATION, EXIT_USAGE
+from seamless.test.tools.test_main import configuration_text
+from seamless.test.tools.twistd import Twistd
+from seamless.tools.keys import encode_key, public_key_of
+
+
+class RefusalTests(SynchronousTestCase):
+    """Everything that can be known before twistd forks."""
+
+    def setUp(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.configuration = folder / "pair.conf"
+        self.configuration.write_text(configuration_text())
+        self.key = folder / "src.key"
+        self.write_key(bytes([1]) * 32)
+        self.twistd = Twistd(folder)
+
+    def write_key(self, private_key: bytes) -> None:
+        self.key.write_text(encode_key(private_key) + "\n")
+        self.key.chmod(0o600)
+
+    def refused(self, exit_code: int, sentence: str, *words: str) -> None:
+        """Start it both ways: the same code, one line, and nothing left behind."""
+        for way in (["-n"], []):
+            done = self.twistd.run(*way, "seamless", *words)
+            self.assertEqual((done.returncode, done.stdout), (exit_code, ""), done.stderr)
+            self.assertEqual(done.stderr, sentence + "\n")
+            self.assertFalse(self.twistd.pid_file.exists())
+            self.assertFalse(self.twistd.log_file.exists())
+
+    def words(self, node: str = "src") -> tuple[str, str, str]:
+        return f"--config={self.configuration}", f"--node={node}", f"--key={self.key}"
+
+    def test_unknown_option(self) -> None:
+        self.refused(EXIT_USAGE, "seamless: option --fly not recognized; see twistd seamless --help", "--fly")
+
+    def test_word_too_many(self) -> None:
+        self.refused(EXIT_USAGE, "seamless: Wrong number of arguments.; see twistd seamless --help", "src")
+
+    def test_missing_configuration(self) -> None:
+        self.configuration.unlink()
+        sentence = f"{self.configuration} does not exist: check the name of the configuration file"
+        self.refused(EXIT_CONFIGURATION, sentence, *self.words())
+
+    def test_unknown_node(self) -> None:
+        sentence = f"seamless: {self.configuration} has no node nobody: give --node one that it has (src, dst)"
+        self.refused(EXIT_USAGE, sentence, *self.words("nobody"))
+
+    def test_key_that_others_can_read(self) -> None:
+        self.key.chmod(0o644)
+        sentence = f"{self.key}: other users have access to this private key (mode 0644); run: chmod 600 {self.key}"
+        self.refused(EXIT_CONFIGURATION, sentence, *self.words())
+
+    def test_key_of_another_node(self) -> None:
+        self.write_key(bytes([2]) * 32)
+        src, dst = (encode_key(public_key_of(bytes([digit]) * 32)) for digit in (1, 2))
+        sentence = (
+            f"{self.key}: this is not the key of node src: its public key is {dst}, but {self.configuration} "
+            f"says {src}; start with the key of src, or put this public key into the configuration on every host"
+        )
+        self.refused(EXIT_CONFIGURATION, sentence, *self.words())
+
+    def test_every_problem_of_a_configuration(self) -> None:
+        self.configuration.write_text(configuration_text(second_node="other").replace("port 22", "port 99999"))
+        done = self.twistd.run("-n", "seamless", *self.words())
+        self.assertEqual(done.returncode, EXIT_CONFIGURATION)
+        self.assertGreater(len(done.stderr.splitlines()), 1)
+        self.assertTrue(all(line.startswith(f"{self.configuration}:") for line in done.stderr.splitlines()))
