@@ -1,4 +1,4 @@
-"""The package as others meet it: what is installed, what is declared, and whether the documents tell the truth of it."""
+"""The package as others meet it: what is installed, what is declared, and whether the documents are true."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
 from seamless.config.load import load_text
+from seamless.tap import Options
 from seamless.test.tools.command import seamless as run_seamless
 from seamless.test.tools.twistd import ROOT
 from seamless.tools.keys import encode_key, generate_private_key, public_key_of
@@ -60,7 +61,7 @@ class PackageTests(SynchronousTestCase):
 
     def test_twistd_finds_the_plugin(self) -> None:
         makers = [maker for maker in getPlugins(IServiceMaker) if maker.tapname == "seamless"]
-        self.assertEqual([maker.module for maker in makers], ["seamless.tap"])
+        self.assertEqual([maker.options for maker in makers], [Options])
 
     def test_the_plugin_folder_stays_twisteds(self) -> None:
         self.assertEqual(sorted((CHECKOUT / "twisted").rglob("__init__.py")), [])
