@@ -127,8 +127,8 @@ def listening(endpoint: Endpoint) -> Address:
     return endpoint.host, DEFAULT_PORT if endpoint.port is None else endpoint.port
 
 
-def node(block: Block, problems: Problems) -> NodeConfig:
-    """Build a node."""
+def node(block: Block) -> NodeConfig:
+    """Build a node. All that can be wrong with it concerns other nodes too."""
     serves = tuple(network for statement in block.all("serves") for network in statement.networks())
     return NodeConfig(
         name=block.name(),

@@ -39,18 +39,15 @@ class Named(Protocol):
 N = TypeVar("N", bound=Named)
 
 
-def by_name(pairs: Iterable[tuple[Block, N]], problems: Problems) -> dict[str, N]:
-    """Return nodes or hosts by name, noting those declared twice; the first counts."""
-    first: dict[str, Block] = {}
-    named: dict[str, N] = {}
+def unique(pairs: Iterable[tuple[Block, N]], problems: Problems) -> list[tuple[Block, N]]:
+    """Return nodes or hosts without those declared a second time, which are noted."""
+    first: dict[str, tuple[Block, N]] = {}
     for block, config in pairs:
-        if config.name in named:
-            line, _ = problems.place(first[config.name].start)
+        kept, _ = first.setdefault(config.name, (block, config))
+        if kept is not block:
+            line, _ = problems.place(kept.start)
             problems.add(block.start, f"{block.title} is declared in line {line} already: rename or remove one of them")
-            continue
-        first[config.name] = block
-        named[config.name] = config
-    return named
+    return list(first.values())
 
 
 def note_shared_keys(nodes: Iterable[tuple[Block, NodeConfig]], problems: Problems) -> None:
@@ -58,7 +55,7 @@ def note_shared_keys(nodes: Iterable[tuple[Block, NodeConfig]], problems: Proble
     seen: dict[int, NodeConfig] = {}
     for block, node in nodes:
         twin = seen.setdefault(node.identifier, node)
-        if twin.name == node.name:
+        if twin is node:
             continue
         if twin.public_key == node.public_key:
             text = f"node {node.name} has the key of node {twin.name}"
@@ -226,9 +223,9 @@ def _note_missing_ways(block: Block, applied: Iterable[_Applied], ways: _Ways, p
         for egress in ways.nodes.values():
             if egress.name in reached or not any(overlap(to, served) for to in one.to for served in egress.serves):
                 continue
-            text = f"no path joins node {one.node}, which captures, to node {egress.name}, which serves"
+            text = f"node {one.node} captures what node {egress.name} serves, but no links lead there"
             if egress.name in ways.reachable(one.node, through_leaves=True):
-                advice = "the only way is through a leaf: let that node carry transit, or add a link around it"
+                advice = "the only way is through a leaf, so let that node carry transit or add a link around it"
             else:
-                advice = f"add the links between them, or leave {one.node} out of `on`"
+                advice = "add a link, or name in `on` only the nodes that are to capture"
             problems.add(places.get(one.node, block.start), f"{text}: {advice}")

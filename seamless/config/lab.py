@@ -51,9 +51,10 @@ def wire(block: Block, hosts: Mapping[str, HostConfig], parsed: Parsed, problems
     ends = block.name(0), block.name(1)
     if ends[0] == ends[1]:
         problems.add(block.start, f"{block.title} joins a host to itself: name two hosts")
+    else:
+        _note_senders(block, problems)
     for name in block.names:
         is_declared(name, "host", hosts, parsed, problems)
-    _note_senders(block, problems)
     one, other = (cast(Interface, value.value) for value in block.values("between"))
     if one.network != other.network:
         problems.add(block.where("between"), f"{one} and {other} are not in one subnet: give both ends the same prefix")

@@ -5,13 +5,14 @@ This is the door that the rest of seamless uses: `load_file`, `load_text`, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from seamless.config import build, check, lab
+from seamless.config.check import N
 from seamless.config.grammar import Parsed, parse
-from seamless.config.model import Configuration, Overlay
+from seamless.config.model import Configuration, HostConfig, NodeConfig, Overlay, WireConfig
 from seamless.config.syntax import Block, ConfigurationProblems, Problem, Problems
 from seamless.errors import ConfigurationError
 
@@ -40,68 +41,84 @@ def load_file(path: str | Path) -> Configuration:
 def load_text(text: str, filename: str) -> Configuration:
     """Return the configuration in this text; raise `ConfigurationProblems` with all that is wrong with it."""
     problems = Problems(filename, text)
-    parsed = parse(text, problems)
-    blocks = [block for block in parsed.blocks if _keep(block, build.is_sound(block, problems), parsed)]
-    configuration = _assemble(blocks, parsed, problems)
+    configuration = _Assembly(parse(text, problems), problems).configuration()
     if problems:
         raise ConfigurationProblems(problems.in_order())
     return configuration
 
 
-def _keep(block: Block, usable: bool, parsed: Parsed) -> bool:
-    if not usable:
-        parsed.drop(block.keyword, block.name())
-    return usable
+class _Assembly:
+    """Builds every block and runs every check that can be run on what was built."""
 
+    def __init__(self, parsed: Parsed, problems: Problems) -> None:
+        self._parsed = parsed
+        self._problems = problems
+        self._blocks = [block for block in parsed.blocks if self._kept(block, build.is_sound(block, problems))]
 
-def _assemble(blocks: list[Block], parsed: Parsed, problems: Problems) -> Configuration:
-    """Build every block and run every check that can be run on what was built."""
+    def _kept(self, block: Block, usable: bool) -> bool:
+        if not usable:
+            self._parsed.drop(block.keyword, block.name())
+        return usable
 
-    def built(keyword: str, builder: Callable[[Block, Problems], T]) -> list[tuple[Block, T]]:
+    def _built(self, keyword: str, builder: Callable[[Block], T]) -> list[tuple[Block, T]]:
+        """Return the blocks with this keyword that could be built, each with what was built from it."""
         pairs = []
-        for block in blocks:
+        for block in self._blocks:
             if block.keyword == keyword:
-                before = len(problems)
-                value = builder(block, problems)
-                if _keep(block, len(problems) == before, parsed):
+                before = len(self._problems)
+                value = builder(block)
+                if self._kept(block, len(self._problems) == before):
                     pairs.append((block, value))
         return pairs
 
-    overlays = built("overlay", build.overlay)
-    _note_number_of_overlays(overlays, parsed, problems)
-    node_pairs = built("node", build.node)
-    nodes = check.by_name(node_pairs, problems)
-    check.note_shared_keys(node_pairs, problems)
-    check.note_shared_addresses(node_pairs, problems)
-    check.note_overlapping_serves(node_pairs, problems)
+    def configuration(self) -> Configuration:
+        """Return the whole; it is good for use if no problem was noted."""
+        parsed, problems = self._parsed, self._problems
+        overlay = self._overlay()
+        node_pairs = self._nodes()
+        nodes = _by_name(node_pairs)
+        link_pairs = self._built("link", lambda block: build.link(block, nodes, parsed, problems))
+        check.note_double_links(link_pairs, problems)
+        intercept_pairs = self._built("intercept", lambda block: build.intercept(block, nodes, parsed, problems))
+        hosts, wires = self._lab()
+        configuration = Configuration(overlay, nodes, _values(link_pairs), _values(intercept_pairs), hosts, wires)
+        if parsed.complete:
+            check.note_captures(intercept_pairs, configuration, problems)
+            lab.note_nodes_off_their_hosts(node_pairs, hosts, wires, problems)
+        return configuration
 
-    link_pairs = built("link", lambda block, into: build.link(block, nodes, parsed, into))
-    check.note_double_links(link_pairs, problems)
-    intercept_pairs = built("intercept", lambda block, into: build.intercept(block, nodes, parsed, into))
+    def _overlay(self) -> Overlay:
+        """Return the one overlay; note that there is none, or more."""
+        pairs = self._built("overlay", lambda block: build.overlay(block, self._problems))
+        for block, _ in pairs[1:]:
+            self._problems.add(block.start, "there is an overlay block already: one file describes one overlay")
+        if pairs:
+            return pairs[0][1]
+        if not any(keyword == "overlay" for keyword, _ in self._parsed.broken):
+            self._problems.add(0, "there is no overlay block: add `overlay NAME { }`")
+        return Overlay("")
 
-    host_pairs = built("host", lab.host)
-    hosts = check.by_name(host_pairs, problems)
-    wire_pairs = built("wire", lambda block, into: lab.wire(block, hosts, parsed, into))
-    wires = tuple(config for _, config in wire_pairs)
-    lab.note_shared_addresses(host_pairs, wire_pairs, problems)
-    lab.note_gateways(host_pairs, hosts, wires, parsed, problems)
-    configuration = Configuration(
-        overlay=overlays[0][1] if overlays else Overlay(""),
-        nodes=nodes,
-        links=tuple(config for _, config in link_pairs),
-        intercepts=tuple(config for _, config in intercept_pairs),
-        hosts=hosts,
-        wires=wires,
-    )
-    if parsed.complete:
-        check.note_captures(intercept_pairs, configuration, problems)
-        lab.note_nodes_off_their_hosts(node_pairs, hosts, wires, problems)
-    return configuration
+    def _nodes(self) -> list[tuple[Block, NodeConfig]]:
+        problems = self._problems
+        pairs = check.unique(self._built("node", build.node), problems)
+        check.note_shared_keys(pairs, problems)
+        check.note_shared_addresses(pairs, problems)
+        check.note_overlapping_serves(pairs, problems)
+        return pairs
+
+    def _lab(self) -> tuple[dict[str, HostConfig], tuple[WireConfig, ...]]:
+        parsed, problems = self._parsed, self._problems
+        host_pairs = check.unique(self._built("host", lambda block: lab.host(block, problems)), problems)
+        hosts = _by_name(host_pairs)
+        wire_pairs = self._built("wire", lambda block: lab.wire(block, hosts, parsed, problems))
+        lab.note_shared_addresses(host_pairs, wire_pairs, problems)
+        lab.note_gateways(host_pairs, hosts, _values(wire_pairs), parsed, problems)
+        return hosts, _values(wire_pairs)
 
 
-def _note_number_of_overlays(overlays: list[tuple[Block, Overlay]], parsed: Parsed, problems: Problems) -> None:
-    """Note a file with no overlay block, or with several."""
-    if not overlays and not any(keyword == "overlay" for keyword, _ in parsed.broken):
-        problems.add(0, "there is no overlay block: add `overlay NAME { }`")
-    for block, _ in overlays[1:]:
-        problems.add(block.start, "there is an overlay block already: one file describes one overlay")
+def _by_name(pairs: Iterable[tuple[Block, N]]) -> dict[str, N]:
+    return {config.name: config for _, config in pairs}
+
+
+def _values(pairs: Iterable[tuple[Block, T]]) -> tuple[T, ...]:
+    return tuple(value for _, value in pairs)

@@ -238,7 +238,7 @@ class Configuration:
         return tuple(captures)
 
     def captured(self, rule: Match, node_name: str) -> tuple[Network, ...]:
-        """Return the destinations that a node captures by a rule, perhaps none. ``KeyError`` if there is no such node."""
+        """Return the destinations that a node captures by a rule, perhaps none. ``KeyError`` if there is no such."""
         own = self.nodes[node_name].serves
         return without(self.served_by_others(node_name) if rule.to is None else rule.to, own)
 
