@@ -1,0 +1,208 @@
+"""The lab on virtual time: every node of a configuration in this process, wires by the same model as the emulator's.
+
+A `Simulation` runs a transfer of seconds in milliseconds, the same way every time for the same seed, on one machine
+without privilege. What a test learns here about recovery, routing or sessions is learned about the code that runs in
+the daemon: these are whole `Node`s, handshakes included; only sockets, interceptors and the clock are missing.
+
+Time begins at 0 and moves from one event to the next: a piece arriving, a node's deadline, a step of the test
+(`at`). Nothing here reads a clock or draws a number that the seed does not give.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final, Protocol
+
+import attrs
+
+from seamless.config.model import Configuration, Impairment, WireConfig
+from seamless.errors import SeamlessError
+from seamless.interfaces import Address, Event, Transmit
+from seamless.lab.impair import Counters, ImpairedDirection, Randomness, corrupted
+from seamless.node import Node
+
+IPV4_UDP_BYTES: Final = 28
+IPV6_UDP_BYTES: Final = 48
+EVENTS_MAX: Final = 5_000_000
+"""More than any sensible run: a simulation that does not settle ends with an error and not with the night."""
+
+
+class Seeded(Randomness, Protocol):
+    """What the simulation needs of a seeded ``random.Random``."""
+
+    def randbytes(self, n: int) -> bytes:
+        """Return ``n`` random bytes."""
+        ...
+
+
+@attrs.define
+class SimulatedNode:
+    """A node of the simulation, or the place of one that was stopped."""
+
+    name: str
+    node: Node | None
+    incarnation: int = 0
+    events: list[Event] = attrs.Factory(list)
+    """What happened, for the test to read; ``on_event`` gets them instead when it is set."""
+    on_event: Callable[[Event], None] | None = None
+    wake_at: float | None = None
+
+
+class Simulation:
+    """All nodes of ``configuration`` on virtual time."""
+
+    def __init__(self, configuration: Configuration, private_keys: Callable[[str], bytes], randomness: Seeded) -> None:
+        """``private_keys(name)``: the raw key of each node. Links between hosts without a wire are perfect."""
+        self.configuration = configuration
+        self.now = 0.0
+        self.datagrams = 0
+        self._private_keys = private_keys
+        self._randomness = randomness
+        self._sequence = count()
+        self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._directions: dict[tuple[str, str], ImpairedDirection] = {}
+        self._wire_of: dict[frozenset[str], WireConfig] = {}
+        for wire in configuration.wires:
+            self._add_wire(wire)
+        self._nodes_at: dict[Address, str] = {
+            address: node.name for node in configuration.nodes.values() for address in node.addresses
+        }
+        self.nodes = {name: SimulatedNode(name, None) for name in configuration.nodes}
+        for name in configuration.nodes:
+            self.start(name)
+
+    def _add_wire(self, wire: WireConfig) -> None:
+        one, other = (str(interface.ip) for interface in wire.addresses)
+        self._wire_of[frozenset(wire.ends)] = wire
+        self._directions[one, other] = ImpairedDirection(wire.forward, self._randomness)
+        self._directions[other, one] = ImpairedDirection(wire.backward, self._randomness)
+
+    # Nodes.
+
+    def start(self, name: str) -> Node:
+        """Start a node, or start it again as after a crash: with nothing but its key."""
+        place = self.nodes[name]
+        place.incarnation += 1
+        place.wake_at = None
+        place.node = Node(
+            self.configuration,
+            name,
+            self._private_keys(name),
+            random=self._randomness.randbytes,
+            # Like the wall clock: greater with every start.
+            incarnation=1_700_000_000_000_000_000 + place.incarnation * 1_000_000_000_000,
+            now=self.now,
+        )
+        self._after(place)
+        return place.node
+
+    def crash(self, name: str) -> None:
+        """Stop a node without a word, as ``kill -9`` does."""
+        self.nodes[name].node = None
+
+    def node(self, name: str) -> Node:
+        """Return a running node."""
+        node = self.nodes[name].node
+        if node is None:
+            raise SeamlessError(f"node {name} of the simulation is not running; start it first")
+        return node
+
+    def command(self, name: str, command: Callable[[Node, float], Any]) -> Any:
+        """Run ``command(node, now)``, and let the node send what follows from it."""
+        result = command(self.node(name), self.now)
+        self._after(self.nodes[name])
+        return result
+
+    # Wires.
+
+    def _ends(self, one: str, other: str) -> tuple[str, str]:
+        wire = self._wire_of[frozenset((one, other))]
+        first, second = (str(interface.ip) for interface in wire.addresses)
+        return (first, second) if wire.ends[0] == one else (second, first)
+
+    def impair(self, one: str, other: str, **changes: Any) -> None:
+        """Change what host ``one`` sends to ``other``; ``changes`` are fields of `Impairment`."""
+        direction = self._directions[self._ends(one, other)]
+        direction.change(attrs.evolve(direction.impairment, **changes), self.now)
+
+    def counters(self, one: str, other: str) -> Counters:
+        """Return what befell the packets from host ``one`` to ``other``."""
+        return self._directions[self._ends(one, other)].counters
+
+    # Time.
+
+    def at(self, when: float, step: Callable[..., None], *arguments: Any) -> None:
+        """Run ``step(*arguments)`` at the time ``when``."""
+        heapq.heappush(self._agenda, (max(when, self.now), next(self._sequence), step, arguments))
+
+    def run(self, until: float, done: Callable[[], bool] | None = None) -> None:
+        """Let time pass up to ``until``, or up to when ``done()`` is true after some event."""
+        for _ in range(EVENTS_MAX):
+            if done is not None and done():
+                return
+            if not self._agenda or self._agenda[0][0] > until:
+                self.now = max(self.now, until)
+                return
+            self.now, _, step, arguments = heapq.heappop(self._agenda)
+            step(*arguments)
+        raise SeamlessError(f"the simulation does not settle: {EVENTS_MAX} events and it is only {self.now:.3f} s")
+
+    def _wake(self, place: SimulatedNode, at: float, node: Node) -> None:
+        if place.wake_at == at and place.node is node:
+            place.wake_at = None
+            node.handle_timeout(self.now)
+            self._after(place)
+
+    def _after(self, place: SimulatedNode) -> None:
+        """Hand out the node's events, put what it sends on the wires, and note when it wants to be woken."""
+        node = place.node
+        if node is None:
+            return
+        self._take_events(place, node)
+        for transmit in node.datagrams_to_send(self.now):
+            self._transmit(transmit)
+        self._take_events(place, node)
+        if place.node is not node:
+            return
+        at = node.next_timeout(self.now)
+        if at is not None and (place.wake_at is None or at < place.wake_at or place.wake_at <= self.now):
+            place.wake_at = max(at, self.now)
+            self.at(place.wake_at, self._wake, place, place.wake_at, node)
+
+    def _take_events(self, place: SimulatedNode, node: Node) -> None:
+        event = node.next_event()
+        while event is not None:
+            if place.on_event is None:
+                place.events.append(event)
+            else:
+                place.on_event(event)
+            event = node.next_event()
+
+    def _transmit(self, transmit: Transmit) -> None:
+        self.datagrams += transmit.count
+        data = b"".join(transmit.buffers)
+        direction = self._directions.get((transmit.local[0], transmit.remote[0]))
+        if direction is None:
+            self._arrive(transmit, data)
+            return
+        header_bytes = IPV6_UDP_BYTES if ":" in transmit.local[0] else IPV4_UDP_BYTES
+        size = transmit.segment_size
+        for piece in direction.offer(self.now, header_bytes, len(data), size):
+            part = data[piece.first * size : (piece.first + piece.packets) * size]
+            if piece.corrupt:
+                part = corrupted(part, self._randomness.random())
+            self.at(piece.at, self._arrive, transmit, part)
+
+    def _arrive(self, transmit: Transmit, data: bytes) -> None:
+        name = self._nodes_at.get(transmit.remote)
+        place = self.nodes.get(name) if name is not None else None
+        if place is not None and place.node is not None and data:
+            place.node.receive_datagrams(data, transmit.segment_size, transmit.remote, transmit.local, self.now)
+            self._after(place)
+
+    def set_wire(self, one: str, other: str, impairment: Impairment) -> None:
+        """Make the wire between two hosts another one, in both directions."""
+        for first, second in (self._ends(one, other), self._ends(other, one)):
+            self._directions[first, second].change(impairment, self.now)
