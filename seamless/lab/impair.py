@@ -14,7 +14,7 @@ nothing happens to costs a few comparisons.
 
 from __future__ import annotations
 
-from math import inf, log
+from math import inf, log, log1p
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -85,7 +85,7 @@ class _Runs:
             return inf
         if leave >= 1:
             return 1
-        return 1 + log(1 - self._randomness.random()) // log(1 - leave)
+        return 1 + log(1 - self._randomness.random()) // log1p(-leave)
 
     def hits(self, count: int) -> list[range]:
         """Return the runs of hit packets among the next ``count``, as ranges of indices."""

@@ -1,4 +1,4 @@
-"""Hosts on one machine: each a network namespace (and mount namespace) that lives as long as we hold it.
+"""Hosts on one machine: each a network namespace (with a host name and mounts of its own) that lives as long as we hold it.
 
 A *holder* is a small process inside the host's namespaces that waits for its standard input to end. Its owner holds the
 other end of that pipe, so however the owner dies, the holder notices; it then kills every process that is left in its
@@ -22,8 +22,10 @@ from seamless.linux.system import program, run
 
 _HOLD_USER_NAMESPACE: Final = "echo ready; exec cat > /dev/null"
 _HOLD_HOST: Final = r"""
+name=$1; shift
 while [ $# -gt 0 ]; do mount --bind "$1" "$2" || exit 1; shift 2; done
 ip link set lo up || exit 1
+hostname "$name"
 mount -t sysfs sysfs /sys 2> /dev/null
 echo ready
 cat > /dev/null
@@ -31,7 +33,7 @@ for round in 1 2; do
     kill -KILL $(find -L /proc/[0-9]*/ns/net -maxdepth 0 -samefile /proc/$$/ns/net | cut -d / -f 3 | grep -vx $$)
 done 2> /dev/null
 """
-"""Arguments: pairs of a path, and the path over which this host sees it."""
+"""Arguments: the name of the host, then pairs of a path, and the path over which this host sees it."""
 
 _DEPARTURE_SECONDS: Final = 10.0
 """How long a holder may take for its last round; it needs a fraction of a second."""
@@ -62,7 +64,7 @@ class Host:
         """Return the command line that runs ``argv`` on this host; it execs, so the process keeps its id."""
         user = ["--user", "--preserve-credentials"] if self.in_user_namespace else []
         working = f"--wdns={directory or os.getcwd()}"
-        return [program("nsenter"), f"--target={self.pid}", *user, "--mount", "--net", working, "--", *argv]
+        return [program("nsenter"), f"--target={self.pid}", *user, "--mount", "--net", "--uts", working, "--", *argv]
 
     def set_up(self, commands: Sequence[str]) -> None:
         """Run commands of iproute2 on this host, each without its leading ``ip``."""
@@ -118,8 +120,8 @@ class Holders:
     def add(self, name: str, over: Mapping[str, str]) -> Host:
         """Make a host with loopback up, which sees other files ``over`` some paths: {path to cover: what covers it}."""
         covers = [path for target, source in over.items() for path in (source, target)]
-        unshare = [program("unshare"), "--mount", "--net", "--propagation=private"]
-        argv = self.user_namespace.enter([*unshare, "sh", "-c", _HOLD_HOST, "hold", *covers])
+        unshare = [program("unshare"), "--mount", "--net", "--uts", "--propagation=private"]
+        argv = self.user_namespace.enter([*unshare, "sh", "-c", _HOLD_HOST, "hold", name, *covers])
         return Host(name, self._hold(argv, f"the host {name}"), self.user_namespace.pid is not None)
 
     def _hold(self, argv: list[str], what: str) -> int:
