@@ -21,15 +21,19 @@ SECOND: Final[StreamKey] = (0, 1)
 
 
 class DirectPair:
-    """Two ends, `FIRST` and `SECOND`, each with an owner; what one sends the other is told at once."""
+    """Two ends, `FIRST` and `SECOND`, each with an owner (`join`); what one sends the other is told at once."""
 
     __slots__ = ("_gone", "_held_bytes", "_owners", "_waits_for_room")
 
-    def __init__(self, first: StreamOwner, second: StreamOwner) -> None:
-        self._owners = (first, second)
+    def __init__(self) -> None:
+        self._owners: list[StreamOwner] = []
         self._held_bytes = [0, 0]
         self._waits_for_room = [False, False]
         self._gone = False
+
+    def join(self, owner: StreamOwner) -> None:
+        """Give the next end its owner; both are needed before anything is sent."""
+        self._owners.append(owner)
 
     def send(self, stream: StreamKey, data: bytes) -> int:
         """Hand ``data`` to the other end; return the room left."""

@@ -45,7 +45,7 @@ from zope.interface import implementer
 
 from seamless.interfaces import RESET_BY_APPLICATION, StreamKey
 from seamless.transport.dial import close_cleanly, close_with_reset
-from seamless.transport.streams import StreamDriver
+from seamless.transport.streams import StreamCommands
 
 READ_BYTES: Final = 64 * 1024
 """One read, one ``send``: four sealed records, and few enough that other connections get their turn."""
@@ -77,7 +77,7 @@ class Splice:
         self,
         reactor: Any,
         sock: socket.socket,
-        driver: StreamDriver,
+        driver: StreamCommands,
         ended: Callable[[Splice, tuple[int, str] | None], None],
         accepted: Callable[[Splice], None] | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class Splice:
 
     def gave_up(self) -> bool:
         """Tell whether the application has reset its connection, even while we read nothing."""
-        return self._sock is None or self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+        return self._sock is None or is_reset(self._sock)
 
     # Up: from the socket to the stream.
 
@@ -350,6 +350,11 @@ class Splice:
     def logPrefix(self) -> str:
         """Return how the log names this descriptor."""
         return "splice"
+
+
+def is_reset(sock: socket.socket) -> bool:
+    """Tell whether the peer of a connected socket has reset it, without reading from it."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 
 def _unacknowledged_bytes(sock: socket.socket) -> int:

@@ -79,13 +79,36 @@ OnOpen: TypeAlias = Callable[[StreamKey, str, bytes], None]
 """Called with (stream, name of the peer, target); answers with ``accept_stream`` or ``reset``."""
 
 
-class StreamDriver(Protocol):
-    """What the owner of a stream may ask of the node's driver.
+class StreamCommands(Protocol):
+    """What the owner of an open stream may ask for.
 
-    Owners may call these from within their own methods. Commands on a stream that ended are ignored.
+    Owners may do so from within their own methods. Commands on a stream that ended are ignored.
     """
 
-    name: str
+    def send(self, stream: StreamKey, data: bytes) -> int:
+        """Take all of ``data``; return the bytes of room left. At 0 or less wait for ``stream_writable``."""
+        ...
+
+    def finish(self, stream: StreamKey) -> None:
+        """Send FIN after the bytes sent before."""
+        ...
+
+    def reset(self, stream: StreamKey, code: int, reason: str) -> None:
+        """End both directions at once, after the bytes sent before; the owner hears no more."""
+        ...
+
+    def consumed(self, stream: StreamKey, nbytes: int) -> None:
+        """Give back bytes that ``stream_data`` handed over, which opens the window."""
+        ...
+
+
+class StreamDriver(StreamCommands, Protocol):
+    """A node's driver, as those see it who open streams and take the streams that peers open."""
+
+    @property
+    def name(self) -> str:
+        """Return the node's name."""
+        ...
 
     def open_stream(self, peer: str, target: bytes, owner: StreamOwner) -> StreamKey:
         """Ask ``peer`` for a stream; bytes may follow at once. `UnreachableError` when there is no way to it."""
@@ -96,23 +119,7 @@ class StreamDriver(Protocol):
         ...
 
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
-        """Take the stream. What arrived for it meanwhile is handed to ``owner``."""
-        ...
-
-    def reset(self, stream: StreamKey, code: int, reason: str) -> None:
-        """End both directions at once, after the bytes sent before; the owner hears no more."""
-        ...
-
-    def send(self, stream: StreamKey, data: bytes) -> int:
-        """Take all of ``data``; return the bytes of room left. At 0 or less wait for ``stream_writable``."""
-        ...
-
-    def finish(self, stream: StreamKey) -> None:
-        """Send FIN after the bytes sent before."""
-        ...
-
-    def consumed(self, stream: StreamKey, nbytes: int) -> None:
-        """Give back bytes that ``stream_data`` handed over, which opens the window."""
+        """Take the stream. What happened to it meanwhile (bytes, FIN, a reset) is told to ``owner`` now, in order."""
         ...
 
     def reachable(self, peer: str) -> bool:

@@ -1,0 +1,152 @@
+"""The egress of the payload interceptor: dials for its peers what the configuration allows, and splices.
+
+On the way of a byte this stands between the session and the serving application. A stream is accepted only when the
+connection stands, so that a refused or dead server looks refused or dead to the client too; bytes that the client sent
+meanwhile wait within the stream's window. Everything is refused unless `ReleaseTable` knows no reason to, and every
+refusal is one line in the log.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import attrs
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from seamless.errors import RemoteProtocolError, UnreachableError
+from seamless.intercept.flow import Flow, Waiting, decode_flow
+from seamless.interfaces import RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address, StreamKey
+from seamless.transport.dial import DIAL_TIMEOUT, Dial
+from seamless.transport.splice import Splice
+from seamless.transport.streams import TARGET_CONNECTION, Acceptors, StreamDriver
+
+MAX_DIALS: Final = 4096
+"""Connections being made at once: one descriptor each, for 10 s at most."""
+MAX_DIALS_PER_PEER: Final = 2048
+"""No peer takes more than half of them."""
+
+Refusal: TypeAlias = Callable[[str, Address], "str | None"]
+"""Called with (peer, destination); see `ReleaseTable.refusal`."""
+
+
+@attrs.define
+class EgressCounters:
+    """What became of the streams that peers asked for."""
+
+    asked: int = 0
+    connected: int = 0
+    not_allowed: int = 0
+    overloaded: int = 0
+    unreachable: int = 0
+
+
+class PayloadEgress(Service):
+    """Releases the connections that peers captured. ``mark`` is the firewall mark of our own connections, if any."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        driver: StreamDriver,
+        acceptors: Acceptors,
+        refusal: Refusal,
+        *,
+        mark: int | None = None,
+        dial_timeout: float = DIAL_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._driver = driver
+        self._acceptors = acceptors
+        self._refusal = refusal
+        self._mark = mark
+        self._dial_timeout = dial_timeout
+        self._dials: dict[StreamKey, Dial] = {}
+        self._splices: dict[Splice, str] = {}
+        self._waiting = Waiting(MAX_DIALS, MAX_DIALS_PER_PEER)
+        self.counters = EgressCounters()
+
+    @property
+    def connections(self) -> int:
+        """Return how many connections are spliced now."""
+        return len(self._splices)
+
+    def startService(self) -> None:
+        """Answer for connections from now on."""
+        super().startService()
+        self._acceptors.register(TARGET_CONNECTION, self._opened)
+
+    def stopService(self) -> None:
+        """Reset everything that has not ended: a stream cut short must not look complete."""
+        super().stopService()
+        self._acceptors.unregister(TARGET_CONNECTION)
+        for stream, dial in list(self._dials.items()):
+            dial.cancel()
+            self._driver.reset(stream, RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
+        self._dials.clear()
+        for splice in list(self._splices):
+            splice.abort(RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
+
+    def _opened(self, stream: StreamKey, peer: str, target: bytes) -> None:
+        self.counters.asked += 1
+        try:
+            flow = decode_flow(target)
+        except RemoteProtocolError as error:
+            self._refuse(stream, peer, str(error))
+            return
+        reason = self._refusal(peer, flow.destination)
+        if reason is not None:
+            self._refuse(stream, peer, reason, flow)
+        elif not self._waiting.enter(peer):
+            self.counters.overloaded += 1
+            self._fail(stream, peer, flow, f"node {self._driver.name} waits for too many servers already")
+        else:
+            self._dial(stream, peer, flow)
+
+    def _refuse(self, stream: StreamKey, peer: str, reason: str, flow: Flow | None = None) -> None:
+        self.counters.not_allowed += 1
+        self._log.warn("refused node {peer} a connection ({flow}): {reason}", peer=peer, flow=flow, reason=reason)
+        self._driver.reset(stream, RESET_NOT_ALLOWED, reason)
+
+    def _fail(self, stream: StreamKey, peer: str, flow: Flow, reason: str) -> None:
+        self._log.info("no connection for node {peer} ({flow}): {reason}", peer=peer, flow=flow, reason=reason)
+        self._driver.reset(stream, RESET_REFUSED, reason)
+
+    def _dial(self, stream: StreamKey, peer: str, flow: Flow) -> None:
+        def connected(sock: socket.socket) -> None:
+            self._dialled(stream, peer)
+            self._connected(stream, peer, flow, sock)
+
+        def failed(error: UnreachableError) -> None:
+            self._dialled(stream, peer)
+            self.counters.unreachable += 1
+            self._fail(stream, peer, flow, str(error))
+
+        self._dials[stream] = Dial(
+            self._reactor, flow.destination, connected, failed, mark=self._mark, timeout=self._dial_timeout
+        )
+
+    def _dialled(self, stream: StreamKey, peer: str) -> None:
+        del self._dials[stream]
+        self._waiting.leave(peer)
+
+    def _connected(self, stream: StreamKey, peer: str, flow: Flow, sock: socket.socket) -> None:
+        self.counters.connected += 1
+        self._log.debug("connected for node {peer}: {flow}", peer=peer, flow=flow)
+        splice = Splice(self._reactor, sock, self._driver, self._ended)
+        self._splices[splice] = peer
+        splice.start(stream)
+        self._driver.accept_stream(stream, splice)
+
+    def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
+        peer = self._splices.pop(splice)
+        self._log.debug(
+            "connection for node {peer} ended: {end}, {up} bytes from the server, {down} to it",
+            peer=peer,
+            end="cleanly" if reset is None else reset[1],
+            up=splice.bytes_up,
+            down=splice.bytes_down,
+        )

@@ -1,0 +1,170 @@
+"""What an ingress tells an egress of a captured connection, and what a configuration lets either of them do.
+
+Pure: bytes to records, addresses to decisions. The target of a stream for a connection is (all integers big-endian)
+
+    ====================  =======  ===============================================
+    kind                  1        0x01 (`TARGET_CONNECTION`)
+    IP version            1        4 or 6
+    original destination  4 or 16  address
+    port                  2        not 0
+    client                4 or 16  address, for the egress's log
+    port                  2
+    ====================  =======  ===============================================
+
+The egress trusts none of it. Both ends decide with the same captures of the same configuration: what the peer may
+capture is what it may ask for, if it is ours to release.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, TypeAlias, Union
+
+import attrs
+
+from seamless.config.model import Capture, Configuration, WhenUnreachable
+from seamless.errors import RemoteProtocolError
+from seamless.interfaces import Address
+from seamless.transport.streams import TARGET_CONNECTION
+
+IPAddress: TypeAlias = Union[IPv4Address, IPv6Address]
+
+_LAYOUT: Final = {4: struct.Struct(">BB4sH4sH"), 6: struct.Struct(">BB16sH16sH")}
+
+
+@attrs.frozen
+class Flow:
+    """A captured connection: where its client meant to go, and who the client is."""
+
+    destination: Address
+    client: Address
+
+    def encode(self) -> bytes:
+        """Return the target of the stream that carries this flow. Both addresses are of one IP version."""
+        destination, client = ip_address(self.destination[0]), ip_address(self.client[0])
+        layout = _LAYOUT[destination.version]
+        return layout.pack(
+            TARGET_CONNECTION,
+            destination.version,
+            destination.packed,
+            self.destination[1],
+            client.packed,
+            self.client[1],
+        )
+
+    def __str__(self) -> str:
+        return f"{sentence(self.client)} to {sentence(self.destination)}"
+
+
+def decode_flow(target: bytes) -> Flow:
+    """Return the flow that ``target`` names; `RemoteProtocolError` when it is not exactly as the table above says."""
+    layout = _LAYOUT.get(target[1]) if len(target) > 1 else None
+    if layout is None or len(target) != layout.size:
+        raise RemoteProtocolError("the target is not that of a connection")
+    kind, _, destination, port, client, client_port = layout.unpack(target)
+    if kind != TARGET_CONNECTION or port == 0:
+        raise RemoteProtocolError("the target is not that of a connection")
+    return Flow((str(ip_address(destination)), port), (str(ip_address(client)), client_port))
+
+
+def canonical(host: str) -> IPAddress:
+    """Return the address that packets to ``host`` go to: without a zone, and IPv4 where it is only mapped into IPv6."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
+def sentence(address: Address) -> str:
+    """Return an address as logs and messages write it."""
+    return f"{address[0]} port {address[1]}"
+
+
+@attrs.frozen
+class Route:
+    """Where a captured connection goes: the node that releases it, and what to do while that is unreachable."""
+
+    egress: str
+    when_unreachable: WhenUnreachable
+
+
+class CaptureTable:
+    """What the payload interceptor of one node captures."""
+
+    def __init__(self, configuration: Configuration, node: str) -> None:
+        self._configuration = configuration
+        self._captures = payload_captures(configuration, node)
+
+    def route(self, destination: Address) -> Route | None:
+        """Return the way of a connection to ``destination``, None when it is not to be captured."""
+        address = canonical(destination[0])
+        for capture in self._captures:
+            if _matches(capture, address, destination[1]):
+                egress = self._configuration.serving_node(address)
+                if egress is not None:
+                    return Route(egress.name, capture.intercept.when_unreachable)
+        return None
+
+
+class ReleaseTable:
+    """What one node releases, and to whom: by default nothing.
+
+    ``own_listeners`` are the daemon's own TCP ports; ``0.0.0.0`` and ``::`` there mean every address.
+    """
+
+    def __init__(self, configuration: Configuration, node: str, own_listeners: Iterable[Address] = ()) -> None:
+        self._serves = configuration.nodes[node].serves
+        self._captures = {peer: payload_captures(configuration, peer) for peer in configuration.nodes if peer != node}
+        self._own_listeners = [(canonical(host), port) for host, port in own_listeners]
+
+    def refusal(self, peer: str, destination: Address) -> str | None:
+        """Return why ``peer`` may not have a connection to ``destination``, None when it may."""
+        address, port = canonical(destination[0]), destination[1]
+        if address.is_loopback or address.is_multicast or address.is_link_local or address.is_unspecified:
+            return f"{sentence(destination)} is no address that another host may ask for"
+        if not any(address in network for network in self._serves):
+            return f"this node does not serve {destination[0]}"
+        if any(port == own and (host == address or host.is_unspecified) for host, own in self._own_listeners):
+            return f"{sentence(destination)} is this daemon's own"
+        if not any(_matches(capture, address, port) for capture in self._captures.get(peer, ())):
+            return f"no interceptor lets node {peer} connect to {sentence(destination)}"
+        return None
+
+
+def payload_captures(configuration: Configuration, node: str) -> tuple[Capture, ...]:
+    """Return the rules of the payload interceptors of ``node``."""
+    return tuple(capture for capture in configuration.captures(node) if capture.intercept.mode == "payload")
+
+
+def _matches(capture: Capture, address: IPAddress, port: int) -> bool:
+    ports = capture.ports
+    if ports is not None and not any(first <= port <= last for first, last in ports):
+        return False
+    return any(address in network for network in capture.to)
+
+
+class Waiting:
+    """Bounds how many connections wait for their far end at once, in all and for each client."""
+
+    def __init__(self, limit: int, share: int) -> None:
+        self._limit = limit
+        self._share = share
+        self._by_client: Counter[str] = Counter()
+        self.count = 0
+
+    def enter(self, client: str) -> bool:
+        """Let one more of ``client`` wait; False when there are too many."""
+        if self.count >= self._limit or self._by_client[client] >= self._share:
+            return False
+        self.count += 1
+        self._by_client[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        """Take back one ``enter``."""
+        self.count -= 1
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
