@@ -8,7 +8,7 @@ Both policies keep the interface `seamless.interfaces.CongestionController`:
   9002, section 7.3.2. A configured rate bounds it.
 
 What is left out, and why: persistent congestion (RFC 9002, section 7.6), since a path that loses everything for long is
-DOWN and carries nothing; and ECN, since the datagrams of a batch cannot be marked one by one.
+DOWN and carries nothing; and ECN, for which the ACK frame of links has no field.
 """
 
 from __future__ import annotations
