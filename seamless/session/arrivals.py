@@ -1,0 +1,164 @@
+"""Records that arrive: fragments in, plaintexts out, and the acknowledgement that is owed for them.
+
+Each record number is accepted once (`RangeSet` says which were), so a recorded fragment sent again is dropped before
+any work. The ranges are what an ACK says, newest first. They are forgotten once the peer knows them, and far enough
+below that no record comes so late (RFC 9000, section 13.2.4).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+
+from seamless.crypto.sealing import ReceiveKey
+from seamless.session.record import Reassembly
+from seamless.wire.ack import encode_ack
+from seamless.wire.header import (
+    FRAGMENT_HEADER_BYTES,
+    INDEX_BITS,
+    INDEX_MASK,
+    RECORD,
+    SEALED_HEADER,
+    SEALED_HEADER_BYTES,
+    TAG_BYTES,
+)
+from seamless.wire.ranges import RangeSet
+from seamless.wire.varint import MAX_VARINT
+
+ACK_DELAY_FLOWING: Final = 0.010
+"""Seconds for which records of several fragments wait for their acknowledgement: nobody waits for it but memory."""
+
+ACK_DELAY_SPARSE: Final = 0.025
+"""Seconds for the others (max_ack_delay of RFC 9000): the answer of the application often comes along."""
+
+ACK_RECORDS: Final = 64
+"""Records after which an acknowledgement is due at once: 1 MB."""
+
+LATE_RECORDS: Final = 4096
+"""Numbers below what the peer knows to be acknowledged that are still accepted: a second of full records at 500
+Mb/s."""
+
+MAX_RANGES: Final = 1024
+"""Ranges kept; a gap that is 1024 gaps old counts as lost."""
+
+
+CONFIRMED_KEYS: Final = 3
+"""Keys under which records have come; there are a current and a previous one at most, and one that is new."""
+
+
+class Arrivals:
+    """What has arrived from the peer.
+
+    ``find_key`` finds the key that belongs to a receiver index. ``confirm`` is called before the first record under a
+    key counts: it may call ``restart``, if the key shows that the peer was restarted.
+    """
+
+    def __init__(
+        self, find_key: Callable[[int], ReceiveKey | None], confirm: Callable[[ReceiveKey], None], max_bytes: int
+    ) -> None:
+        self.reassembly = Reassembly(max_bytes)
+        self.received = RangeSet()
+        self.records = 0
+        self.repeated = 0
+        self.refused = 0
+        self.forged = 0
+        self.ack_at: float | None = None
+        self._floor = 0
+        self._unacked = 0
+        self._newest_at = 0.0
+        self._find_key = find_key
+        self._confirm = confirm
+        self._confirmed: deque[ReceiveKey] = deque(maxlen=CONFIRMED_KEYS)
+
+    def restart(self) -> None:
+        """The peer counts its records from 0 again."""
+        self.received = RangeSet()
+        self.ack_at = None
+        self._floor = 0
+        self._unacked = 0
+
+    def receive(self, payloads: list[bytes], now: float) -> Iterator[tuple[bytes, bool]]:
+        """Yield the records that a batch of fragments completes, each with whether it was of several fragments.
+
+        Never raises: what does not open is counted and gone.
+        """
+        reassembly = self.reassembly
+        for payload in payloads:
+            if len(payload) <= FRAGMENT_HEADER_BYTES:
+                self.refused += 1
+                continue
+            nonce = payload[:SEALED_HEADER_BYTES]
+            if nonce not in reassembly and not self._is_new(nonce):
+                continue
+            if payload[SEALED_HEADER_BYTES + 1] == 0:
+                sealed: bytes | None = payload[FRAGMENT_HEADER_BYTES:]
+            else:
+                sealed = reassembly.add(nonce, payload, now)
+            if sealed is not None:
+                plaintext = self._open(nonce, sealed, now)
+                if plaintext is not None:
+                    yield plaintext, len(sealed) > len(payload)
+
+    def _is_new(self, nonce: bytes) -> bool:
+        """Say whether a record may be one that has not come yet: right type, known key, number not seen."""
+        word, number = SEALED_HEADER.unpack(nonce)
+        key = self._find_key(word & INDEX_MASK)
+        if word >> INDEX_BITS != RECORD or key is None or number > MAX_VARINT:
+            self.refused += 1
+            return False
+        if (number < self._floor or number in self.received) and key in self._confirmed:
+            self.repeated += 1
+            return False
+        return True
+
+    def _open(self, nonce: bytes, sealed: bytes, now: float) -> bytes | None:
+        word, number = SEALED_HEADER.unpack(nonce)
+        key = self._find_key(word & INDEX_MASK)
+        if key is None or len(sealed) < TAG_BYTES:
+            self.refused += 1
+            return None
+        try:
+            plaintext: bytes = key.decrypt(nonce, sealed, None)
+        except InvalidTag:
+            self.forged += 1
+            return None
+        if key not in self._confirmed:
+            self._confirmed.append(key)
+            self._confirm(key)
+        self._note(number, now)
+        return plaintext
+
+    def _note(self, number: int, now: float) -> None:
+        received = self.received
+        received.add(number, number)
+        self.records += 1
+        if number == received.lasts[-1]:
+            self._newest_at = now
+        if len(received) > MAX_RANGES:
+            received.keep_newest(MAX_RANGES)
+            self._floor = received.firsts[0]
+
+    def owe_ack(self, flowing: bool, now: float) -> None:
+        """A record asked for an acknowledgement."""
+        self._unacked += 1
+        due = now + (ACK_DELAY_FLOWING if flowing else ACK_DELAY_SPARSE)
+        if self._unacked >= ACK_RECORDS:
+            due = now
+        if self.ack_at is None or due < self.ack_at:
+            self.ack_at = due
+
+    def take_ack(self, now: float) -> bytes:
+        """Return the body of the acknowledgement that is owed."""
+        self.ack_at = None
+        self._unacked = 0
+        return encode_ack(self.received, now - self._newest_at)
+
+    def ack_arrived(self, largest: int) -> None:
+        """The peer has an acknowledgement that reached up to ``largest``."""
+        floor = largest - LATE_RECORDS
+        if floor > self._floor:
+            self._floor = floor
+            self.received.forget_below(floor)

@@ -1,0 +1,154 @@
+"""Frames that are not stream bytes: each knows how to write itself, and what to do when it was acknowledged or lost.
+
+They go in express records. A lost OPEN, ACCEPT or RESET goes again as it was; a lost window goes again with its newest
+value; a lost PING has done its duty.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from seamless.session.arrivals import Arrivals
+from seamless.session.receive import ReceiveHalf
+from seamless.session.window import SessionCredit
+from seamless.wire.session_frames import PING, encode_session_window, encode_window
+
+
+class Control(Protocol):
+    """A frame that waits to be sent, and then for its acknowledgement."""
+
+    def encode(self, now: float) -> bytes:
+        """Return the frame as it should be sent now; nothing when it is not needed any more."""
+        ...
+
+    def acked(self) -> None:
+        """The peer has it."""
+        ...
+
+    def lost(self) -> None:
+        """The record that carried it is lost."""
+        ...
+
+
+class Persistent:
+    """A frame that is sent until it is acknowledged: OPEN, ACCEPT, RESET."""
+
+    __slots__ = ("_frame", "_queue", "_on_acked")
+
+    def __init__(self, frame: bytes, queue: deque[Control], on_acked: Callable[[], None] | None = None) -> None:
+        self._frame = frame
+        self._queue = queue
+        self._on_acked = on_acked
+
+    def encode(self, now: float) -> bytes:
+        """Return the frame."""
+        return self._frame
+
+    def acked(self) -> None:
+        """Say so to whoever waits for it."""
+        if self._on_acked is not None:
+            self._on_acked()
+
+    def lost(self) -> None:
+        """Send it again."""
+        self._queue.append(self)
+
+
+class StreamWindowUpdate:
+    """WINDOW, with the value of the moment at which it is sent."""
+
+    __slots__ = ("_half", "_queue")
+
+    def __init__(self, half: ReceiveHalf, queue: deque[Control]) -> None:
+        self._half = half
+        self._queue = queue
+        half.update_queued = True
+
+    def encode(self, now: float) -> bytes:
+        """Return the newest window, if the stream still has use for it."""
+        half = self._half
+        half.update_queued = False
+        if half.final is not None or half.discarding:
+            return b""
+        return encode_window(half.stream, half.window.tell(half.credit, now))
+
+    def acked(self) -> None:
+        """The peer knows."""
+
+    def lost(self) -> None:
+        """Tell again, unless a newer one waits to be sent."""
+        if not self._half.update_queued:
+            self._half.update_queued = True
+            self._queue.append(self)
+
+
+class SessionWindowUpdate:
+    """SESSION_WINDOW, with the value of the moment at which it is sent."""
+
+    __slots__ = ("_credit", "_queue")
+
+    def __init__(self, credit: SessionCredit, queue: deque[Control]) -> None:
+        self._credit = credit
+        self._queue = queue
+        credit.update_queued = True
+
+    def encode(self, now: float) -> bytes:
+        """Return the newest window."""
+        self._credit.update_queued = False
+        return encode_session_window(self._credit.tell())
+
+    def acked(self) -> None:
+        """The peer knows."""
+
+    def lost(self) -> None:
+        """Tell again, unless a newer one waits to be sent."""
+        if not self._credit.update_queued:
+            self._credit.update_queued = True
+            self._queue.append(self)
+
+
+class Ping:
+    """PING: asks for an acknowledgement, whatever becomes of it."""
+
+    __slots__ = ()
+
+    def encode(self, now: float) -> bytes:
+        """Return the frame."""
+        return bytes((PING,))
+
+    def acked(self) -> None:
+        """The peer lives."""
+
+    def lost(self) -> None:
+        """Whoever wants to know asks again."""
+
+
+class Packet:
+    """DATAGRAM: not sent again end to end."""
+
+    __slots__ = ()
+
+    def acked(self) -> None:
+        """The peer has it."""
+
+    def lost(self) -> None:
+        """It is too late for it."""
+
+
+class AckSent:
+    """An ACK that went along: once the peer has it, what it said need not be said again."""
+
+    __slots__ = ("_arrivals", "_largest")
+
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
+        self._largest = arrivals.received.lasts[-1]
+
+    def acked(self) -> None:
+        """Forget old ranges."""
+        self._arrivals.ack_arrived(self._largest)
+
+    def lost(self) -> None:
+        """A newer one has gone since, or will."""

@@ -1,0 +1,178 @@
+"""Records that leave: filled with frames, sealed, cut, and watched over until they are acknowledged.
+
+Two classes leave. *Express* records carry acknowledgements, windows, control frames and the bytes of sparse streams,
+and are never kept back. *Bulk* records carry everything else, as many as the node has room for; each is filled to its
+last byte when there is enough to send, so that all its fragments are of one size, and never waits to be filled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from seamless.crypto.association import Association
+from seamless.session.arrivals import Arrivals
+from seamless.session.controls import AckSent, Control, Packet, Ping
+from seamless.session.record import Cutter
+from seamless.session.recovery import Outgoing, Recovery
+from seamless.session.scheduler import Scheduler
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, RECORD, SEALED_HEADER, TAG_BYTES, word
+from seamless.wire.session_frames import (
+    ACK,
+    MAX_REASON_BYTES,
+    MAX_SEALED_BYTES,
+    encode_datagram,
+    encode_stream_header,
+)
+
+CONTROL_SPACE: Final = MAX_REASON_BYTES + 64
+"""Bytes of the longest control frame."""
+
+SMALLEST_FRAME: Final = 32
+"""Bytes: less than this left in a record is padded, not filled with another frame."""
+
+MAX_PACKET_BYTES: Final = MAX_SEALED_BYTES - TAG_BYTES - 5
+"""The longest packet of a DATAGRAM frame: a record of its own."""
+
+PACKET_AGE_MAX: Final = 1.0
+"""Seconds after which a packet is dropped rather than sent: its TCP has sent it again by then."""
+
+PACKETS_MAX_BYTES: Final = 2 << 20
+"""Bytes of packets that wait: 30 ms at 500 Mb/s."""
+
+
+class Departures:
+    """What is to be sent to one incarnation of the peer."""
+
+    def __init__(self, scheduler: Scheduler, arrivals: Arrivals) -> None:
+        self.recovery = Recovery()
+        self.controls: deque[Control] = deque()
+        self.ack_due = False
+        self.dropped_packets = 0
+        self._scheduler = scheduler
+        self._arrivals = arrivals
+        self._packets: deque[tuple[bytes, float]] = deque()
+        self._packets_bytes = 0
+        self._packets_turn = False
+
+    def add_packet(self, packet: bytes, now: float) -> None:
+        """Queue a packet; the oldest give way when too many wait."""
+        self._packets.append((packet, now))
+        self._packets_bytes += len(packet)
+        while self._packets_bytes > PACKETS_MAX_BYTES:
+            self._drop_packet()
+
+    def _drop_packet(self) -> None:
+        self._packets_bytes -= len(self._packets.popleft()[0])
+        self.dropped_packets += 1
+
+    @property
+    def wants_express(self) -> bool:
+        """Say whether an express record is to be sent."""
+        probe = self.recovery.lanes[CLASS_EXPRESS].probe_wanted
+        return bool(self.ack_due or self.controls or probe) or self._scheduler.wants(CLASS_EXPRESS)
+
+    @property
+    def wants_bulk(self) -> bool:
+        """Say whether a bulk record is to be sent."""
+        probe = self.recovery.lanes[CLASS_BULK].probe_wanted
+        return bool(self._packets or probe) or self._scheduler.wants(CLASS_BULK)
+
+    def send(self, association: Association, cutter: Cutter, room: int, now: float) -> tuple[list[bytes], list[bytes]]:
+        """Return (express, bulk) overlay packets; of bulk about ``room``."""
+        express: list[bytes] = []
+        bulk: list[bytes] = []
+        first = self.recovery.next_number
+        while self.wants_express and self._send_record(CLASS_EXPRESS, association, cutter, express, now):
+            pass
+        while len(bulk) < room and self.wants_bulk:
+            if not self._send_record(CLASS_BULK, association, cutter, bulk, now):
+                break
+        association.sent(self.recovery.next_number - first, now)
+        return express, bulk
+
+    def _send_record(
+        self, lane: int, association: Association, cutter: Cutter, packets: list[bytes], now: float
+    ) -> bool:
+        """Fill and seal one record; return False when there was nothing to put into it."""
+        key = association.send_key
+        if key is None:
+            return False
+        parts: list[bytes | bytearray | memoryview] = []
+        contents: list[Outgoing] = []
+        space = cutter.plaintext_bytes
+        if lane == CLASS_EXPRESS:
+            space = self._add_ack_and_controls(parts, contents, space, now)
+        elif self._packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
+            space = self._add_packets(parts, contents, space, now)
+        self._packets_turn = not self._packets_turn
+        space = self._add_pieces(parts, contents, lane, space, now)
+        if self.recovery.lanes[lane].probe_wanted and not contents:
+            ping = Ping()
+            parts.append(ping.encode(now))
+            contents.append(ping)
+        if not parts:
+            return False
+        if lane == CLASS_BULK and 0 < space < SMALLEST_FRAME:
+            parts.append(bytes(space))
+        number = self.recovery.take_number()
+        nonce = SEALED_HEADER.pack(word(RECORD, key.remote_index), number)
+        packets += cutter.cut(lane, nonce, key.encrypt(nonce, b"".join(parts), None))
+        if contents:
+            self.recovery.sent(number, lane, contents, now)
+        return True
+
+    def _add_ack_and_controls(
+        self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
+    ) -> int:
+        """Put in the acknowledgement that is owed and the control frames that wait; return the space left."""
+        acking = self._arrivals.ack_at is not None
+        if acking:
+            body = self._arrivals.take_ack(now)
+            parts += (bytes((ACK,)), body)
+            space -= 1 + len(body)
+        self.ack_due = False
+        while self.controls and space >= CONTROL_SPACE:
+            control = self.controls.popleft()
+            frame = control.encode(now)
+            if frame:
+                parts.append(frame)
+                contents.append(control)
+                space -= len(frame)
+        if acking and contents:
+            contents.append(AckSent(self._arrivals))
+        return space
+
+    def _add_pieces(
+        self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], lane: int, space: int, now: float
+    ) -> int:
+        """Fill the record with bytes of streams; return the space left."""
+        scheduler = self._scheduler
+        while space >= SMALLEST_FRAME:
+            piece = scheduler.next_piece(lane, space, now)
+            if piece is None:
+                break
+            header = encode_stream_header(piece.half.stream, piece.offset, len(piece.data), piece.fin)
+            parts += (header, piece.data)
+            contents.append(piece)
+            space -= len(header) + len(piece.data)
+        return space
+
+    def _add_packets(
+        self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
+    ) -> int:
+        """Put in packets that are not too old, at least one whatever its length; return the space left."""
+        while self._packets:
+            packet, queued_at = self._packets[0]
+            if now - queued_at > PACKET_AGE_MAX:
+                self._drop_packet()
+                continue
+            frame = encode_datagram(packet)
+            if parts and len(frame) > space:
+                break
+            self._packets.popleft()
+            self._packets_bytes -= len(packet)
+            parts.append(frame)
+            contents.append(Packet())
+            space -= len(frame)
+        return space

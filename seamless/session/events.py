@@ -1,0 +1,51 @@
+"""What a session tells its node besides the events of its streams."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, Union
+
+import attrs
+
+from seamless.interfaces import StreamEvent
+
+
+@attrs.frozen
+class SessionUp:
+    """There are keys with this incarnation of the peer: streams can flow."""
+
+    incarnation: int
+
+
+@attrs.frozen
+class PeerLost:
+    """All streams were reset, and ``reason`` says why; a sentence for a log. New streams may be opened and are tried
+    anew."""
+
+    reason: str
+
+
+SessionEvent: TypeAlias = Union[StreamEvent, SessionUp, PeerLost]
+
+
+@attrs.frozen
+class SessionStatus:
+    """Figures of a session, for people and for metrics. Records and packets count from the start of the session."""
+
+    established: bool
+    streams: int
+    smoothed_rtt: float
+    """Seconds, of express records."""
+    records_sent: int
+    records_acked: int
+    records_lost: int
+    records_wasted: int
+    """Records sent again that had only been late."""
+    records_received: int
+    records_repeated: int
+    records_forged: int
+    fragments_refused: int
+    reassembly_bytes: int
+    unsent_bytes: int
+    unread_bytes: int
+    packets_dropped: int
+    bulk_rtt: float

@@ -1,0 +1,37 @@
+"""What a session may use, in one frozen record: memory, streams, patience. Each has a unit and a reason."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Limits:
+    """Bounds of one session. The defaults let a stream run at 1 Gb/s over 60 ms and keep a node under 300 MB."""
+
+    stream_window_max: int = 16 << 20
+    """Bytes: the most that one stream may have received and not yet consumed."""
+
+    stream_window_initial: int = 256 << 10
+    """Bytes: where a stream's window begins. It doubles every round trip while it is what holds the sender up."""
+
+    session_window_max: int = 32 << 20
+    """Bytes: the most that may be under way to us over all streams."""
+
+    parked_max: int = 32 << 20
+    """Bytes in order that slow readers together may leave unread before the session window takes note of them."""
+
+    send_buffer_max: int = 16 << 20
+    """Bytes: the most that applications may hand to all streams ahead of what was sent."""
+
+    reassembly_max: int = 32 << 20
+    """Bytes of fragments whose records are not complete: a whole session window may be waiting for resends."""
+
+    max_streams: int = 65_536
+    """Streams open at once that this end may open; the other end may open as many."""
+
+    give_up: float = 30.0
+    """Seconds without any acknowledgement, while we wait for one, after which the peer counts as lost."""
+
+    watch_interval: float = 5.0
+    """Seconds of silence, while streams are open, after which the peer is asked whether it lives."""

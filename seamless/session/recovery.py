@@ -1,0 +1,302 @@
+"""Which records arrived, which are lost, when to ask: RFC 9002, bent to a path whose hops recover their own losses.
+
+Every hop resends what it lost, and relays forward out of order. So records arrive out of order all the time, several
+hop round trips late, and no count of later arrivals says anything: there is no packet threshold. A record counts as
+lost only by time, when one sent after it was acknowledged and it is itself older than ``Lane.loss_delay``. What is
+resent although it was only late is counted (``wasted``), and makes the lane more patient for a while.
+
+Express records overtake bulk ones at every relay, so the two classes are two *lanes*: one number space, but each its
+own round trip time, its own order, its own probe. A probe is a PING in its lane: its acknowledgement shows what is
+missing, and costs nothing if nothing is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from seamless.errors import RemoteProtocolError
+from seamless.wire.ack import Ack
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
+
+INITIAL_RTT: Final = 0.333
+"""Seconds, until there is a sample (RFC 9002, section 6.2.2)."""
+
+GRANULARITY: Final = 0.001
+"""Seconds (RFC 9002, section 6.1.2)."""
+
+MAX_ACK_DELAY: Final = 0.025
+"""Seconds for which the peer may keep an acknowledgement back (RFC 9000, section 18.2)."""
+
+LOSS_DELAY_MIN: Final = 0.100
+"""Seconds: several resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver."""
+
+PATIENCE_MAX: Final = 1.0
+"""Seconds that a lane may be more patient than its round trips ask for, after it resent what was only late."""
+
+PATIENCE_HALF_LIFE: Final = 10.0
+"""Seconds without a wasted resend after which that patience is halved."""
+
+MAX_BACKOFF: Final = 6
+"""Doublings of the probe timeout: enough to reach ``give up``."""
+
+LOST_KEPT: Final = 256
+"""Records declared lost that are remembered, in case they were only late."""
+
+
+class Outgoing(Protocol):
+    """What a record carried, and what becomes of it."""
+
+    def acked(self) -> None:
+        """The peer has it."""
+        ...
+
+    def lost(self) -> None:
+        """The record is lost: send again what is still needed."""
+        ...
+
+
+@attrs.define(slots=True, eq=False)
+class Sent:
+    """A record under way."""
+
+    number: int
+    sent_at: float
+    lane: int
+    contents: Sequence[Outgoing]
+    settled: bool = False
+
+
+class Lane:
+    """The records of one class: their round trip time, and which of them are still under way."""
+
+    __slots__ = (
+        "order",
+        "under_way",
+        "largest_acked",
+        "last_sent_at",
+        "latest",
+        "smoothed",
+        "rttvar",
+        "sampled",
+        "loss_at",
+        "backoff",
+        "probe_wanted",
+        "patience",
+        "patience_at",
+    )
+
+    def __init__(self) -> None:
+        self.order: deque[Sent] = deque()
+        self.under_way = 0
+        self.largest_acked = -1
+        self.last_sent_at = 0.0
+        self.latest = 0.0
+        self.smoothed = INITIAL_RTT
+        self.rttvar = INITIAL_RTT / 2
+        self.sampled = False
+        self.loss_at: float | None = None
+        self.backoff = 0
+        self.probe_wanted = False
+        self.patience = 0.0
+        self.patience_at = 0.0
+
+    def loss_delay(self, now: float) -> float:
+        """Return the age in seconds at which a record counts as lost if a later one was acknowledged."""
+        longest = max(2 * max(self.smoothed, self.latest), self.smoothed + 4 * self.rttvar, LOSS_DELAY_MIN)
+        if self.patience:
+            longest += self.patience * 0.5 ** ((now - self.patience_at) / PATIENCE_HALF_LIFE)
+        return longest
+
+    def sample(self, rtt: float) -> None:
+        """Take a round trip time into account (RFC 9002, section 5.3)."""
+        self.latest = rtt
+        if not self.sampled:
+            self.sampled = True
+            self.smoothed, self.rttvar = rtt, rtt / 2
+            return
+        self.rttvar += (abs(self.smoothed - rtt) - self.rttvar) / 4
+        self.smoothed += (rtt - self.smoothed) / 8
+
+    def was_only_late(self, age: float, now: float) -> None:
+        """A record of this age was declared lost and then acknowledged."""
+        self.patience = min(PATIENCE_MAX, max(self.patience, age / 2))
+        self.patience_at = now
+
+    def probe_timeout(self) -> float:
+        """Return the seconds after which to ask (RFC 9002, section 6.2.1)."""
+        base = self.smoothed + max(4 * self.rttvar, GRANULARITY) + MAX_ACK_DELAY
+        return float(base * (1 << self.backoff))
+
+    def next_timeout(self) -> float | None:
+        """Return when to call ``handle_timeout``."""
+        if self.under_way == 0 or self.probe_wanted:
+            return None
+        if self.loss_at is not None:
+            return self.loss_at
+        return self.last_sent_at + self.probe_timeout()
+
+
+class Recovery:
+    """All records under way to one peer."""
+
+    def __init__(self) -> None:
+        self.next_number = 0
+        self.lanes = {CLASS_BULK: Lane(), CLASS_EXPRESS: Lane()}
+        self.acked_records = 0
+        self.lost_records = 0
+        self.wasted_records = 0
+        self._under_way: dict[int, Sent] = {}
+        self._lost: dict[int, Sent] = {}
+
+    @property
+    def anything_under_way(self) -> bool:
+        """Say whether an acknowledgement is awaited."""
+        return bool(self._under_way)
+
+    def take_number(self) -> int:
+        """Return the number of the next record; it is never used twice."""
+        number = self.next_number
+        self.next_number = number + 1
+        return number
+
+    def sent(self, number: int, lane: int, contents: Sequence[Outgoing], now: float) -> None:
+        """Watch over a record that asks for an acknowledgement."""
+        record = Sent(number, now, lane, contents)
+        self._under_way[number] = record
+        road = self.lanes[lane]
+        road.order.append(record)
+        road.under_way += 1
+        road.last_sent_at = now
+        road.probe_wanted = False
+
+    def receive_ack(self, ack: Ack, now: float) -> bool:
+        """Settle what ``ack`` names; say whether it was news. Raise `RemoteProtocolError` for what was never sent."""
+        if ack.largest >= self.next_number:
+            raise RemoteProtocolError(f"an ACK for record {ack.largest}, which was never sent")
+        newly = self._newly_acked(ack)
+        for record in newly:
+            self._settle(record)
+            road = self.lanes[record.lane]
+            road.backoff = 0
+            road.probe_wanted = False
+        self._sample(newly, ack, now)
+        self.acked_records += len(newly)
+        for record in newly:
+            for outgoing in record.contents:
+                outgoing.acked()
+            record.contents = ()
+        if self._lost:
+            self._notice_late(ack, now)
+        self.detect_lost(now)
+        return bool(newly)
+
+    def _newly_acked(self, ack: Ack) -> list[Sent]:
+        """Return the records under way that ``ack`` names, newest first."""
+        under_way = self._under_way
+        newly: list[Sent] = []
+        oldest = min((road.order[0].number for road in self.lanes.values() if road.order), default=self.next_number)
+        for first, last in ack.ranges:
+            if last < oldest:
+                break
+            for number in range(last, max(first, oldest) - 1, -1):
+                record = under_way.pop(number, None)
+                if record is not None:
+                    newly.append(record)
+        return newly
+
+    def _sample(self, newly: list[Sent], ack: Ack, now: float) -> None:
+        """Take a round trip time from the newest record of each lane, if it is newer than any acknowledged before."""
+        for record in newly:
+            road = self.lanes[record.lane]
+            if record.number <= road.largest_acked:
+                continue
+            road.largest_acked = record.number
+            delay = min(ack.delay, MAX_ACK_DELAY) if record.number == ack.largest else 0.0
+            rtt = now - record.sent_at
+            road.sample(rtt - delay if rtt > delay else rtt)
+
+    def _settle(self, record: Sent) -> None:
+        record.settled = True
+        self.lanes[record.lane].under_way -= 1
+
+    def _notice_late(self, ack: Ack, now: float) -> None:
+        """Find records that were declared lost and were only late."""
+        ranges, index = ack.ranges, len(ack.ranges) - 1
+        late = []
+        for number in sorted(self._lost):
+            while index >= 0 and ranges[index][1] < number:
+                index -= 1
+            if index < 0:
+                break
+            if ranges[index][0] <= number:
+                late.append(number)
+        for number in late:
+            record = self._lost.pop(number)
+            self.wasted_records += 1
+            self.lanes[record.lane].was_only_late(now - record.sent_at, now)
+            for outgoing in record.contents:
+                outgoing.acked()
+
+    def detect_lost(self, now: float) -> None:
+        """Declare lost what is old enough, and note when the next one will be."""
+        for road in self.lanes.values():
+            order = road.order
+            road.loss_at = None
+            delay = road.loss_delay(now)
+            while order:
+                record = order[0]
+                if not record.settled:
+                    if record.number > road.largest_acked:
+                        break
+                    if record.sent_at + delay > now:
+                        road.loss_at = record.sent_at + delay
+                        break
+                    self._declare_lost(record)
+                order.popleft()
+
+    def _declare_lost(self, record: Sent) -> None:
+        del self._under_way[record.number]
+        self._settle(record)
+        self.lost_records += 1
+        self._lost[record.number] = record
+        if len(self._lost) > LOST_KEPT:
+            del self._lost[next(iter(self._lost))]
+        for outgoing in record.contents:
+            outgoing.lost()
+
+    def path_changed(self, now: float) -> None:
+        """A relay may have died with what it had acknowledged: what should have been heard of by now is lost."""
+        for record in list(self._under_way.values()):
+            if record.sent_at <= now - self.lanes[record.lane].smoothed:
+                self._declare_lost(record)
+        for road in self.lanes.values():
+            road.backoff = 0
+
+    def forget_all(self) -> None:
+        """The peer is lost: nothing that was under way matters any more."""
+        self._under_way.clear()
+        self._lost.clear()
+        for road in self.lanes.values():
+            road.order.clear()
+            road.under_way = 0
+            road.loss_at = None
+            road.backoff = 0
+            road.probe_wanted = False
+
+    def next_timeout(self) -> float | None:
+        """Return when to call ``handle_timeout``."""
+        times = [time for time in (road.next_timeout() for road in self.lanes.values()) if time is not None]
+        return min(times, default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Declare losses, and ask for a probe in a lane that heard nothing for too long."""
+        self.detect_lost(now)
+        for road in self.lanes.values():
+            due = road.next_timeout()
+            if due is not None and due <= now:
+                road.probe_wanted = True
+                road.backoff = min(road.backoff + 1, MAX_BACKOFF)

@@ -1,0 +1,399 @@
+"""A session: reliable streams and packets between two nodes, sealed end to end; a sans-I/O core.
+
+In the way of a byte it stands between the interceptor, which hands it what an application wrote, and the node, which
+takes overlay packets from it when the links have room. Links recover what they lose and push back when they are full,
+so there is no congestion control here. What is left to do end to end: secrecy, order, flow control, and to send again
+what a relay took with it when it died.
+
+The rules:
+
+* Nothing is sent before there are keys and a path. Keys are asked for when something waits and there is a path.
+* After every call the node drains ``next_event``, asks ``next_timeout``, and, when ``wants_to_send``, takes packets.
+* A peer that breaks the protocol ends its session: every stream is reset, ``PeerLost`` says why, and nothing more of
+  this incarnation of it is read. What is not sealed by the peer never has an effect but on counters.
+* ``give_up`` seconds of waiting in vain reset all streams, too. The session stays, and tells the peer once it is back.
+* A new incarnation of the peer knows nothing of the old streams: they are reset, and record numbers start at 0.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from seamless.crypto.association import Association, KeysEstablished
+from seamless.crypto.initiation import OpenedInitiation
+from seamless.crypto.sealing import ReceiveKey
+from seamless.errors import LocalProtocolError, RemoteProtocolError
+from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived, StreamKey
+from seamless.session.arrivals import Arrivals
+from seamless.session.controls import Ping
+from seamless.session.departures import MAX_PACKET_BYTES, Departures
+from seamless.session.events import PeerLost, SessionEvent, SessionStatus, SessionUp
+from seamless.session.limits import Limits
+from seamless.session.record import PIECE_MIN_BYTES, Cutter
+from seamless.session.scheduler import Scheduler
+from seamless.session.streams import Streams
+from seamless.wire.ack import Ack
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE, INITIATION, RESPONSE
+from seamless.wire.session_frames import (
+    AcceptFrame,
+    DatagramFrame,
+    Frame,
+    OpenFrame,
+    ResetFrame,
+    SessionWindowFrame,
+    StreamFrame,
+    WindowFrame,
+    decode_frames,
+)
+
+HANDSHAKES_KEPT = 4
+"""Handshake messages that wait for a path; older ones are of no use by then."""
+
+ASK_FOR_KEYS_BACKOFF = 2
+"""Probes in vain after which the peer may have been restarted, and lost its keys."""
+
+
+class Session:
+    """The session with ``peer``; both ends are node identifiers.
+
+    ``open_initiation`` opens handshake message 1 with the node's key: `seamless.crypto.initiation.InitiationReader`.
+    """
+
+    def __init__(
+        self,
+        *,
+        local: int,
+        peer: int,
+        association: Association,
+        open_initiation: Callable[[bytes], OpenedInitiation],
+        now: float,
+        limits: Limits | None = None,
+    ) -> None:
+        self.local = local
+        self.peer = peer
+        self.association = association
+        self.limits = limits or Limits()
+        self._open_initiation = open_initiation
+        self._events: deque[SessionEvent] = deque()
+        self._handshakes: deque[bytes] = deque(maxlen=HANDSHAKES_KEPT)
+        self._handshakes_refused = 0
+        self._cutter: Cutter | None = None
+        self._incarnation: int | None = None
+        self._closed = ""
+        self._dormant = False
+        self._waiting_since: float | None = None
+        self._heard_at = now
+        self._now = now
+        self._next_stream = 0
+        self._arrivals = Arrivals(association.receive_key, self._confirm, self.limits.reassembly_max)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin anew with an incarnation of the peer that has not heard of us."""
+        self._scheduler = Scheduler(self.limits.send_buffer_max)
+        self._departures = Departures(self._scheduler, self._arrivals)
+        self._streams = Streams(
+            local=self.local,
+            peer=self.peer,
+            limits=self.limits,
+            next_number=self._next_stream,
+            scheduler=self._scheduler,
+            controls=self._departures.controls,
+            events=self._events,
+        )
+
+    def _restart(self) -> None:
+        """Forget all that there was between us and the last incarnation of the peer, but no stream identifier."""
+        self._next_stream = self._streams.next_number
+        self._arrivals.restart()
+        self._begin()
+
+    # In, from the application.
+
+    def open_stream(self, target: bytes, now: float) -> StreamKey:
+        """Ask for a stream to ``target``; it may be written to at once."""
+        self._dormant = False
+        key = self._streams.open(target)
+        if self._closed:
+            self._streams.lose_all(RESET_PROTOCOL, self._closed)
+        self._note_waiting(now)
+        return key
+
+    def accept_stream(self, stream: StreamKey, now: float) -> None:
+        """Answer `StreamOpened`: the target is there."""
+        self._streams.accept(stream)
+        self._note_waiting(now)
+
+    def reset(self, stream: StreamKey, code: int, reason: str, now: float) -> None:
+        """End a stream, both ways, after the bytes that the peer's window lets go."""
+        self._streams.reset(stream, code, reason)
+        self._note_waiting(now)
+
+    def send(self, stream: StreamKey, data: bytes, now: float) -> int:
+        """Take all of ``data``; return the room left. At 0 or less, stop until `StreamWritable`."""
+        room = self._streams.write(stream, data, now)
+        self._note_waiting(now)
+        return room
+
+    def finish(self, stream: StreamKey, now: float) -> None:
+        """End our direction of a stream, after what was sent."""
+        self._streams.finish(stream, now)
+        self._note_waiting(now)
+
+    def consumed(self, stream: StreamKey, nbytes: int, now: float) -> None:
+        """Give back bytes of `DataReceived` that the application's kernel has taken."""
+        self._streams.consumed(stream, nbytes)
+        self._note_waiting(now)
+
+    def send_packet(self, packet: bytes, now: float) -> None:
+        """Send a whole packet: unordered, not again when lost, and not at all when it would be late."""
+        if len(packet) > MAX_PACKET_BYTES:
+            raise LocalProtocolError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET_BYTES} fit into a record")
+        self._dormant = False
+        self._departures.add_packet(packet, now)
+        self._note_waiting(now)
+
+    # In, from the node.
+
+    def path_changed(self, piece_mtu_bytes: int | None, now: float) -> None:
+        """There is another path, or none (None).
+
+        ``piece_mtu_bytes`` is the most of a sealed record that one fragment may carry: what fits into an overlay packet
+        less the packet header (10) and the fragment header (14).
+        """
+        if piece_mtu_bytes is None or piece_mtu_bytes < PIECE_MIN_BYTES:
+            self._cutter = None
+            return
+        self._cutter = Cutter(self.local, self.peer, piece_mtu_bytes)
+        self._departures.recovery.path_changed(now)
+        self._note_waiting(now)
+
+    def receive_handshake(self, message: bytes, now: float) -> None:
+        """Take the payload of a class 2 packet; what is no good is counted and gone."""
+        try:
+            if message[:1] == bytes((INITIATION,)):
+                opened = self._open_initiation(message)
+                if opened.remote_public_key != self.association.remote_public_key:
+                    raise RemoteProtocolError("an initiation of somebody else")
+                self.association.receive_initiation(opened, now)
+            elif message[:1] == bytes((RESPONSE,)):
+                self.association.receive_response(message, now)
+            else:
+                raise RemoteProtocolError("neither an initiation nor a response")
+        except RemoteProtocolError:
+            self._handshakes_refused += 1
+        self._after_association(now)
+
+    def receive_fragments(self, payloads: list[bytes], now: float) -> None:
+        """Take the payloads of a batch of class 0 and 1 packets."""
+        if self._closed:
+            return
+        self._now = now
+        self._streams.begin_batch()
+        for plaintext, flowing in self._arrivals.receive(payloads, now):
+            self._heard_at = now
+            self._dormant = False
+            try:
+                self._receive_record(plaintext, flowing, now)
+            except RemoteProtocolError as error:
+                self._close(f"the peer broke the protocol: {error}")
+                return
+        self._arrivals.reassembly.expire(now)
+        self._streams.after_batch()
+        self._streams.update_session_window()
+        self._note_ack_due(now)
+        self._note_waiting(now)
+
+    def _confirm(self, key: ReceiveKey) -> None:
+        """The first record came under ``key``: the peer has it, and is no recording."""
+        self.association.authenticated(key, self._now)
+        self._after_association(self._now)
+
+    def _receive_record(self, plaintext: bytes, flowing: bool, now: float) -> None:
+        """Act on the frames of a record."""
+        asks = False
+        for frame in decode_frames(plaintext):
+            if type(frame) is StreamFrame:
+                self._streams.receive_stream(frame, self._rtt(), now)
+                asks = True
+            elif type(frame) is Ack:
+                if self._departures.recovery.receive_ack(frame, now):
+                    self._waiting_since = None
+            else:
+                self._receive_control(frame, now)
+                asks = True
+        if asks:
+            self._arrivals.owe_ack(flowing, now)
+
+    def _receive_control(self, frame: Frame, now: float) -> None:
+        """Act on a frame that is not among the many."""
+        streams = self._streams
+        if isinstance(frame, WindowFrame):
+            streams.receive_window(frame, now)
+        elif isinstance(frame, SessionWindowFrame):
+            streams.receive_session_window(frame.limit)
+        elif isinstance(frame, OpenFrame):
+            streams.receive_open(frame)
+        elif isinstance(frame, AcceptFrame):
+            streams.receive_accept(frame, now)
+        elif isinstance(frame, ResetFrame):
+            streams.receive_reset(frame)
+        elif isinstance(frame, DatagramFrame):
+            self._events.append(PacketReceived(self.peer, frame.packet))
+
+    def _after_association(self, now: float) -> None:
+        """Act on what the association has to say."""
+        self._handshakes.extend(self.association.messages_to_send(now))
+        event = self.association.next_event()
+        while event is not None:
+            if isinstance(event, KeysEstablished):
+                self._keys_established(event, now)
+            event = self.association.next_event()
+
+    def _keys_established(self, event: KeysEstablished, now: float) -> None:
+        if event.remote_incarnation != self._incarnation:
+            if self._incarnation is not None:
+                self._streams.lose_all(RESET_PEER_LOST, "the peer was restarted")
+                self._restart()
+            self._incarnation = event.remote_incarnation
+            self._closed = ""
+            self._events.append(SessionUp(event.remote_incarnation))
+            self._streams.update_session_window()
+        if event.initiator:
+            self._departures.controls.append(Ping())
+        self._waiting_since = None
+        self._note_waiting(now)
+
+    # Out.
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Say whether ``packets_to_send`` has something, were there room."""
+        if self._cutter is None:
+            return False
+        if self._handshakes:
+            return True
+        if self._dormant or self.association.send_key is None:
+            return False
+        return self._departures.wants_express or self._departures.wants_bulk
+
+    def packets_to_send(self, room: int, now: float) -> tuple[list[bytes], list[bytes]]:
+        """Return (express, bulk) overlay packets: all of express, and of bulk about ``room``, by whole records."""
+        cutter = self._cutter
+        if cutter is None:
+            return [], []
+        handshakes = [cutter.whole(CLASS_HANDSHAKE, message) for message in self._handshakes]
+        self._handshakes.clear()
+        if self._dormant or self.association.send_key is None:
+            return handshakes, []
+        express, bulk = self._departures.send(self.association, cutter, room, now)
+        self._streams.after_batch()
+        self._after_association(now)
+        return handshakes + express, bulk
+
+    def next_event(self) -> SessionEvent | None:
+        """Return what happened, in order; None when there is no more."""
+        return self._events.popleft() if self._events else None
+
+    # Time.
+
+    def next_timeout(self) -> float | None:
+        """Return when to call ``handle_timeout``, in absolute time; None for never."""
+        times = [self.association.next_timeout()]
+        if self._cutter is not None and self.association.send_key is not None and not self._dormant:
+            times.append(self._departures.recovery.next_timeout())
+            if not self._departures.ack_due:
+                times.append(self._arrivals.ack_at)
+        if self._waiting_since is not None:
+            times.append(self._waiting_since + self.limits.give_up)
+        elif self._streams.live:
+            times.append(self._heard_at + self.limits.watch_interval)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due."""
+        self.association.handle_timeout(now)
+        self._after_association(now)
+        if self._cutter is not None and self.association.send_key is not None and not self._dormant:
+            self._probe(now)
+        self._note_ack_due(now)
+        self._watch(now)
+        if self._waiting_since is not None and now >= self._waiting_since + self.limits.give_up:
+            self._give_up()
+
+    def _probe(self, now: float) -> None:
+        """Declare losses and ask what has become of the rest; whoever does not answer may have lost its keys."""
+        recovery = self._departures.recovery
+        recovery.handle_timeout(now)
+        if max(road.backoff for road in recovery.lanes.values()) >= ASK_FOR_KEYS_BACKOFF:
+            self.association.initiate(now)
+            self._after_association(now)
+
+    def _watch(self, now: float) -> None:
+        """Ask a peer that has been silent for long whether it lives."""
+        if self._waiting_since is None and self._streams.live and now >= self._heard_at + self.limits.watch_interval:
+            self._departures.controls.append(Ping())
+            self._note_waiting(now)
+
+    def _note_ack_due(self, now: float) -> None:
+        ack_at = self._arrivals.ack_at
+        if ack_at is not None and ack_at <= now:
+            self._departures.ack_due = True
+
+    def _note_waiting(self, now: float) -> None:
+        """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
+        departures = self._departures
+        waits = departures.recovery.anything_under_way or departures.wants_express or departures.wants_bulk
+        if not waits or self._dormant:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = now
+        if waits and self._cutter is not None and self.association.send_key is None:
+            self.association.initiate(now)
+            self._after_association(now)
+
+    def _give_up(self) -> None:
+        """Nobody answers."""
+        reason = f"no answer for {self.limits.give_up:g} s"
+        self._departures.recovery.forget_all()
+        self._departures.controls.clear()
+        self._lose_all(RESET_PEER_LOST, reason)
+        self._dormant = True
+
+    def _close(self, reason: str) -> None:
+        """The peer is not to be spoken with any more."""
+        self._closed = reason
+        self._lose_all(RESET_PROTOCOL, reason)
+        self._restart()
+
+    def _lose_all(self, code: int, reason: str) -> None:
+        self._streams.lose_all(code, reason)
+        self._waiting_since = None
+        self._events.append(PeerLost(reason))
+
+    def status(self, now: float) -> SessionStatus:
+        """Return the figures of this session."""
+        recovery = self._departures.recovery
+        arrivals = self._arrivals
+        return SessionStatus(
+            established=self.association.send_key is not None,
+            streams=self._streams.live,
+            smoothed_rtt=recovery.lanes[CLASS_EXPRESS].smoothed,
+            bulk_rtt=recovery.lanes[CLASS_BULK].smoothed,
+            records_sent=recovery.next_number,
+            records_acked=recovery.acked_records,
+            records_lost=recovery.lost_records,
+            records_wasted=recovery.wasted_records,
+            records_received=arrivals.records,
+            records_repeated=arrivals.repeated,
+            records_forged=arrivals.forged,
+            fragments_refused=arrivals.refused + arrivals.reassembly.refused_fragments,
+            reassembly_bytes=arrivals.reassembly.nbytes,
+            unsent_bytes=self._scheduler.buffered,
+            unread_bytes=self._streams.credit.unread,
+            packets_dropped=self._departures.dropped_packets,
+        )
+
+    def _rtt(self) -> float:
+        return self._departures.recovery.lanes[CLASS_EXPRESS].smoothed

@@ -1,0 +1,71 @@
+"""A stream as its session knows it: two halves, and how far its life has come.
+
+    opened here:    OPEN sent ──ACCEPT──> flowing          (a RESET instead of the ACCEPT is a refusal)
+    opened there:   OPEN came: flowing; whether to accept is the application's to say
+
+    flowing         is over when both FINs are delivered and acknowledged: StreamClosed
+    reset here      is over when our RESET and the bytes before it are acknowledged, and the peer told its own end
+    reset there     is over when, besides, the application was told: StreamReset
+
+Records overtake one another, so bytes may come before the OPEN or ACCEPT that they follow; they are held back till
+then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED
+from seamless.session.receive import ReceiveHalf
+from seamless.session.send import SendHalf
+from seamless.wire.session_frames import ResetFrame
+
+ORDERLY_RESETS: Final = frozenset((RESET_BY_APPLICATION, RESET_REFUSED, RESET_NOT_ALLOWED))
+"""Codes of a RESET that follows the bytes in flight. With any other, what is missing will never come."""
+
+
+class Stream:
+    """One stream of a session. ``ours`` says whether this end opened it."""
+
+    __slots__ = (
+        "key",
+        "ours",
+        "send",
+        "receive",
+        "flowing",
+        "accepted",
+        "told_end",
+        "reset_sent",
+        "reset_acked",
+        "peer_reset",
+    )
+
+    def __init__(self, key: tuple[int, int], ours: bool, send: SendHalf, receive: ReceiveHalf) -> None:
+        self.key = key
+        self.ours = ours
+        self.send = send
+        self.receive = receive
+        self.flowing = False
+        self.accepted = False
+        self.told_end = False
+        self.reset_sent = False
+        self.reset_acked = False
+        self.peer_reset: ResetFrame | None = None
+
+    @property
+    def reset_due(self) -> bool:
+        """Say whether the peer's RESET can be told: all bytes before it are delivered, or will never be."""
+        reset = self.peer_reset
+        if reset is None:
+            return False
+        if reset.code not in ORDERLY_RESETS or reset.final_offset == 0:
+            return True
+        return self.flowing and self.receive.complete
+
+    @property
+    def over(self) -> bool:
+        """Say whether nothing about it is of use to anybody any more."""
+        if self.reset_sent:
+            delivered = self.send.dropped or (self.send.under_way == 0 and self.send.unsent == 0)
+            return self.reset_acked and delivered and self.receive.final is not None and self.receive.discarding
+        return self.send.ended and self.told_end

@@ -1,0 +1,344 @@
+"""All streams between two incarnations of two nodes: commands of applications in, frames of the peer in, events out.
+
+What the peer says is checked here against what it may say. Its mistakes raise `RemoteProtocolError`, upon which the
+session is over; what it says of streams that are gone is ignored, since records come late and twice. Identifiers are
+never used twice, so a gone stream is told from a new one by the ranges of those seen, of which a bounded number is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from seamless.errors import LocalProtocolError, RemoteProtocolError
+from seamless.interfaces import (
+    DataReceived,
+    StreamAccepted,
+    StreamClosed,
+    StreamFinished,
+    StreamKey,
+    StreamOpened,
+    StreamReset,
+    StreamWritable,
+)
+from seamless.session.controls import Control, Persistent, SessionWindowUpdate, StreamWindowUpdate
+from seamless.session.events import SessionEvent
+from seamless.session.limits import Limits
+from seamless.session.receive import ReceiveHalf
+from seamless.session.scheduler import Scheduler
+from seamless.session.send import SendHalf
+from seamless.session.stream import ORDERLY_RESETS, Stream
+from seamless.session.window import SessionCredit, StreamWindow
+from seamless.wire.ranges import RangeSet
+from seamless.wire.session_frames import (
+    MAX_TARGET_BYTES,
+    AcceptFrame,
+    OpenFrame,
+    ResetFrame,
+    StreamFrame,
+    WindowFrame,
+    encode_accept,
+    encode_open,
+    encode_reset,
+)
+
+MAX_SEEN_RANGES: Final = 1024
+"""Ranges of stream numbers kept: streams are opened in order, and so many records are never missing at once."""
+
+HARD_LIMIT: Final = 2
+"""The peer may have so many times ``max_streams`` open here: it sees streams end earlier than we do, but not so
+much."""
+
+
+class Streams:
+    """The streams of one session, from the first record to the last of an incarnation of the peer."""
+
+    def __init__(
+        self,
+        *,
+        local: int,
+        peer: int,
+        limits: Limits,
+        next_number: int,
+        scheduler: Scheduler,
+        controls: deque[Control],
+        events: deque[SessionEvent],
+    ) -> None:
+        self.credit = SessionCredit(limits)
+        self.next_number = next_number
+        self.live = 0
+        """Streams of which an application knows."""
+        self._first_number = next_number
+        self._peer = peer
+        self._parity = 0 if local < peer else 1
+        self._limits = limits
+        self._scheduler = scheduler
+        self._controls = controls
+        self._events = events
+        self._streams: dict[int, Stream] = {}
+        self._seen = RangeSet()
+        self._seen_floor = 0
+        self._batch: dict[int, DataReceived] = {}
+
+    def __len__(self) -> int:
+        """Return the number of streams that are not over, known to an application or not."""
+        return len(self._streams)
+
+    # Commands.
+
+    def open(self, target: bytes) -> StreamKey:
+        """Ask the peer for a stream to ``target``."""
+        if len(target) > MAX_TARGET_BYTES:
+            raise LocalProtocolError(f"a target of {len(target)} bytes; at most {MAX_TARGET_BYTES} are allowed")
+        if len(self._streams) >= self._limits.max_streams:
+            raise LocalProtocolError(f"{len(self._streams)} streams are open to this peer; close some first")
+        number = self.next_number << 1 | self._parity
+        self.next_number += 1
+        stream = self._create(number, ours=True)
+        self.live += 1
+        self._controls.append(Persistent(encode_open(number, stream.receive.window.told, target), self._controls))
+        return stream.key
+
+    def accept(self, key: StreamKey) -> None:
+        """Tell the peer that the stream it asked for is there."""
+        stream = self._streams.get(key[1])
+        if stream is None or stream.ours or stream.accepted or stream.reset_sent:
+            return
+        stream.accepted = True
+        frame = encode_accept(key[1], stream.receive.window.told)
+        self._controls.append(Persistent(frame, self._controls))
+
+    def reset(self, key: StreamKey, code: int, reason: str) -> None:
+        """End both directions; what the peer's window lets go is delivered first. Nothing more is heard of the
+        stream."""
+        stream = self._streams.get(key[1])
+        if stream is None or stream.reset_sent:
+            return
+        self.live -= 1
+        if code in ORDERLY_RESETS:
+            self._scheduler.dropped(stream.send.keep_to_window())
+        else:
+            self._scheduler.close(stream.send)
+        stream.receive.discard()
+        self._send_reset(stream, code, reason)
+
+    def write(self, key: StreamKey, data: bytes, now: float) -> int:
+        """Append to a stream; return the room left. What is written to a stream that is gone is gone, too."""
+        stream = self._streams.get(key[1])
+        if stream is None or stream.reset_sent:
+            return 0
+        if stream.send.finishing:
+            raise LocalProtocolError(f"stream {key} was written to after it was finished")
+        return self._scheduler.write(stream.send, data, now)
+
+    def finish(self, key: StreamKey, now: float) -> None:
+        """Send the FIN after what was written."""
+        stream = self._streams.get(key[1])
+        if stream is not None and not stream.reset_sent:
+            stream.send.finishing = True
+            self._scheduler.wake(stream.send, now)
+
+    def consumed(self, key: StreamKey, nbytes: int) -> None:
+        """The application took ``nbytes`` of what it was given."""
+        stream = self._streams.get(key[1])
+        if stream is None:
+            return
+        half = stream.receive
+        half.consume(nbytes)
+        if not half.update_queued and half.final is None and half.window.update_due(self.credit):
+            self._controls.append(StreamWindowUpdate(half, self._controls))
+        self.update_session_window()
+
+    def update_session_window(self) -> None:
+        """Tell the peer of session window that came free, if it is enough to be worth it."""
+        if self.credit.update_due() and not self.credit.update_queued:
+            self._controls.append(SessionWindowUpdate(self.credit, self._controls))
+
+    # Frames of the peer.
+
+    def begin_batch(self) -> None:
+        """What arrives from now on belongs to new events: the old ones were handed over."""
+        self._batch.clear()
+
+    def receive_stream(self, frame: StreamFrame, rtt: float, now: float) -> None:
+        """Bytes, and perhaps the end, of a stream."""
+        stream = self._find(frame.stream)
+        if stream is None:
+            return
+        half = stream.receive
+        if stream.flowing and half.take_next(frame.offset, frame.data):
+            self._deliver(stream, [frame.data])
+        else:
+            half.receive(frame.offset, frame.data)
+            if stream.flowing:
+                self._deliver(stream, half.take())
+        if half.window.arrived(half.highest, self._limits, rtt, now):
+            self.consumed(stream.key, 0)
+        if frame.fin:
+            half.end_at(frame.offset + len(frame.data))
+            half.fin = True
+        if half.final is not None:
+            self._tell_end(stream)
+
+    def receive_open(self, frame: OpenFrame) -> None:
+        """The peer asks for a stream."""
+        if frame.stream & 1 == self._parity:
+            raise RemoteProtocolError(f"an OPEN for stream {frame.stream}, which is ours to open")
+        stream = self._find(frame.stream)
+        if stream is None or stream.flowing:
+            return
+        stream.flowing = True
+        stream.send.limit = max(stream.send.limit, frame.window)
+        if stream.reset_sent:
+            return
+        self.live += 1
+        self._events.append(StreamOpened(stream.key, frame.target))
+        self._deliver(stream, stream.receive.take())
+        self._tell_end(stream)
+
+    def receive_accept(self, frame: AcceptFrame, now: float) -> None:
+        """The peer accepted a stream of ours."""
+        if frame.stream & 1 != self._parity:
+            raise RemoteProtocolError(f"an ACCEPT for stream {frame.stream}, which is not ours")
+        stream = self._find(frame.stream)
+        if stream is None or stream.flowing:
+            return
+        stream.flowing = True
+        stream.send.limit = max(stream.send.limit, frame.window)
+        if stream.reset_sent:
+            return
+        self._events.append(StreamAccepted(stream.key))
+        self._scheduler.wake(stream.send, now)
+        self._deliver(stream, stream.receive.take())
+        self._tell_end(stream)
+
+    def receive_reset(self, frame: ResetFrame) -> None:
+        """The peer ended both directions."""
+        stream = self._find(frame.stream)
+        if stream is None or stream.peer_reset is not None:
+            return
+        stream.receive.end_at(frame.final_offset)
+        stream.peer_reset = frame
+        if not stream.reset_sent:
+            self._scheduler.close(stream.send)
+            self._tell_end(stream)
+        self._forget_if_over(stream)
+
+    def receive_window(self, frame: WindowFrame, now: float) -> None:
+        """More may be sent on a stream."""
+        stream = self._find(frame.stream)
+        if stream is not None and frame.limit > stream.send.limit:
+            stream.send.limit = frame.limit
+            self._scheduler.wake(stream.send, now)
+
+    def receive_session_window(self, limit: int) -> None:
+        """More may be sent over all streams."""
+        self._scheduler.limit = max(self._scheduler.limit, limit)
+
+    # What follows.
+
+    def after_batch(self) -> None:
+        """Acknowledgements came, or records were sealed: tell who has room again, and forget streams that are over."""
+        scheduler = self._scheduler
+        while scheduler.writable:
+            stream = self._streams.get(scheduler.writable.pop())
+            if stream is not None and not stream.reset_sent:
+                self._events.append(StreamWritable(stream.key))
+        while scheduler.ended:
+            stream = self._streams.get(scheduler.ended.pop())
+            if stream is not None:
+                self._forget_if_over(stream)
+
+    def lose_all(self, code: int, reason: str) -> None:
+        """The peer is gone, for the application; the RESETs wait for its return."""
+        for stream in list(self._streams.values()):
+            if not stream.reset_sent and self._known(stream):
+                self._events.append(StreamReset(stream.key, code, reason))
+                self.live -= 1
+            self._scheduler.close(stream.send)
+            stream.receive.discard()
+            self._send_reset(stream, code, reason)
+
+    def _create(self, number: int, ours: bool) -> Stream:
+        window = StreamWindow(self._limits, self.credit)
+        stream = Stream(
+            (self._peer, number), ours, SendHalf(number, self._scheduler), ReceiveHalf(number, window, self.credit)
+        )
+        self._streams[number] = stream
+        return stream
+
+    def _find(self, number: int) -> Stream | None:
+        """Return the stream that the peer speaks of; None when it is gone. One that it begins is made."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            return stream
+        ordinal = number >> 1
+        if number & 1 == self._parity:
+            if ordinal >= self.next_number:
+                raise RemoteProtocolError(f"a frame for stream {number}, which was never opened")
+            return None
+        if ordinal < self._seen_floor or ordinal in self._seen:
+            return None
+        if len(self._streams) >= HARD_LIMIT * self._limits.max_streams:
+            raise RemoteProtocolError(f"more than {len(self._streams)} streams were opened at once")
+        self._seen.add(ordinal, ordinal)
+        if len(self._seen) > MAX_SEEN_RANGES:
+            self._seen.keep_newest(MAX_SEEN_RANGES)
+            self._seen_floor = self._seen.firsts[0]
+        return self._create(number, ours=False)
+
+    def _known(self, stream: Stream) -> bool:
+        """Say whether an application knows of the stream."""
+        return stream.ours or stream.flowing
+
+    def _deliver(self, stream: Stream, chunks: list[bytes]) -> None:
+        """Hand on bytes in order; one event a stream and batch."""
+        if not chunks:
+            return
+        event = self._batch.get(stream.key[1])
+        if event is None:
+            event = self._batch[stream.key[1]] = DataReceived(stream.key, chunks)
+            self._events.append(event)
+        else:
+            event.chunks += chunks
+
+    def _tell_end(self, stream: Stream) -> None:
+        """Tell the application of the peer's FIN or RESET, if everything before it is delivered."""
+        if stream.reset_sent:
+            self._forget_if_over(stream)
+            return
+        half = stream.receive
+        if half.fin and half.complete and stream.flowing and not stream.told_end:
+            stream.told_end = True
+            self._events.append(StreamFinished(stream.key))
+        if stream.reset_due:
+            reset = stream.peer_reset
+            assert reset is not None
+            if self._known(stream):
+                self._events.append(StreamReset(stream.key, reset.code, reset.reason))
+                self.live -= 1
+            half.discard()
+            self._send_reset(stream, reset.code, "")
+        self._forget_if_over(stream)
+
+    def _send_reset(self, stream: Stream, code: int, reason: str) -> None:
+        """Tell the peer that our half is over too, and where."""
+        stream.reset_sent = True
+        final = stream.send.next_offset + stream.send.unsent
+
+        def acked() -> None:
+            stream.reset_acked = True
+            self._forget_if_over(stream)
+
+        frame = encode_reset(stream.key[1], code, final, reason)
+        self._controls.append(Persistent(frame, self._controls, acked))
+
+    def _forget_if_over(self, stream: Stream) -> None:
+        if not stream.over or self._streams.pop(stream.key[1], None) is None:
+            return
+        if not stream.reset_sent:
+            self.live -= 1
+            self._events.append(StreamClosed(stream.key))
+        self._scheduler.close(stream.send)
+        stream.receive.discard()

@@ -1,0 +1,112 @@
+"""How far the peer may send: the windows that this end opens, and how they grow.
+
+A stream's window is the most that the peer may have sent beyond what the application consumed. It must hold what a
+round trip of the path carries, resends included, and nobody knows beforehand how much that is. So it starts small, and
+each time that the window turns out to be what held the sender up, it doubles. Seen from here that is so when bytes
+which only the last update allowed arrive as soon as they can: about one round trip after it. A sender with credit to
+spare has other bytes to send first, and they come later. (Measuring the time in which the application consumes a
+window, as is usual, stops short where recovery on the way makes bytes wait much longer than a round trip.)
+
+The session's window bounds memory. It opens with what arrived in order, consumed or not, so a reader who has stopped
+stalls its own stream and nobody else; only what slow readers leave unread beyond ``parked_max`` is held against it. To
+keep away from that, every stream's window shrinks as unread bytes pile up: a share of what is left, as in the dynamic
+thresholds of shared-memory switches (Choudhury and Hahne, 1998).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seamless.session.limits import Limits
+from seamless.wire.session_frames import EARLY_WINDOW_BYTES, SESSION_WINDOW_INITIAL_BYTES
+
+PROMPT_ROUND_TRIPS: Final = 1.5
+"""Bytes that an update allowed and that arrive within so many round trips were waiting for it."""
+
+PROMPT_SLACK: Final = 0.005
+"""Seconds more: what two event loops and the batches between them take."""
+
+UPDATE_SHARE: Final = 3
+"""A window is told anew when a third of it is free: early enough that the sender never waits, seldom enough to be
+cheap."""
+
+SHARE_OF_FREE: Final = 4
+"""One stream's window is at most a quarter of the memory that unread bytes have left over."""
+
+WINDOW_MIN_BYTES: Final = 16 << 10
+"""No share is smaller: one record."""
+
+
+class SessionCredit:
+    """The window over all streams that this end opens, and the unread bytes of its applications."""
+
+    __slots__ = ("limits", "arrived", "in_order", "unread", "told", "update_queued")
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.arrived = 0
+        self.in_order = 0
+        self.unread = 0
+        self.told = SESSION_WINDOW_INITIAL_BYTES
+        self.update_queued = False
+
+    def limit(self) -> int:
+        """Return the sum over all streams that the peer may send now; it never shrinks."""
+        excess = max(0, self.unread - self.limits.parked_max)
+        return max(self.told, self.in_order + self.limits.session_window_max - excess)
+
+    def update_due(self) -> bool:
+        """Say whether so much has come free that the peer should hear of it."""
+        return self.limit() - self.told >= self.limits.session_window_max // UPDATE_SHARE
+
+    def tell(self) -> int:
+        """Return the limit that is about to be told to the peer."""
+        self.told = self.limit()
+        return self.told
+
+    def stream_share(self) -> int:
+        """Return the most that one stream's window may be now."""
+        return max(WINDOW_MIN_BYTES, (self.limits.parked_max - self.unread) // SHARE_OF_FREE)
+
+
+class StreamWindow:
+    """The window of one stream that this end opens: ``told`` is the highest offset the peer may send."""
+
+    __slots__ = ("size", "told", "consumed", "_probe_offset", "_probe_at")
+
+    def __init__(self, limits: Limits, credit: SessionCredit) -> None:
+        self.size = max(EARLY_WINDOW_BYTES, min(limits.stream_window_initial, credit.stream_share()))
+        self.told = self.size
+        self.consumed = 0
+        self._probe_offset: int | None = None
+        self._probe_at = 0.0
+
+    def consume(self, nbytes: int) -> None:
+        """The application took ``nbytes``."""
+        self.consumed += nbytes
+
+    def limit(self, credit: SessionCredit) -> int:
+        """Return the highest offset that the peer may send now; it never shrinks."""
+        return max(self.told, self.consumed + min(self.size, credit.stream_share()))
+
+    def update_due(self, credit: SessionCredit) -> bool:
+        """Say whether so much has come free that the peer should hear of it."""
+        return self.limit(credit) - self.told >= min(self.size, credit.stream_share()) // UPDATE_SHARE
+
+    def tell(self, credit: SessionCredit, now: float) -> int:
+        """Return the limit that is about to be told to the peer."""
+        limit = self.limit(credit)
+        if self._probe_offset is None and limit > self.told:
+            self._probe_offset, self._probe_at = self.told, now
+        self.told = limit
+        return limit
+
+    def arrived(self, highest: int, limits: Limits, rtt: float, now: float) -> bool:
+        """Grow, and say so, when bytes up to ``highest`` were waiting for the last update."""
+        if self._probe_offset is None or highest <= self._probe_offset:
+            return False
+        self._probe_offset = None
+        if now - self._probe_at > PROMPT_ROUND_TRIPS * rtt + PROMPT_SLACK or self.size >= limits.stream_window_max:
+            return False
+        self.size = min(limits.stream_window_max, 2 * self.size)
+        return True
