@@ -202,14 +202,18 @@ def _own(value: Value, of: NodeConfig, problems: Problems) -> Address | None:
         address for address in of.addresses if address[0] == endpoint.host and endpoint.port in (None, address[1])
     ]
     if not candidates:
-        known = ", ".join(str(Endpoint(host, 6 if ":" in host else 4, port)) for host, port in of.addresses)
+        known = ", ".join(map(_written, of.addresses))
         problems.add(value.start, f"{endpoint} is not an address of node {of.name}: use one of its own ({known})")
         return None
     if len(candidates) > 1:
-        problems.add(
-            value.start, f"node {of.name} has several ports at {endpoint}: write which one, as {endpoint}:7400"
-        )
+        advice = f"write which one, as {_written(candidates[0])}"
+        problems.add(value.start, f"node {of.name} has several ports at {endpoint}: {advice}")
     return candidates[0]
+
+
+def _written(address: Address) -> str:
+    host, port = address
+    return str(Endpoint(host, 6 if ":" in host else 4, port))
 
 
 def intercept(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, problems: Problems) -> InterceptConfig:

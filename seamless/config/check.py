@@ -172,11 +172,11 @@ def _note_idle(block: Block, intercept: InterceptConfig, capturing: set[str], pr
 
 
 def _note_double_captures(everything: list[_Applied], problems: Problems) -> None:
-    """Note rules that would capture the same packet on the same node."""
+    """Note rules of different interceptors that would capture the same packet on the same node."""
     before: dict[str, list[_Applied]] = {}
     for later in everything:
         for earlier in before.setdefault(later.node, []):
-            if _collide(earlier, later):
+            if earlier.block is not later.block and _collide(earlier, later):
                 line, _ = problems.place(earlier.statement.start)
                 text = f"the rule in line {line} captures some of this on node {later.node} already"
                 problems.add(later.statement.start, f"{text}: let their ports, addresses or `on` differ")

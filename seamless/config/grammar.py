@@ -29,9 +29,12 @@ _keywords: set[str] = set()
 
 
 def _keyword(word: str) -> pp.ParserElement:
-    """Return an element for a word of the language, which yields its text."""
+    """Return an element for a word of the language, which yields its text.
+
+    Not `pp.Keyword`: after ``nodes`` that would complain of the ``s``.
+    """
     _keywords.add(word)
-    return pp.Keyword(word, ident_chars=pp.alphanums + "_-").set_name(word)
+    return pp.Regex(f"{word}(?![{_WORD}])").set_name(word)
 
 
 def _silent(word: str) -> pp.ParserElement:

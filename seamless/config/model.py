@@ -228,11 +228,12 @@ class Configuration:
 
         A rule of which nothing is left once the node's own ``serves`` are taken out is not in the answer.
         """
+        name = self.nodes[node_name].name
         captures = []
         for intercept in self.intercepts:
-            if intercept.on is None or node_name in intercept.on:
+            if intercept.on is None or name in intercept.on:
                 for rule in intercept.rules:
-                    to = self.captured(rule, node_name)
+                    to = self.captured(rule, name)
                     if to:
                         captures.append(Capture(intercept, rule.protocol, to, rule.ports))
         return tuple(captures)

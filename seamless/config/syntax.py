@@ -19,8 +19,8 @@ from seamless.errors import ConfigurationError
 
 T = TypeVar("T")
 
-LONGEST_QUOTE: Final = 40
-"""Characters of a person's text that a message repeats: enough to recognise it, short enough for one line."""
+LONGEST_QUOTE: Final = 48
+"""Characters of a person's text that a message repeats: a whole key with its quotes, and still one line."""
 
 _TOKEN: Final = re.compile(r'"[^"\n]*"?|[\w.:/\[\]-]+|.', re.DOTALL)
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")

@@ -1,0 +1,226 @@
+"""What a person reads after a slip of the pen: the exact place, what was expected there, and what was found."""
+
+from __future__ import annotations
+
+from seamless.test.config.small import ComplaintCase, key
+
+
+class Blocks(ComplaintCase):
+    def test_unknown_block(self) -> None:
+        self.assert_complaints(
+            ["nodes a { }"],
+            "2:1: expected a block (overlay, node, link, intercept, host or wire), found 'nodes'",
+        )
+
+    def test_missing_name(self) -> None:
+        self.assert_complaints(
+            ["link a { }"], "2:8: expected a name (letters, digits, - and _, a letter first), found '{'"
+        )
+
+    def test_missing_brace(self) -> None:
+        self.assert_complaints(["overlay x"], "2:10: expected '{', found the end of the file")
+
+    def test_end_of_file_inside_a_block(self) -> None:
+        self.assert_complaints(
+            ["host x { gateway y;  # and no more"],
+            "2:35: expected address, run, gateway or '}', found the end of the file",
+        )
+
+    def test_a_word_that_begins_like_a_keyword(self) -> None:
+        self.assert_complaints(["node a { leafy; }"], "2:10: expected address, serves, key, leaf or '}', found 'leafy'")
+
+    def test_mode_of_an_interceptor(self) -> None:
+        self.assert_complaints(["intercept all { tcp; }"], "2:11: expected payload, local or router, found 'all'")
+
+
+class Recovery(ComplaintCase):
+    def test_reading_goes_on_at_the_next_line_with_a_block(self) -> None:
+        self.assert_complaints(
+            [
+                "node a { address 10.0.0.1 }",
+                "what is this { }",
+                "  link a b { cost cheap; }",
+                "wire a b {",
+                "    between 10.1.1.1/30 10.1.1.2/30",
+                "host a { run telnetd; }",
+                "overlay again { }",
+            ],
+            "2:27: expected ',' or ';', found '}'",
+            "4:19: expected a cost from 1 to 65535, found 'cheap'",
+            "7:1: expected ';', found 'host'",
+            "7:14: expected sshd, nginx or iperf3, found 'telnetd'",
+            "8:1: there is an overlay block already: one file describes one overlay",
+        )
+
+    def test_a_broken_node_is_not_called_undeclared(self) -> None:
+        self.assert_complaints(
+            ["node a { address; }", f"node b {{ address 10.0.0.x; key {key('b')}; }}", "link a b { }", "link b c { }"],
+            "2:17: expected an address such as 10.1.1.1:7400 or [2001:db8::1]:7400, found ';'",
+            "3:18: expected an address such as 10.1.1.1:7400 or [2001:db8::1]:7400, found '10.0.0.x'",
+            "5:8: node c is not declared: add a node block for it or correct the name",
+        )
+
+    def test_tabs_and_line_ends_count_as_one_column(self) -> None:
+        self.assert_complaints(["\r", "\t\tnode a {\tleaf }"], "3:17: expected ';', found '}'")
+
+
+class Units(ComplaintCase):
+    def test_missing_unit_names_the_units(self) -> None:
+        self.assert_complaints(
+            ["link a b { rate 500; }", "wire a b { delay 5; }", "wire a b { queue 2; }"],
+            "2:20: expected a unit (bit, kbit, mbit or gbit), found ';'",
+            "3:19: expected a unit (us, ms or s), found ';'",
+            "4:19: expected a unit (bytes, KiB, MiB or GiB), found ';'",
+        )
+
+    def test_wrong_unit(self) -> None:
+        self.assert_complaints(
+            ["link a b { rate 500 mbits; }", "link a b { mtu 1400 B; }"],
+            "2:21: expected a unit (bit, kbit, mbit or gbit), found 'mbits'",
+            "3:21: expected a unit (bytes, KiB, MiB or GiB), found 'B'",
+        )
+
+    def test_no_number(self) -> None:
+        self.assert_complaints(
+            ["link a b { rate fast; }", "overlay x { dead -1 s; }", "wire a b { loss some; }"],
+            "2:17: expected a rate such as 500 mbit, found 'fast'",
+            "3:18: expected a time such as 100 ms, found '-1'",
+            "4:17: expected a percentage from 0 to 100 such as 0.5 %, found 'some'",
+        )
+
+    def test_percentage_without_its_sign(self) -> None:
+        self.assert_complaints(["wire a b { loss 5; }"], "2:18: expected %, found ';'")
+
+    def test_burst_without_packets(self) -> None:
+        self.assert_complaints(["wire a b { burst 5; }"], "2:19: expected packets, found ';'")
+
+    def test_numbers_that_mean_nothing(self) -> None:
+        self.assert_complaints(
+            [
+                "link a b { rate 0 gbit; cost 65536; mtu 1400.5 bytes; }",
+                "wire a b { loss 101 %; burst 0.5 packets; queue 9999999999999999 bytes; }",
+                "wire a b { from a { reorder 1000 % by 5 ms; } }",
+            ],
+            "2:17: expected a rate such as 500 mbit, found '0 gbit'",
+            "2:30: expected a cost from 1 to 65535, found '65536'",
+            "2:41: expected a size such as 16 MiB, found '1400.5 bytes'",
+            "3:17: expected a percentage from 0 to 100 such as 0.5 %, found '101 %'",
+            "3:30: expected a number of packets from 1 on such as 4 packets, found '0.5 packets'",
+            "3:49: expected a size such as 16 MiB, found '9999999999999999 bytes'",
+            "4:29: expected a percentage from 0 to 100 such as 0.5 %, found '1000 %'",
+        )
+
+
+class Addresses(ComplaintCase):
+    def test_endpoints_that_mean_nothing(self) -> None:
+        expected = "expected an address such as 10.1.1.1:7400 or [2001:db8::1]:7400, found"
+        self.assert_complaints(
+            [
+                "node a { address 10.1.1.300, host.example:7400, 10.1.1.1:65536, 10.1.1.1:0,",
+                "2001:db8::1:7400:1:1:1:1, [2001:db8::g]:7400, []; }",
+                "node b { address [10.1.1.1; }",
+            ],
+            f"2:18: {expected} '10.1.1.300'",
+            f"2:30: {expected} 'host.example:7400'",
+            f"2:49: {expected} '10.1.1.1:65536'",
+            f"2:65: {expected} '10.1.1.1:0'",
+            f"3:1: {expected} '2001:db8::1:7400:1:1:1:1'",
+            f"3:27: {expected} '[2001:db8::g]:7400'",
+            f"3:47: {expected} '[]'",
+            f"4:18: {expected} '[10.1.1.1'",
+        )
+
+    def test_addresses_that_no_host_has(self) -> None:
+        self.assert_complaints(
+            ["node a { address 0.0.0.0:7400, [ff02::1]:7400, fe80::1, ::ffff:10.0.0.1; }"],
+            "2:18: 0.0.0.0 is no host's address: write one that a host really has",
+            "2:32: ff02::1 is no host's address: write one that a host really has",
+            "2:48: fe80::1 means another host on every interface: write an address that is routed",
+            "2:57: ::ffff:10.0.0.1 is an IPv4 address mapped into IPv6: write it as IPv4",
+        )
+
+    def test_networks_that_mean_nothing(self) -> None:
+        self.assert_complaints(
+            ["node a { serves 10.1.9.1/24, 10.1.9.0/33, 127.0.0.0/8, 224.0.0.0/4, ::ffff:10.0.0.0/104, all; }"],
+            "2:17: 10.1.9.1/24 is neither an address nor a prefix: write 10.1.9.1 or 10.1.9.0/24",
+            "2:30: expected an address or prefix such as 10.1.9.1 or 10.1.9.0/24, found '10.1.9.0/33'",
+            "2:43: 127.0.0.0/8 is every host's own loopback: write an address that is routed",
+            "2:56: 224.0.0.0/4 is no host's address: write one that a host really has",
+            "2:69: ::ffff:10.0.0.0/104 is an IPv4 address mapped into IPv6: write it as IPv4",
+            "2:90: expected an address or prefix such as 10.1.9.1 or 10.1.9.0/24, found 'all'",
+        )
+
+    def test_ends_of_a_wire(self) -> None:
+        self.assert_complaints(
+            ["wire a b { between 10.1.1.1 10.1.1.256/24; carries 10.1.9.1, 10.1.9.x 10.1.9.2; }"],
+            "2:20: expected an address with its prefix length such as 10.1.1.1/30, found '10.1.1.1'",
+            "2:29: expected an address with its prefix length such as 10.1.1.1/30, found '10.1.1.256/24'",
+            "2:62: expected an address or prefix such as 10.1.9.1 or 10.1.9.0/24, found '10.1.9.x'",
+        )
+
+    def test_address_of_a_host(self) -> None:
+        self.assert_complaints(
+            ["host a { address 10.1.9.0/24; }", "host b { address nowhere; }"],
+            "2:26: expected ',' or ';', found '/24'",
+            "3:18: expected an IP address such as 10.1.1.1 or 2001:db8::1, found 'nowhere'",
+        )
+
+    def test_ports(self) -> None:
+        self.assert_complaints(
+            ["intercept payload { tcp port 0, 65536, 90-80, 1-99999; }", "intercept payload { tcp port ssh; }"],
+            "2:30: expected a port from 1 to 65535 or a range such as 8000-8099, found '0'",
+            "2:33: expected a port from 1 to 65535 or a range such as 8000-8099, found '65536'",
+            "2:40: the range 90-80 is empty: write the lower port first",
+            "2:47: expected a port from 1 to 65535 or a range such as 8000-8099, found '1-99999'",
+            "3:30: expected a port from 1 to 65535 or a range such as 8000-8099, found 'ssh'",
+        )
+
+
+class Rules(ComplaintCase):
+    def test_what_may_follow_a_protocol(self) -> None:
+        self.assert_complaints(
+            [
+                "intercept local { tcp from 10.0.0.1; }",
+                "intercept local { tcp to 10.0.0.1 10.0.0.2; }",
+                "intercept local { udp port 53 54; }",
+                "intercept local { ip port 53; }",
+                "intercept local { ip to 10.0.0.1 port 53; }",
+            ],
+            "2:23: expected to, port or ';', found 'from'",
+            "3:35: expected ',', port or ';', found '10.0.0.2'",
+            "4:31: expected ',' or ';', found '54'",
+            "5:22: expected to or ';', found 'port'",
+            "6:34: expected ',' or ';', found 'port'",
+        )
+
+    def test_second_words(self) -> None:
+        self.assert_complaints(
+            ["overlay x { give 30 s; }", "intercept local { clamp; }", "wire a b { black 3; }"],
+            "2:18: expected up, found '30'",
+            "3:24: expected mss, found ';'",
+            "4:18: expected hole, found '3'",
+        )
+
+
+class Keys(ComplaintCase):
+    def test_a_key_that_is_none(self) -> None:
+        wanted = 'expected a key as `seamless pubkey` prints it, 44 characters in quotes ("...="), found'
+        self.assert_complaints(
+            [
+                'node a { address 10.0.0.1; key "AAAA"; }',
+                f"node b {{ address 10.0.0.2; key {key('b')[:-3]}; }}",
+                'node c { address 10.0.0.3; key "no base64 at all, and a very long one besides it"; }',
+                f"node d {{ address 10.0.0.4; key {key('d')[1:-1]}; }}",
+            ],
+            f"2:32: {wanted} '\"AAAA\"'",
+            f"3:32: {wanted} '{key('b')[:-3]}; }}'",
+            f"4:32: {wanted} '\"no base64 at all, and a very long one besides i...'",
+            f"5:32: {wanted} '{key('d')[1:-2]}'",
+        )
+
+
+class Quotes(ComplaintCase):
+    def test_unprintable_characters_are_shown_as_escapes(self) -> None:
+        self.assert_complaints(
+            ["\x00"], "2:1: expected a block (overlay, node, link, intercept, host or wire), found '\\x00'"
+        )
