@@ -260,4 +260,4 @@ class ClockTests(SynchronousTestCase):
             self.adjacency.handle_timeout(now)
             wake_ups += 1
             self.assertTrue(self.adjacency.hello_due(now))
-        self.assertLess(wake_ups, 110)
+        self.assertLess(wake_ups, 125)

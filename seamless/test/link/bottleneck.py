@@ -1,0 +1,94 @@
+"""Senders with congestion controllers before one bottleneck with a drop-tail buffer, in virtual time.
+
+What a link would do around a controller is done here in its plainest form: full datagrams, paced, within the window;
+each acknowledged, or missed, one round trip after its turn in the buffer came.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from seamless.interfaces import CongestionController
+
+DATAGRAM_BYTES = 1500
+SMOOTHING = 1 / 8
+
+
+class Sender:
+    """A flow that always has something to send, from ``starts_at`` on."""
+
+    def __init__(self, controller: CongestionController, starts_at: float = 0.0) -> None:
+        self.controller = controller
+        self.starts_at = starts_at
+        self.bytes_in_flight = 0
+        self.peak_window_bytes = 0
+        self.delivered_bytes = 0
+        self.lost = 0
+        self.first_loss_at: float | None = None
+        self.waits_for_window = False
+        self.smoothed_rtt: float | None = None
+
+
+class Bottleneck:
+    """A path of ``rate_bps`` and ``rtt`` seconds with a buffer of ``buffer_bytes``."""
+
+    def __init__(self, senders: list[Sender], *, rate_bps: float, rtt: float, buffer_bytes: float) -> None:
+        self.now = 0.0
+        self.senders = senders
+        self.peak_backlog_bytes = 0.0
+        self._rate_bps = rate_bps
+        self._rtt = rtt
+        self._buffer_bytes = buffer_bytes
+        self._free_at = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._serial = 0
+        for sender in senders:
+            self._at(sender.starts_at, lambda sender=sender: self._send(sender))  # type: ignore[misc]
+
+    def run(self, until: float) -> None:
+        while self._events[0][0] <= until:
+            self.now, _, act = heapq.heappop(self._events)
+            act()
+        self.now = until
+
+    def _at(self, at: float, act: Callable[[], None]) -> None:
+        self._serial += 1
+        heapq.heappush(self._events, (at, self._serial, act))
+
+    def _send(self, sender: Sender) -> None:
+        window_bytes = sender.controller.window_bytes()
+        sender.peak_window_bytes = max(sender.peak_window_bytes, window_bytes)
+        if sender.bytes_in_flight + DATAGRAM_BYTES > window_bytes:
+            sender.waits_for_window = True
+            return
+        sender.waits_for_window = False
+        sender.bytes_in_flight += DATAGRAM_BYTES
+        sent_at = self.now
+        backlog_bytes = max(0.0, self._free_at - self.now) * self._rate_bps / 8
+        if backlog_bytes + DATAGRAM_BYTES > self._buffer_bytes:
+            self._at(max(self.now, self._free_at) + self._rtt, lambda: self._lost(sender, sent_at))
+        else:
+            self.peak_backlog_bytes = max(self.peak_backlog_bytes, backlog_bytes)
+            self._free_at = max(self.now, self._free_at) + DATAGRAM_BYTES * 8 / self._rate_bps
+            self._at(self._free_at + self._rtt, lambda: self._acked(sender, sent_at))
+        self._at(self.now + DATAGRAM_BYTES * 8 / sender.controller.pacing_rate_bps(), lambda: self._send(sender))
+
+    def _acked(self, sender: Sender, sent_at: float) -> None:
+        sender.bytes_in_flight -= DATAGRAM_BYTES
+        sender.delivered_bytes += DATAGRAM_BYTES
+        rtt = self.now - sent_at
+        before = rtt if sender.smoothed_rtt is None else sender.smoothed_rtt
+        sender.smoothed_rtt = before + SMOOTHING * (rtt - before)
+        sender.controller.on_acked(DATAGRAM_BYTES, sender.bytes_in_flight, sent_at, sender.smoothed_rtt, self.now)
+        if sender.waits_for_window:
+            self._send(sender)
+
+    def _lost(self, sender: Sender, sent_at: float) -> None:
+        sender.bytes_in_flight -= DATAGRAM_BYTES
+        sender.lost += 1
+        if sender.first_loss_at is None:
+            sender.first_loss_at = self.now
+        sender.controller.on_lost(DATAGRAM_BYTES, sent_at, self.now)
+        if sender.waits_for_window:
+            self._send(sender)
