@@ -43,7 +43,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            print(f"seamless: {error}; see twistd seamless --help", file=sys.stderr)
+            print(f"seamless: {str(error).rstrip('.')}; see twistd seamless --help", file=sys.stderr)
             raise SystemExit(EXIT_USAGE) from None
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.errors import EXIT_CONFIGURATION, EXIT_USAGE
+from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE
 from seamless.test.tools.test_main import configuration_text
-from seamless.test.tools.twistd import Twistd
+from seamless.test.tools.twistd import START_TIMEOUT, Twistd
 from seamless.tools.keys import encode_key, public_key_of
 
 
-class RefusalTests(SynchronousTestCase):
-    """Everything that can be known before twistd forks."""
+class _Node(SynchronousTestCase):
+    """A folder with what the node src needs."""
 
     def setUp(self) -> None:
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
+        self.port = free_udp_port()
         self.configuration = folder / "pair.conf"
-        self.configuration.write_text(configuration_text())
+        self.configuration.write_text(configuration_text(port=self.port))
         self.key = folder / "src.key"
         self.write_key(bytes([1]) * 32)
         self.twistd = Twistd(folder)
@@ -27,6 +30,13 @@ class RefusalTests(SynchronousTestCase):
     def write_key(self, private_key: bytes) -> None:
         self.key.write_text(encode_key(private_key) + "\n")
         self.key.chmod(0o600)
+
+    def words(self, node: str = "src") -> tuple[str, str, str]:
+        return f"--config={self.configuration}", f"--node={node}", f"--key={self.key}"
+
+
+class RefusalTests(_Node):
+    """Everything that can be known before twistd forks."""
 
     def refused(self, exit_code: int, sentence: str, *words: str) -> None:
         """Start it both ways: the same code, one line, and nothing left behind."""
@@ -37,14 +47,11 @@ class RefusalTests(SynchronousTestCase):
             self.assertFalse(self.twistd.pid_file.exists())
             self.assertFalse(self.twistd.log_file.exists())
 
-    def words(self, node: str = "src") -> tuple[str, str, str]:
-        return f"--config={self.configuration}", f"--node={node}", f"--key={self.key}"
-
     def test_unknown_option(self) -> None:
         self.refused(EXIT_USAGE, "seamless: option --fly not recognized; see twistd seamless --help", "--fly")
 
     def test_word_too_many(self) -> None:
-        self.refused(EXIT_USAGE, "seamless: Wrong number of arguments.; see twistd seamless --help", "src")
+        self.refused(EXIT_USAGE, "seamless: Wrong number of arguments; see twistd seamless --help", "src")
 
     def test_missing_configuration(self) -> None:
         self.configuration.unlink()
@@ -75,3 +82,51 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(done.returncode, EXIT_CONFIGURATION)
         self.assertGreater(len(done.stderr.splitlines()), 1)
         self.assertTrue(all(line.startswith(f"{self.configuration}:") for line in done.stderr.splitlines()))
+
+
+class RunningTests(_Node):
+    """A node that starts, and one that finds its port taken."""
+
+    def test_foreground_until_sigterm(self) -> None:
+        process = self.twistd.popen("-n", "seamless", *self.words())
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "node src is up" in line:
+                break
+        else:
+            self.fail(process.communicate()[1])
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=START_TIMEOUT)
+        self.assertEqual(stderr, "")
+        self.assertIn("Main loop terminated", stdout)
+        self.assertNotIn("Traceback", stdout)
+
+    def test_background_and_a_second_one_like_it(self) -> None:
+        first = self.twistd.run("seamless", *self.words())
+        self.assertEqual((first.returncode, first.stdout, first.stderr), (0, "", ""))
+        try:
+            second = self.twistd.run("--pidfile=2.pid", "--logfile=2.log", "seamless", *self.words())
+            third = self.twistd.run("-n", "--pidfile=3.pid", "seamless", *self.words())
+        finally:
+            log = self.twistd.stop_daemon()
+        self.assertIn("node src is up", log)
+        for refused in (second, third):
+            self.assertEqual(refused.returncode, EXIT_FAILED)
+            self.assertRegex(refused.stderr, rf"^seamless: .*{self.port} .*another program has it.*\n$")
+        self.assertFalse((self.twistd.folder / "2.pid").exists())
+
+    def test_name_of_the_host(self) -> None:
+        hostname = socket.gethostname().partition(".")[0]
+        self.configuration.write_text(self.configuration.read_text().replace("src", hostname))
+        config, _, key = self.words()
+        started = self.twistd.run("seamless", config, key)
+        self.assertEqual((started.returncode, started.stderr), (0, ""))
+        self.assertIn(f"node {hostname} is up", self.twistd.stop_daemon())
+
+
+def free_udp_port() -> int:
+    """Return a UDP port that nobody has on 127.0.0.1 now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,9 +1,10 @@
 """How a daemon that cannot go on tells the person who started it: one sentence and an exit code, with twistd as it is.
 
 twistd itself exits with 0 whenever its reactor ran, prints a traceback for whatever ``startService`` raises, and as a
-daemon reports 1 for it. So a `Supervised` service holds the node's services and lets no `SeamlessError` out of its
-start: it logs the sentence, has the reactor stop as for SIGTERM (rules are removed, the pid file goes), and the
-process then ends with the error's code.
+daemon reports 1 for it. It also starts services before its reactor handles SIGTERM, which then ends the process with
+half of the firewall rules installed. So a `Supervised` service holds the node's services, starts them when the reactor
+runs, and lets no error out: it logs it, has the reactor stop as for SIGTERM (rules are removed, the pid file goes),
+and the process then ends with the error's code.
 
 Without ``-n`` twistd forks twice before services start, and the person waits at the first process. A pipe of ours
 leads there from the daemon. The first process reads it just after its fork (``os.register_at_fork``), before it comes
@@ -11,10 +12,10 @@ to twistd's own waiting:
 
     first process   fork ── reads the pipe until it closes ── a sentence: prints it, exits with the code
                       │                                    └─ nothing: goes on as twistd would
-    daemon            └─ fork ── startService ── good: closes the pipe, and lives on
-                                              └─ not: tidies up, writes code and sentence, exits
+    daemon            └─ fork ── reactor ── start ── good: closes the pipe, and lives on
+                                                   └─ not: tidies up, writes code and sentence, exits
 
-A mistake of ours (any other exception) is left to twistd, with its traceback.
+Any other exception than a `SeamlessError` is a mistake of ours: its traceback goes to the log, and the code is 1.
 """
 
 from __future__ import annotations
@@ -106,9 +107,12 @@ class Supervised(MultiService):
         self._attempt(super().privilegedStartService)
 
     def startService(self) -> None:
-        """Start all services, and tell whoever waits how that went."""
+        """Start all services once signals are heard, and tell whoever waits how that went."""
         if self._verdict.error is None:
-            self._attempt(super().startService)
+            self._reactor.callWhenRunning(self._start)
+
+    def _start(self) -> None:
+        self._attempt(super().startService)
         if self._verdict.error is None:
             self._verdict.good()
 
@@ -125,6 +129,11 @@ class Supervised(MultiService):
             self.give_up(error)
         except CannotListenError as error:
             self.give_up(_port_in_use(error))
+        except Exception as error:
+            self._log.failure("a mistake in seamless")
+            self.give_up(
+                SeamlessError(f"a mistake in seamless ({type(error).__name__}: {error}); report it with the log")
+            )
 
 
 def _port_in_use(error: CannotListenError) -> SeamlessError:

@@ -17,13 +17,16 @@ from seamless.test.tools.twistd import ROOT
 from seamless.tools.keys import encode_key, public_key_of
 
 
-def configuration_text(*, second_node: str = "dst") -> str:
-    """Return a configuration of two nodes, src and another, whose private keys are 32 bytes of 1 and of 2."""
+def configuration_text(*, second_node: str = "dst", port: int = 17400) -> str:
+    """Return a configuration of two nodes, src and another, whose private keys are 32 bytes of 1 and of 2.
+
+    src has the UDP port ``port`` of 127.0.0.1, the other one the same port of 127.0.0.2.
+    """
     src, other = (encode_key(public_key_of(bytes([digit]) * 32)) for digit in (1, 2))
     return f"""\
 overlay pair {{ }}
-node src {{ address 127.0.0.1:17400; serves 10.1.9.1; key "{src}"; }}
-node {second_node} {{ address 127.0.0.1:17401; serves 10.1.9.2; key "{other}"; }}
+node src {{ address 127.0.0.1:{port}; serves 10.1.9.1; key "{src}"; }}
+node {second_node} {{ address 127.0.0.2:{port}; serves 10.1.9.2; key "{other}"; }}
 link src dst {{ }}
 intercept payload {{ tcp to 10.1.9.2 port 22; on src; }}
 """
