@@ -18,10 +18,13 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.association import Association, KeysEstablished
-from seamless.crypto.initiation import OpenedInitiation
+from seamless.crypto.initiation import InitiationReader
+from seamless.crypto.messages import SESSION_PROLOGUE
+from seamless.crypto.noise import public_key_of
 from seamless.crypto.sealing import ReceiveKey
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived, StreamKey
@@ -34,7 +37,15 @@ from seamless.session.record import PIECE_MIN_BYTES, Cutter
 from seamless.session.scheduler import Scheduler
 from seamless.session.streams import Streams
 from seamless.wire.ack import Ack
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE, INITIATION, RESPONSE
+from seamless.wire.header import (
+    CLASS_BULK,
+    CLASS_EXPRESS,
+    CLASS_HANDSHAKE,
+    FRAGMENT_HEADER_BYTES,
+    INITIATION,
+    PACKET_HEADER_BYTES,
+    RESPONSE,
+)
 from seamless.wire.session_frames import (
     AcceptFrame,
     DatagramFrame,
@@ -55,10 +66,7 @@ ASK_FOR_KEYS_BACKOFF = 2
 
 
 class Session:
-    """The session with ``peer``; both ends are node identifiers.
-
-    ``open_initiation`` opens handshake message 1 with the node's key: `seamless.crypto.initiation.InitiationReader`.
-    """
+    """The session with ``peer``; both ends are node identifiers. ``private_key`` is the node's, raw X25519."""
 
     def __init__(
         self,
@@ -66,7 +74,7 @@ class Session:
         local: int,
         peer: int,
         association: Association,
-        open_initiation: Callable[[bytes], OpenedInitiation],
+        private_key: bytes,
         now: float,
         limits: Limits | None = None,
     ) -> None:
@@ -74,7 +82,8 @@ class Session:
         self.peer = peer
         self.association = association
         self.limits = limits or Limits()
-        self._open_initiation = open_initiation
+        public_key = public_key_of(X25519PrivateKey.from_private_bytes(private_key))
+        self._reader = InitiationReader(private_key, public_key, [association.remote_public_key], SESSION_PROLOGUE)
         self._events: deque[SessionEvent] = deque()
         self._handshakes: deque[bytes] = deque(maxlen=HANDSHAKES_KEPT)
         self._handshakes_refused = 0
@@ -156,16 +165,13 @@ class Session:
 
     # In, from the node.
 
-    def path_changed(self, piece_mtu_bytes: int | None, now: float) -> None:
-        """There is another path, or none (None).
-
-        ``piece_mtu_bytes`` is the most of a sealed record that one fragment may carry: what fits into an overlay packet
-        less the packet header (10) and the fragment header (14).
-        """
-        if piece_mtu_bytes is None or piece_mtu_bytes < PIECE_MIN_BYTES:
+    def path_changed(self, packet_mtu_bytes: int | None, now: float) -> None:
+        """There is another path, which carries overlay packets (header included) of so many bytes; or none (None)."""
+        piece_bytes = (packet_mtu_bytes or 0) - PACKET_HEADER_BYTES - FRAGMENT_HEADER_BYTES
+        if piece_bytes < PIECE_MIN_BYTES:
             self._cutter = None
             return
-        self._cutter = Cutter(self.local, self.peer, piece_mtu_bytes)
+        self._cutter = Cutter(self.local, self.peer, piece_bytes)
         self._departures.recovery.path_changed(now)
         self._note_waiting(now)
 
@@ -173,10 +179,7 @@ class Session:
         """Take the payload of a class 2 packet; what is no good is counted and gone."""
         try:
             if message[:1] == bytes((INITIATION,)):
-                opened = self._open_initiation(message)
-                if opened.remote_public_key != self.association.remote_public_key:
-                    raise RemoteProtocolError("an initiation of somebody else")
-                self.association.receive_initiation(opened, now)
+                self.association.receive_initiation(self._reader.open(message), now)
             elif message[:1] == bytes((RESPONSE,)):
                 self.association.receive_response(message, now)
             else:

@@ -10,20 +10,17 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
+from functools import partial
 
 import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.association import Association
-from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.crypto.noise import public_key_of
 from seamless.interfaces import (
     DataReceived,
     PacketReceived,
-    StreamAccepted,
-    StreamClosed,
-    StreamFinished,
     StreamKey,
     StreamOpened,
     StreamReset,
@@ -34,8 +31,8 @@ from seamless.session.limits import Limits
 from seamless.session.session import Session
 from seamless.wire.header import CLASS_HANDSHAKE, PACKET_HEADER_BYTES
 
-PIECE_BYTES = 1420
-"""What an underlay of 1500 bytes leaves to a fragment."""
+PACKET_BYTES = 1444
+"""What an underlay of 1500 bytes leaves to an overlay packet."""
 
 
 @attrs.define
@@ -125,9 +122,8 @@ class End:
             random=self.random.randbytes,
             next_counter=itertools.count(self.incarnation << 32).__next__,
         )
-        reader = InitiationReader(self.private_key, public_key, [self.remote_public_key], SESSION_PROLOGUE)
         self.session = Session(
-            local=self.name, peer=peer, association=association, open_initiation=reader.open, now=now, limits=limits
+            local=self.name, peer=peer, association=association, private_key=self.private_key, now=now, limits=limits
         )
 
     def write(self, stream: StreamKey, data: bytes, now: float) -> None:
@@ -234,7 +230,7 @@ class Pair:
     def start(self, name: int) -> None:
         """Start a node, or start it again."""
         self.ends[name].start(3 - name, self.now, self.limits)
-        self.ends[name].session.path_changed(PIECE_BYTES, self.now)
+        self.ends[name].session.path_changed(PACKET_BYTES, self.now)
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Call at a time from the start of the pair (1000)."""
@@ -243,7 +239,10 @@ class Pair:
     def accept_all(self) -> None:
         """Both applications accept whatever is opened."""
         for end in self.ends.values():
-            end.on_open = lambda event, end=end: end.session.accept_stream(event.stream, self.now)
+            end.on_open = partial(self._accept, end)
+
+    def _accept(self, end: End, event: StreamOpened) -> None:
+        end.session.accept_stream(event.stream, self.now)
 
     def inject(self, to: int, packet: bytes) -> None:
         """Bring a packet that nobody sent."""
@@ -336,6 +335,3 @@ class Pair:
             for (_, stream), data in end.received.items():
                 written = other.written.get((name, stream), bytearray())
                 assert written.startswith(data), f"stream {stream} at node {name} is no prefix"
-
-
-__all__ = ["PIECE_BYTES", "End", "Pair", "StreamAccepted", "StreamClosed", "StreamFinished", "Wire"]
