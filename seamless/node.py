@@ -46,7 +46,9 @@ from seamless.link.congestion import make_controller
 from seamless.link.link import Link, LinkSettings, LinkStatus
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing, RoutingStatus
-from seamless.session.session import Limits, Session, SessionStatus
+from seamless.session.events import PeerLost, SessionStatus, SessionUp
+from seamless.session.limits import Limits
+from seamless.session.session import Session
 from seamless.wire.header import (
     CLASS_BULK,
     CLASS_HANDSHAKE,
@@ -157,7 +159,7 @@ class Node:
         if self._public_key != self.config.public_key:
             raise ConfigurationError(
                 f"the key does not belong to node {name}: its public key is not the one that the configuration has;"
-                f" make a key with 'seamless genkey' and put what 'seamless pubkey' prints into the block of node {name}"
+                f" start with the key of {name}, or put what 'seamless pubkey' prints for this one into its block"
             )
         self._nodes = configuration.node_by_identifier
         self._gate = HandshakeGate(
@@ -187,9 +189,7 @@ class Node:
         self._routing = Routing(
             local=self.identifier,
             topology=topology_of(configuration),
-            pairwise_keys={
-                identifier: lsa_key(private, node.public_key) for identifier, node in self._nodes.items()
-            },
+            pairwise_keys={identifier: lsa_key(private, node.public_key) for identifier, node in self._nodes.items()},
             incarnation=incarnation // 1_000_000,
             refresh_jitter=lambda: random(1)[0] / 256,
             now=now,
@@ -456,9 +456,7 @@ class Node:
         if came_by is not None and waiting > onward.target_bytes:
             self._push_back(key, source, destination, onward.excess_pause(waiting), came_by, now)
 
-    def _push_back(
-        self, key: bytes, source: int, destination: int, seconds: float, came_by: Link, now: float
-    ) -> None:
+    def _push_back(self, key: bytes, source: int, destination: int, seconds: float, came_by: Link, now: float) -> None:
         """Ask the upstream neighbor to pause a session; not again before it can have shown an effect."""
         if seconds > 0 and now >= self._pause_again_at.get(key, 0.0):
             self._pause_again_at[key] = now + came_by.recovery.rtt.smoothed + seconds
@@ -659,7 +657,10 @@ class Node:
     def _take_session_events(self, session: Session) -> None:
         event = session.next_event()
         while event is not None:
-            self._events.append(event)
+            if isinstance(event, PeerLost):
+                self._events.append(PeerUnreachable(self._nodes[session.peer].name, event.reason))
+            elif not isinstance(event, SessionUp):
+                self._events.append(event)
             event = session.next_event()
 
     def next_event(self) -> Event | None:
@@ -684,4 +685,3 @@ class Node:
                 **{reason.name.lower(): count for reason, count in gate.dropped.items()},
             },
         )
-

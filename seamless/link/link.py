@@ -26,7 +26,7 @@ import attrs
 from cryptography.exceptions import InvalidTag
 
 from seamless.crypto.association import Association, KeysEstablished
-from seamless.crypto.gate import OpenedInitiation
+from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit

@@ -191,8 +191,9 @@ class Recovery:
                 if entry is not None:
                     packets += 1
                     acked_bytes += entry[2]
-                    if entry[1].__class__ is Control:
-                        result.controls.append(entry[1])  # type: ignore[arg-type]
+                    contents = entry[1]
+                    if contents.__class__ is Control:
+                        result.controls.append(contents)
         if not packets:
             return
         result.packets = packets
@@ -230,7 +231,7 @@ class Recovery:
 
     def _forget_lost(self, now: float) -> None:
         lost_at = self._lost_at
-        stale = []
+        stale: list[int] = []
         for number, at in lost_at.items():
             if now - at < LOST_MEMORY and len(lost_at) - len(stale) <= LOST_MEMORY_PACKETS:
                 break

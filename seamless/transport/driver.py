@@ -216,10 +216,10 @@ class Driver:
     def _network_changed(self, event: LinkUp | LinkDown | PeerReachable | PeerUnreachable) -> None:
         if isinstance(event, LinkUp):
             self._log.info(
-                "link to {neighbor} is up, {local} to {remote}",
+                "link to {neighbor} is up, {local[0]} port {local[1]} to {remote[0]} port {remote[1]}",
                 neighbor=event.neighbor,
-                local="%s port %d" % event.local,
-                remote="%s port %d" % event.remote,
+                local=event.local,
+                remote=event.remote,
             )
         elif isinstance(event, LinkDown):
             self._log.warn("link to {neighbor} is down: {reason}", neighbor=event.neighbor, reason=event.reason)

@@ -42,6 +42,17 @@ def simulation(seed: int, configuration: Configuration | None = None) -> Simulat
     return Simulation(configuration or load_file(ETC / "lab.conf"), private_key, Random(seed))
 
 
+def settle(net: Simulation) -> None:
+    """Let time pass until every node can reach every other, and a little more."""
+    names = list(net.nodes)
+
+    def settled() -> bool:
+        return all(net.node(one).is_reachable(other) for one in names for other in names if one != other)
+
+    net.run(net.now + 20.0, settled)
+    net.run(net.now + 0.5)
+
+
 @attrs.define
 class Sent:
     """One direction of one stream: what goes in at one node, and what has come out at the other."""
@@ -72,9 +83,7 @@ class Applications:
     def open(self, name: bytes, request: bytes, answer: bytes) -> StreamKey:
         """Open a stream that sends ``request`` and is answered with ``answer``; both ends then finish."""
         self.answers[name] = answer
-        stream: StreamKey = self.net.command(
-            self.client, lambda node, now: node.open_stream(self.server, name, now)
-        )
+        stream: StreamKey = self.net.command(self.client, lambda node, now: node.open_stream(self.server, name, now))
         self.up[stream] = Sent(request)
         self.down[stream] = Sent(answer)
         self.net.at(self.net.now, self.pump, self.client, stream, self.up[stream])
@@ -130,9 +139,7 @@ class Applications:
                 sent.received += chunk
             size = sum(map(len, event.chunks))
             stream = event.stream
-            self.net.at(
-                self.net.now, self.net.command, name, lambda node, now: node.consumed(stream, size, now)
-            )
+            self.net.at(self.net.now, self.net.command, name, lambda node, now: node.consumed(stream, size, now))
         elif isinstance(event, StreamFinished):
             sent = incoming[event.stream]
             self.test.assertEqual(len(sent.received), len(sent.data), "a clean EOF of a short stream")
@@ -184,7 +191,7 @@ class ScheduleTests(SynchronousTestCase):
         randomness = Random(seed)
         net = simulation(seed)
         spoil(net, randomness)
-        net.run(1.5)
+        settle(net)
         applications = Applications(self, net, "src", "dst")
         for index in range(randomness.randint(1, 4)):
             request = randomness.randbytes(randomness.choice((0, 1, 3_000, 300_000)))
@@ -223,7 +230,7 @@ class ThroughputTests(SynchronousTestCase):
         net = simulation(1)
         net.impair("r1", "r2", loss=loss)
         net.impair("r2", "r1", loss=loss)
-        net.run(1.0)
+        settle(net)
         applications = Applications(self, net, "src", "dst")
         size = 15_000_000
         applications.open(b"bulk", Random(1).randbytes(size), b"")
