@@ -96,7 +96,9 @@ def mtu(block: Block, minimum_bytes: int, problems: Problems) -> int:
     mtu_bytes = block.first("mtu", int) or DEFAULT_MTU_BYTES
     if not minimum_bytes <= mtu_bytes <= MAXIMUM_MTU_BYTES:
         at = block.where("mtu")
-        problems.add(at, f"an mtu of {mtu_bytes} bytes is not from {minimum_bytes} to {MAXIMUM_MTU_BYTES} bytes")
+        problems.add(
+            at, f"an mtu of {mtu_bytes} bytes cannot be used: write one from {minimum_bytes} to {MAXIMUM_MTU_BYTES}"
+        )
     return mtu_bytes
 
 

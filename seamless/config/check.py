@@ -69,9 +69,7 @@ def note_shared_addresses(nodes: Iterable[tuple[Block, NodeConfig]], problems: P
     seen: dict[Address, str] = {}
     for block, node in nodes:
         for value in block.values("address"):
-            if not isinstance(value.value, Endpoint):
-                continue
-            address = listening(value.value)
+            address = listening(cast(Endpoint, value.value))
             if address in seen:
                 text = f"{value.value} belongs to node {seen[address]} already"
                 problems.add(value.start, f"{text}: choose another address, or another port")

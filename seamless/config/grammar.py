@@ -85,7 +85,7 @@ def _with_name(meaning: Callable[[str, str, str], object], name: str, number: st
 
 NAME: Final = _text(f"[A-Za-z][{_WORD}]*", str, "a name (letters, digits, - and _, a letter first)")
 ADDRESS: Final = _text("[0-9A-Za-z:.]+", values.address, values.AN_ADDRESS)
-ENDPOINT: Final = _text(r"\[[^\]\s]*\](?::[0-9]+)?|[0-9A-Za-z:.]+", values.endpoint, values.AN_ENDPOINT)
+ENDPOINT: Final = _text(r"\[[0-9A-Za-z:.]*\](?::[0-9]+)?|[0-9A-Za-z:.]+", values.endpoint, values.AN_ENDPOINT)
 NETWORK: Final = _text("[0-9A-Za-z:.]+(?:/[0-9A-Za-z.]*)?", values.network, values.A_NETWORK)
 INTERFACE: Final = _text("[0-9A-Za-z:.]+(?:/[0-9A-Za-z.]*)?", values.interface, values.AN_INTERFACE)
 PORTS: Final = _text(r"[0-9]+(?:\s*-\s*[0-9]+)?", values.ports, values.A_PORT)

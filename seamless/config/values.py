@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Final
@@ -26,8 +25,10 @@ TIME_UNITS: Final = {"us": Decimal("0.000001"), "ms": Decimal("0.001"), "s": Dec
 SIZE_UNITS: Final = {"bytes": Decimal(1), "KiB": Decimal(2) ** 10, "MiB": Decimal(2) ** 20, "GiB": Decimal(2) ** 30}
 """Bytes, binary as everywhere in memory."""
 
-MAXIMUM_DIGITS: Final = 15
-"""Before the decimal point: beyond, a float is no longer exact, and nothing that is meant is so large."""
+MAXIMUM: Final = 2**53
+"""In the base unit: beyond, a float is no longer exact, and nothing that is meant is so large."""
+MAXIMUM_DIGITS: Final = 9
+"""Of a port or a cost, which have five; Python refuses to read a number of thousands."""
 MAXIMUM_PORT: Final = 65535
 MAXIMUM_COST: Final = 65535
 """As an OSPF interface's (RFC 2328, C.3)."""
@@ -44,7 +45,6 @@ A_KEY: Final = 'a key as `seamless pubkey` prints it, 44 characters in quotes ("
 A_PERCENTAGE: Final = "a percentage from 0 to 100 such as 0.5 %"
 A_RUN: Final = "a number of packets from 1 on such as 4 packets"
 
-_PORTS: Final = re.compile(r"([0-9]+)(?:\s*-\s*([0-9]+))?")
 _ENDPOINT: Final = re.compile(r"\[(?P<six>[^\]]*)\](?::(?P<port6>[0-9]+))?|(?P<four>[0-9.]+)(?::(?P<port4>[0-9]+))?")
 
 
@@ -65,50 +65,44 @@ def _wrong(expected: str, text: str) -> Bad:
     return Bad(f"expected {expected}, found {shown(text)}")
 
 
-def quantity(number: str, unit: str, units: Mapping[str, Decimal], expected: str) -> Decimal | Bad:
-    """Return the number in the base unit; zero and numbers too large to be meant are `Bad`."""
-    text = f"{number} {unit}"
-    if len(number.partition(".")[0]) > MAXIMUM_DIGITS:
-        return _wrong(expected, text)
-    return Decimal(number) * units[unit]
+def _amount(
+    number: str, unit: str, scale: Decimal, expected: str, *, least: int = 0, most: int = MAXIMUM
+) -> Decimal | Bad:
+    """Return a number in its base unit."""
+    amount = Decimal(number) * scale
+    return amount if least <= amount <= most else _wrong(expected, f"{number} {unit}")
 
 
 def rate(number: str, unit: str, expected: str) -> int | Bad:
     """Return bits per second, at least one."""
-    amount = quantity(number, unit, RATE_UNITS, expected)
-    if isinstance(amount, Bad):
-        return amount
-    return int(amount) if amount >= 1 else _wrong(expected, f"{number} {unit}")
+    amount = _amount(number, unit, RATE_UNITS[unit], expected, least=1)
+    return amount if isinstance(amount, Bad) else int(amount)
 
 
 def duration(number: str, unit: str, expected: str) -> float | Bad:
     """Return seconds."""
-    amount = quantity(number, unit, TIME_UNITS, expected)
+    amount = _amount(number, unit, TIME_UNITS[unit], expected)
     return amount if isinstance(amount, Bad) else float(amount)
 
 
 def size(number: str, unit: str, expected: str) -> int | Bad:
     """Return bytes, a whole number and at least one."""
-    amount = quantity(number, unit, SIZE_UNITS, expected)
+    amount = _amount(number, unit, SIZE_UNITS[unit], expected, least=1)
     if isinstance(amount, Bad):
         return amount
-    return int(amount) if amount >= 1 and amount % 1 == 0 else _wrong(expected, f"{number} {unit}")
+    return int(amount) if amount % 1 == 0 else _wrong(expected, f"{number} {unit}")
 
 
 def percentage(number: str) -> float | Bad:
     """Return a probability from 0 to 1."""
-    amount = quantity(number, "%", {"%": Decimal("0.01")}, A_PERCENTAGE)
-    if isinstance(amount, Bad):
-        return amount
-    return float(amount) if amount <= 1 else _wrong(A_PERCENTAGE, f"{number} %")
+    amount = _amount(number, "%", Decimal("0.01"), A_PERCENTAGE, most=1)
+    return amount if isinstance(amount, Bad) else float(amount)
 
 
 def run_length(number: str) -> float | Bad:
     """Return the mean length of a burst in packets."""
-    amount = quantity(number, "packets", {"packets": Decimal(1)}, A_RUN)
-    if isinstance(amount, Bad):
-        return amount
-    return float(amount) if amount >= 1 else _wrong(A_RUN, f"{number} packets")
+    amount = _amount(number, "packets", Decimal(1), A_RUN, least=1)
+    return amount if isinstance(amount, Bad) else float(amount)
 
 
 def cost(text: str) -> int | Bad:
@@ -125,11 +119,9 @@ def _within(text: str, maximum: int) -> int | None:
 
 def ports(text: str) -> PortRange | Bad:
     """Return first and last port."""
-    match = _PORTS.fullmatch(text)
-    if match is None:
-        return _wrong(A_PORT, text)
-    first = _within(match[1], MAXIMUM_PORT)
-    last = _within(match[2] or match[1], MAXIMUM_PORT)
+    low, _, high = text.partition("-")
+    first = _within(low.strip(), MAXIMUM_PORT)
+    last = _within(high.strip() or low.strip(), MAXIMUM_PORT)
     if first is None or last is None:
         return _wrong(A_PORT, text)
     if first > last:
@@ -166,13 +158,14 @@ def endpoint(text: str) -> Endpoint | Bad:
     else:
         host = match["six"] if match["four"] is None else match["four"]
         port_text = match["port6"] or match["port4"]
-    parsed = address(host)
-    port = None if port_text is None else _within(port_text, MAXIMUM_PORT)
-    if isinstance(parsed, Bad):
-        return parsed if "expected" not in parsed.message else _wrong(AN_ENDPOINT, text)
-    if port is None and port_text is not None:
+    try:
+        parsed = ip_address(host)
+    except ValueError:
         return _wrong(AN_ENDPOINT, text)
-    return Endpoint(str(parsed), parsed.version, port)
+    port = None if port_text is None else _within(port_text, MAXIMUM_PORT)
+    if (port is None and port_text is not None) or (text.startswith("[") and parsed.version == 4):
+        return _wrong(AN_ENDPOINT, text)
+    return _usable(parsed, text) or Endpoint(str(parsed), parsed.version, port)
 
 
 def network(text: str) -> Network | Bad:

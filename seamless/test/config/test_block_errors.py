@@ -107,8 +107,8 @@ class Links(ComplaintCase):
     def test_mtu(self) -> None:
         self.assert_complaints(
             [A, B, "link a b { mtu 1279 bytes; }", "link b a { mtu 64 KiB; }"],
-            "4:12: an mtu of 1279 bytes is not from 1280 to 65535 bytes",
-            "5:12: an mtu of 65536 bytes is not from 1280 to 65535 bytes",
+            "4:12: an mtu of 1279 bytes cannot be used: write one from 1280 to 65535",
+            "5:12: an mtu of 65536 bytes cannot be used: write one from 1280 to 65535",
         )
 
     def test_passive_node_is_no_end(self) -> None:
@@ -225,7 +225,7 @@ class Lab(ComplaintCase):
 
     def test_mtu_of_a_wire(self) -> None:
         self.assert_complaints(
-            [HOSTS, WIRE + "mtu 575 bytes; }"], "3:45: an mtu of 575 bytes is not from 576 to 65535 bytes"
+            [HOSTS, WIRE + "mtu 575 bytes; }"], "3:45: an mtu of 575 bytes cannot be used: write one from 576 to 65535"
         )
 
     def test_servers_and_gateways(self) -> None:

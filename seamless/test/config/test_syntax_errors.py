@@ -98,7 +98,7 @@ class Units(ComplaintCase):
         self.assert_complaints(
             [
                 "link a b { rate 0 gbit; cost 65536; mtu 1400.5 bytes; }",
-                "wire a b { loss 101 %; burst 0.5 packets; queue 9999999999999999 bytes; }",
+                "wire a b { loss 101 %; burst 0.5 packets; queue 9007199254740993 bytes; }",
                 "wire a b { from a { reorder 1000 % by 5 ms; } }",
             ],
             "2:17: expected a rate such as 500 mbit, found '0 gbit'",
@@ -106,7 +106,7 @@ class Units(ComplaintCase):
             "2:41: expected a size such as 16 MiB, found '1400.5 bytes'",
             "3:17: expected a percentage from 0 to 100 such as 0.5 %, found '101 %'",
             "3:30: expected a number of packets from 1 on such as 4 packets, found '0.5 packets'",
-            "3:49: expected a size such as 16 MiB, found '9999999999999999 bytes'",
+            "3:49: expected a size such as 16 MiB, found '9007199254740993 bytes'",
             "4:29: expected a percentage from 0 to 100 such as 0.5 %, found '1000 %'",
         )
 
@@ -117,8 +117,9 @@ class Addresses(ComplaintCase):
         self.assert_complaints(
             [
                 "node a { address 10.1.1.300, host.example:7400, 10.1.1.1:65536, 10.1.1.1:0,",
-                "2001:db8::1:7400:1:1:1:1, [2001:db8::g]:7400, []; }",
+                "2001:db8::1:7400:1:1:1:1, [2001:db8::g]:7400, [], [10.0.0.1]; }",
                 "node b { address [10.1.1.1; }",
+                "node c { address [2001:db8::1%eth0]:7400; }",
             ],
             f"2:18: {expected} '10.1.1.300'",
             f"2:30: {expected} 'host.example:7400'",
@@ -127,14 +128,16 @@ class Addresses(ComplaintCase):
             f"3:1: {expected} '2001:db8::1:7400:1:1:1:1'",
             f"3:27: {expected} '[2001:db8::g]:7400'",
             f"3:47: {expected} '[]'",
+            f"3:51: {expected} '[10.0.0.1]'",
             f"4:18: {expected} '[10.1.1.1'",
+            f"5:18: {expected} '[2001:db8::1'",
         )
 
     def test_addresses_that_no_host_has(self) -> None:
         self.assert_complaints(
             ["node a { address 0.0.0.0:7400, [ff02::1]:7400, fe80::1, ::ffff:10.0.0.1; }"],
-            "2:18: 0.0.0.0 is no host's address: write one that a host really has",
-            "2:32: ff02::1 is no host's address: write one that a host really has",
+            "2:18: 0.0.0.0:7400 is no host's address: write one that a host really has",
+            "2:32: [ff02::1]:7400 is no host's address: write one that a host really has",
             "2:48: fe80::1 means another host on every interface: write an address that is routed",
             "2:57: ::ffff:10.0.0.1 is an IPv4 address mapped into IPv6: write it as IPv4",
         )
