@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from seamless.config.load import load_file
+from seamless.errors import EXIT_DONE
 from seamless.tools.verbs import VerbParsers, add_verb
 
 DESCRIPTION = """\
@@ -32,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         _count(len(configuration.intercepts), "interceptor"),
     ]
     print(f"{arguments.file}: {', '.join(parts)}: good")
-    return 0
+    return EXIT_DONE
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,7 +17,7 @@ from typing import IO, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from seamless.errors import ConfigurationError, UsageError
+from seamless.errors import EXIT_DONE, ConfigurationError, UsageError
 from seamless.tools.verbs import VerbParsers, add_verb
 
 GENKEY_DESCRIPTION = """\
@@ -118,7 +118,7 @@ def genkey(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(encode_key(generate_private_key()))
-    return 0
+    return EXIT_DONE
 
 
 def pubkey(arguments: argparse.Namespace) -> int:
@@ -131,7 +131,7 @@ def pubkey(arguments: argparse.Namespace) -> int:
             f"standard input is no private key, since {error}; call it as: seamless pubkey < NODE.key"
         ) from None
     print(encode_key(public_key_of(private_key)))
-    return 0
+    return EXIT_DONE
 
 
 def _others_can_read(stream: IO[str]) -> bool:
