@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from seamless.errors import UnreachableError
 from seamless.interfaces import RESET_PEER_LOST, StreamKey
-from seamless.transport.streams import OnOpen, StreamOwner
+from seamless.transport.endpoints import Services
+from seamless.transport.streams import Acceptors, OnOpen, StreamOwner
 
 WINDOW_BYTES: Final = 256 * 1024
 """What a stream may have on its way and unconsumed; a session's initial window."""
@@ -200,7 +201,8 @@ class _Half:
             what(owner)
 
     def accepted(self) -> None:
-        self._tell(lambda owner: owner.stream_accepted())
+        if self.driver.knows(self):
+            self._tell(lambda owner: owner.stream_accepted())
 
     def send(self, data: bytes) -> int:
         assert not self._finished, "sent after FIN"
@@ -255,3 +257,11 @@ class _Half:
 
     def reset(self, code: int, reason: str) -> None:
         self._tell(lambda owner: owner.stream_reset(code, reason) if self.driver.forget(self) else None)
+
+
+class MemoryNode:
+    """A node for `seamless.transport.endpoints`, over a `MemoryOverlay`."""
+
+    def __init__(self, overlay: MemoryOverlay, name: str) -> None:
+        self.driver = overlay.driver(name)
+        self.services = Services(self.driver, Acceptors(self.driver))
