@@ -1,0 +1,103 @@
+"""Which firewall rules a node needs: from the configuration to values, on which `seamless.linux.rules` works.
+
+For the payload interceptor, in the table ``nat`` and per IP version::
+
+    OUTPUT, PREROUTING ─ tcp ─> SEAMLESS-<node>
+        the daemon's own connections (they carry a mark)      RETURN
+        packets that do not open a connection                 RETURN
+        tcp to NETWORK, ports                                 REDIRECT to the capture port
+
+* ``OUTPUT`` sees the applications of this host, ``PREROUTING`` those of hosts behind it. REDIRECT sends the first to
+  the loopback address and the others to the address of the interface they came in by. So the capture port listens on
+  every address, and ``route_localnet``, which opens loopback services to the network, is never needed.
+* Connections from before the rules are left alone: connection tracking may first see them in the middle, and would
+  take any of their packets for a new flow.
+* ``to`` is what the configuration resolves it to: never what the node itself serves. So what the egress dials is never
+  captured there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from seamless.config.model import Capture, Configuration, Network, PortRange
+from seamless.interfaces import Address
+from seamless.linux.rules import IP_VERSIONS, IpVersion, Rule, Ruleset, chain_name
+
+CAPTURE_PORT: Final = 7401
+"""TCP port to which connections are diverted; beside the links' UDP 7400, and in nobody's list of services."""
+OWN_MARK: Final = 0x1000
+"""Firewall mark of the daemon's own connections: a bit that kubernetes, docker, cilium and tailscale leave alone."""
+MAX_MULTIPORT_ENTRIES: Final = 15
+"""Of one multiport match (iptables-extensions(8)); a range counts as two."""
+
+_HOOKS: Final = ("PREROUTING", "OUTPUT")
+
+
+def rulesets(configuration: Configuration, node_name: str) -> tuple[Ruleset, ...]:
+    """Return what a node installs, for IPv4 and IPv6; without rules where it captures nothing of that version.
+
+    ``KeyError`` if there is no such node.
+    """
+    captures = [capture for capture in configuration.captures(node_name) if capture.intercept.mode == "payload"]
+    return tuple(Ruleset(node_name, version, tuple(_payload(captures, node_name, version))) for version in IP_VERSIONS)
+
+
+def capture_addresses(configuration: Configuration, node_name: str) -> tuple[Address, ...]:
+    """Return where the payload interceptor of a node must listen for what its rules divert; none if it has no rules."""
+    everywhere = {4: "0.0.0.0", 6: "::"}
+    return tuple(
+        (everywhere[ruleset.version], CAPTURE_PORT) for ruleset in rulesets(configuration, node_name) if ruleset.rules
+    )
+
+
+def _payload(captures: Iterable[Capture], node_name: str, version: IpVersion) -> Iterator[Rule]:
+    """Yield the payload interceptor's rules for one IP version, or none at all."""
+    chain = chain_name(node_name)
+    redirects = [
+        Rule(
+            "nat",
+            chain,
+            (*_destination(network), "-p", "tcp", *ports, "-j", "REDIRECT", "--to-ports", str(CAPTURE_PORT)),
+        )
+        for capture in captures
+        for network in capture.to
+        if network.version == version
+        for ports in _ports(capture.ports)
+    ]
+    if not redirects:
+        return
+    comment = ("-m", "comment", "--comment", f"seamless:{node_name}")
+    for hook in _HOOKS:
+        yield Rule("nat", hook, ("-p", "tcp", *comment, "-j", chain))
+    yield Rule("nat", chain, ("-m", "mark", "--mark", f"{OWN_MARK:#x}/{OWN_MARK:#x}", "-j", "RETURN"))
+    opening = ("-p", "tcp", "-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
+    yield Rule("nat", chain, (*opening, "-j", "RETURN"))
+    yield from redirects
+
+
+def _destination(network: Network) -> tuple[str, ...]:
+    """Return the match on a destination; all addresses need none, and iptables-save prints none."""
+    return ("-d", str(network)) if network.prefixlen else ()
+
+
+def _ports(ranges: tuple[PortRange, ...] | None) -> Iterator[tuple[str, ...]]:
+    """Yield the matches that cover these ports, each within what one multiport match can hold."""
+    if ranges is None:
+        yield ()
+        return
+    entries: list[str] = []
+    used = 0
+    for first, last in ranges:
+        size = 1 if first == last else 2
+        if used + size > MAX_MULTIPORT_ENTRIES:
+            yield _multiport(entries)
+            entries, used = [], 0
+        entries.append(str(first) if first == last else f"{first}:{last}")
+        used += size
+    yield _multiport(entries)
+
+
+def _multiport(entries: list[str]) -> tuple[str, ...]:
+    return ("-m", "multiport", "--dports", ",".join(entries))

@@ -1,0 +1,55 @@
+"""Put rules into the kernel's firewall, take them out, and look whether they are still there.
+
+Each of these reads the whole firewall as text, has `seamless.linux.rules` work out what is to be done, and gives the
+kernel one text in return. Works with both of Debian's kinds of iptables, nf_tables and legacy, whichever the host uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from seamless.linux import rules
+from seamless.linux.rules import IP_VERSIONS, IpVersion, Rule, Ruleset
+from seamless.linux.system import program, run
+
+LOCK_WAIT_SECONDS: Final = 10
+"""How long to wait for another program that is changing the firewall (the legacy kind has one lock)."""
+
+
+def _tool(version: IpVersion, verb: str) -> str:
+    return program("iptables" if version == 4 else "ip6tables") + verb
+
+
+def save(version: IpVersion) -> str:
+    """Return the whole firewall as text. Changes nothing; takes privilege all the same (`PrivilegeError`)."""
+    return run([_tool(version, "-save")])
+
+
+def _restore(version: IpVersion, text: str) -> None:
+    if text:
+        run([_tool(version, "-restore"), "--noflush", "-w", str(LOCK_WAIT_SECONDS)], input=text)
+
+
+def apply(rulesets: Iterable[Ruleset]) -> None:
+    """Install each ruleset in the place of whatever its owner has there."""
+    for ruleset in rulesets:
+        _restore(ruleset.version, rules.install(save(ruleset.version), ruleset))
+
+
+def sweep(owner: str) -> bool:
+    """Remove all that ``owner`` has, of this life or an earlier one; return whether there was anything."""
+    texts = {version: rules.remove(save(version), owner) for version in IP_VERSIONS}
+    for version, text in texts.items():
+        _restore(version, text)
+    return any(texts.values())
+
+
+def lost(rulesets: Iterable[Ruleset]) -> tuple[Rule, ...]:
+    """Return the rules that ought to be there and are not."""
+    return tuple(rule for ruleset in rulesets for rule in rules.missing(save(ruleset.version), ruleset))
+
+
+def is_installed(rulesets: Iterable[Ruleset]) -> bool:
+    """Tell whether all rules are there as they were installed."""
+    return not lost(rulesets)
