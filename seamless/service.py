@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import time
 from typing import Any, Final
 
@@ -15,12 +16,29 @@ from twisted.application.service import MultiService
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
+from seamless.errors import PrivilegeError
+from seamless.intercept import rules
+from seamless.intercept.egress import PayloadEgress
+from seamless.intercept.flow import CaptureTable, ReleaseTable
+from seamless.intercept.payload import PayloadIngress
+from seamless.linux.sockopt import set_mark
 from seamless.node import Node
 from seamless.transport import clock
 from seamless.transport.driver import Driver
+from seamless.transport.streams import Acceptors
 
 GC_THRESHOLD: Final = 50_000
 """Objects between two looks of the garbage collector: batches make thousands of short-lived tuples, none in a cycle."""
+
+
+def _may_mark() -> bool:
+    """Tell whether this process may put the firewall mark on its connections that its own rules let pass."""
+    with socket.socket() as probe:
+        try:
+            set_mark(probe, rules.OWN_MARK)
+        except PrivilegeError:
+            return False
+    return True
 
 
 class NodeService(MultiService):
@@ -61,10 +79,24 @@ class NodeService(MultiService):
             incarnation=time.time_ns(),
             now=clock.now(),
         )
-        self._driver = Driver(self._reactor, node)
-        self._driver.start()
+        driver = self._driver = Driver(self._reactor, node)
+        driver.start()
+        self.acceptors = Acceptors(driver)
+        self._add_interceptors(driver)
         super().startService()
         self._log.info("node {name} is up", name=self.node_name)
+
+    def _add_interceptors(self, driver: Driver) -> None:
+        mark = rules.OWN_MARK if _may_mark() else None
+        own_listeners = rules.capture_addresses(self.configuration, self.node_name)
+        if self.configuration.nodes[self.node_name].serves:
+            release = ReleaseTable(self.configuration, self.node_name, own_listeners)
+            egress = PayloadEgress(self._reactor, driver, self.acceptors, release.refusal, mark=mark)
+            egress.setServiceParent(self)
+        if own_listeners:
+            captures = CaptureTable(self.configuration, self.node_name)
+            ingress = PayloadIngress(self._reactor, driver, captures, own_listeners, mark=mark)
+            ingress.setServiceParent(self)
 
     def stopService(self) -> Any:
         """Stop what uses the node, then say goodbye to the neighbors."""
