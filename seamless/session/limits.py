@@ -12,8 +12,8 @@ class Limits:
     stream_window_max: int = 16 << 20
     """Bytes: the most that one stream may have received and not yet consumed."""
 
-    stream_window_initial: int = 256 << 10
-    """Bytes: where a stream's window begins. It doubles every round trip while it is what holds the sender up."""
+    stream_window_initial: int = 1 << 20
+    """Bytes: where a stream's window begins: 280 Mb/s over 30 ms. It doubles every round trip while it is too small."""
 
     session_window_max: int = 32 << 20
     """Bytes: the most that may be under way to us over all streams."""

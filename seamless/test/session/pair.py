@@ -98,7 +98,10 @@ class End:
         self.waiting: dict[StreamKey, bytearray] = {}
         """What the application wants to write and has no room for."""
         self.finishing: set[StreamKey] = set()
-        self.writable: set[StreamKey] = set()
+        self.blocked: set[StreamKey] = set()
+        """Streams that the session has no room for."""
+        self.known: set[StreamKey] = set()
+        """Streams that this application opened or was asked for."""
         self.unconsumed: dict[StreamKey, int] = {}
         self.stopped: set[StreamKey] = set()
         """Streams whose reader does not read."""
@@ -130,31 +133,28 @@ class End:
         """Write as the application: as much as there is room for, the rest later."""
         self.waiting.setdefault(stream, bytearray()).extend(data)
         self.written.setdefault(stream, bytearray()).extend(data)
-        if stream not in self.writable:
-            self.writable.add(stream)
+        if stream in self.known and stream not in self.blocked:
             self.push(stream, now)
 
     def finish(self, stream: StreamKey, now: float) -> None:
         """Finish after what waits."""
         self.finishing.add(stream)
-        if stream not in self.waiting:
+        if stream in self.known and stream not in self.waiting:
             self.session.finish(stream, now)
 
     def push(self, stream: StreamKey, now: float) -> None:
         """Give the session what it has room for."""
+        self.blocked.discard(stream)
         waiting = self.waiting.get(stream)
         while waiting:
             chunk = bytes(waiting[:65536])
             del waiting[:65536]
             if self.session.send(stream, chunk, now) <= 0:
-                break
-        else:
-            self.writable.discard(stream)
-        if not waiting:
-            self.waiting.pop(stream, None)
-            self.writable.discard(stream)
-            if stream in self.finishing:
-                self.session.finish(stream, now)
+                self.blocked.add(stream)
+                return
+        self.waiting.pop(stream, None)
+        if stream in self.finishing:
+            self.session.finish(stream, now)
 
     def drain(self, now: float) -> None:
         """Act on events as an application that reads at once."""
@@ -166,7 +166,9 @@ class End:
             else:
                 self.events.append(event)
             if isinstance(event, StreamOpened):
+                self.known.add(event.stream)
                 self.on_open(event)
+                self.push(event.stream, now)
             elif isinstance(event, StreamWritable):
                 self.push(event.stream, now)
 
@@ -326,7 +328,17 @@ class Pair:
     def open(self, target: bytes = b"10.1.9.2:22") -> tuple[StreamKey, StreamKey]:
         """Open a stream from node 1; return its names there and at node 2."""
         key = self.a.session.open_stream(target, self.now)
+        self.a.known.add(key)
         return key, (1, key[1])
+
+    @property
+    def calls_left(self) -> int:
+        """Return how many planned calls are still to come."""
+        return len(self._calls)
+
+    def describe(self) -> str:
+        """Say where both ends are, for a failed test."""
+        return " | ".join(str(end.session.status(self.now)) for end in self.ends.values())
 
     def check_prefix(self) -> None:
         """What was read is a prefix of what was written, on every stream, both ways."""
