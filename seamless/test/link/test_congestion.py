@@ -207,7 +207,7 @@ class GrowthTests(CubicTestCase):
         for now in self.round_trips(1.5 * k, rtt):
             expected = CUBE_SCALE * (now - began_at - k) ** 3 + w_max
             # It aims at the window of one RTT later and gets there within that RTT.
-            self.assertLess(abs(self.window / expected - 1), 0.03)
+            self.assertLess(abs(self.window - expected), 0.5)
         self.assertGreater(self.window, w_max)
 
     def test_short_path_is_as_fast_as_reno(self) -> None:

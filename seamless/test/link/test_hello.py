@@ -139,6 +139,7 @@ class PairTests(SynchronousTestCase):
 
     def test_old_hello_that_arrives_late_is_put_right_in_a_round_trip(self) -> None:
         pair = self.up(delay=0.01)
+        pair.run(0.04)  # so that no regular hello is on its way
         pair.send(0, DOWN)
         pair.run(0.011)
         self.assertEqual(pair.states, [UP, INIT])

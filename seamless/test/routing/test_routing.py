@@ -279,6 +279,17 @@ class RestartTests(RoutingTestCase):
         self.core.receive_lsa(lsa_bytes(1, sequence, []), 2, 6.0)
         self.assertEqual(self.newest_sequence(), sequence + 1)
 
+    def test_many_conflicts_in_a_second_delay_the_next_jump_by_no_more_than_one(self) -> None:
+        former = (INCARNATION + 1_000_000) << 22
+        for number, now in enumerate((5.0, 5.1, 5.2, 5.3, 5.4)):
+            self.core.receive_lsa(lsa_bytes(1, former + 10 * number, [2]), 2, now)
+        self.assertEqual(self.newest_sequence(), former + 1)
+        self.assertEqual(self.core.next_timeout(), 5.0 + MIN_JUMP_INTERVAL)
+        self.core.handle_timeout(5.0 + MIN_JUMP_INTERVAL)
+        self.assertEqual(self.newest_sequence(), former + 41)
+        self.core.receive_lsa(lsa_bytes(1, former + 50, [2]), 2, 6.1)
+        self.assertEqual(self.core.next_timeout(), 5.0 + 2 * MIN_JUMP_INTERVAL)
+
     def test_two_nodes_with_one_key_do_not_flood_the_network(self) -> None:
         other = make_core(1, TOPOLOGY, incarnation=INCARNATION + 5)
         other.link_up(2, 10, MTU_BYTES, 0.0)
