@@ -375,6 +375,11 @@ class Session:
         self._waiting_since = None
         self._events.append(PeerLost(reason))
 
+    @property
+    def streams_kept(self) -> int:
+        """Return how many streams take memory here, the application's and those that wait for the peer's last word."""
+        return len(self._streams)
+
     def status(self, now: float) -> SessionStatus:
         """Return the figures of this session."""
         recovery = self._departures.recovery

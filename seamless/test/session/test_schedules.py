@@ -1,4 +1,4 @@
-"""Seeded schedules of everything a network does, at once: every byte arrives, in order, and every stream ends as it should."""
+"""Seeded schedules of everything a network does, at once: every byte arrives, and every stream ends as it should."""
 
 from __future__ import annotations
 

@@ -1,0 +1,301 @@
+"""How streams end (DESIGN, section 6): FIN, half-close, RESET after the bytes in flight, refusal, a lost or restarted peer."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.errors import LocalProtocolError
+from seamless.interfaces import (
+    RESET_BY_APPLICATION,
+    RESET_PEER_LOST,
+    RESET_REFUSED,
+    RESET_SHUTDOWN,
+    StreamAccepted,
+    StreamClosed,
+    StreamFinished,
+    StreamOpened,
+    StreamReset,
+)
+from seamless.session.limits import Limits
+from seamless.test.session.pair import Pair
+
+
+class FinTests(SynchronousTestCase):
+    """Clean ends."""
+
+    def test_events_of_a_whole_life(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open(b"10.1.9.2:5201")
+        pair.a.write(here, b"question", pair.now)
+        pair.a.finish(here, pair.now)
+        pair.run(1)
+        pair.b.write(there, b"answer", pair.now)
+        pair.b.finish(there, pair.now)
+        pair.run(1)
+        self.assertEqual(pair.a.kinds(here), [StreamAccepted, StreamFinished, StreamClosed])
+        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamFinished, StreamClosed])
+        self.assertEqual(pair.b.events[1], StreamOpened(there, b"10.1.9.2:5201"))
+        self.assertEqual((pair.b.received[there], pair.a.received[here]), (b"question", b"answer"))
+
+    def test_half_close_lasts_for_hours(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.a.finish(here, pair.now)
+        pair.run(3 * 3600)
+        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamFinished])
+        pair.b.write(there, bytes(1_000_000), pair.now)
+        pair.b.finish(there, pair.now)
+        pair.run(2)
+        self.assertEqual(len(pair.a.received[here]), 1_000_000)
+        self.assertEqual(pair.a.kinds(here)[-1], StreamClosed)
+        self.assertEqual(pair.a.lost() + pair.b.lost(), [])
+
+    def test_fin_waits_for_every_byte(self) -> None:
+        """While packets are late and lost, EOF never comes before the bytes."""
+        for seed in range(20):
+            pair = Pair(seed)
+            pair.accept_all()
+            pair.wires[1].loss, pair.wires[1].late = 0.02, 0.3
+            here, there = pair.open()
+            pair.a.write(here, pair.random.randbytes(300_000), pair.now)
+            pair.a.finish(here, pair.now)
+            pair.run_until(lambda pair=pair, there=there: StreamFinished in pair.b.kinds(there))  # type: ignore[misc]
+            self.assertEqual(pair.b.received[there], pair.a.written[here])
+            self.assertGreater(pair.wires[1].lost, 0)
+
+    def test_empty_stream(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.a.finish(here, pair.now)
+        pair.b.finish(there, pair.now)
+        pair.run(1)
+        self.assertEqual(pair.a.kinds(here), [StreamAccepted, StreamFinished, StreamClosed])
+        self.assertEqual(pair.a.received, {})
+
+    def test_data_follows_the_open_at_once(self) -> None:
+        """The first bytes are there one way after the handshake, together with the request for the stream."""
+        pair = Pair()
+        pair.accept_all()
+        pair.open()
+        pair.run(1)
+        here, there = pair.open()
+        begin = pair.now
+        pair.a.write(here, b"x" * 20_000, pair.now)
+        pair.run_until(lambda: len(pair.b.received.get(there, b"")) == 20_000)
+        self.assertLess(pair.now - begin, 0.016)
+
+    def test_writing_after_the_end_is_the_callers_fault(self) -> None:
+        pair = Pair()
+        here, _ = pair.open()
+        pair.a.session.finish(here, pair.now)
+        self.assertRaises(LocalProtocolError, pair.a.session.send, here, b"x", pair.now)
+
+
+class ResetTests(SynchronousTestCase):
+    """Ends that are not clean."""
+
+    def test_refusal_carries_code_and_reason(self) -> None:
+        pair = Pair()
+        here, there = pair.open()
+        pair.a.write(here, b"early bytes", pair.now)
+        pair.b.on_open = lambda event: pair.b.session.reset(
+            event.stream, RESET_REFUSED, "nobody listens at 10.1.9.2:22", pair.now
+        )
+        pair.run(1)
+        self.assertEqual(pair.a.reset_of(here), StreamReset(here, RESET_REFUSED, "nobody listens at 10.1.9.2:22"))
+        self.assertEqual(pair.a.kinds(here), [StreamReset])
+        self.assertEqual(pair.b.kinds(there), [StreamOpened])
+        self.assertEqual(pair.a.session.status(pair.now).streams, 0)
+        self.assertEqual(pair.a.session.status(pair.now).unread_bytes, 0)
+
+    def test_reset_comes_after_the_bytes_in_flight(self) -> None:
+        for seed in range(20):
+            pair = Pair(seed)
+            pair.accept_all()
+            pair.wires[1].late = 0.3
+            here, there = pair.open()
+            pair.run(0.2)
+            pair.a.session.send(here, pair.random.randbytes(200_000), pair.now)
+            pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+            pair.run(2)
+            self.assertEqual(len(pair.b.received[there]), 200_000)
+            self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamReset])
+            self.assertGreater(pair.wires[1].made_late, 0)
+
+    def test_bytes_beyond_the_window_are_dropped_with_a_reset(self) -> None:
+        pair = Pair(limits=Limits(stream_window_initial=65536))
+        pair.accept_all()
+        here, there = pair.open()
+        pair.b.stopped.add(there)
+        pair.run(0.2)
+        pair.a.session.send(here, bytes(200_000), pair.now)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+        pair.run(2)
+        self.assertEqual(len(pair.b.received[there]), 65536)
+        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamReset])
+
+    def test_answer_arrives_whole_though_the_upload_is_cut(self) -> None:
+        """The server answers early and resets while the client still uploads."""
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.a.write(here, bytes(5_000_000), pair.now)
+        pair.run(0.1)
+        pair.b.session.send(there, b"413 too large" * 1000, pair.now)
+        pair.b.session.reset(there, RESET_BY_APPLICATION, "", pair.now)
+        pair.run(2)
+        self.assertEqual(pair.a.received[here], b"413 too large" * 1000)
+        self.assertEqual(pair.a.kinds(here)[-1], StreamReset)
+        self.assertEqual(pair.a.session.status(pair.now).unsent_bytes, 0)
+
+    def test_both_reset_at_once(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.run(0.2)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "", pair.now)
+        pair.b.session.reset(there, RESET_BY_APPLICATION, "", pair.now)
+        pair.run(1)
+        self.assertEqual((pair.a.kinds(here), pair.b.kinds(there)), ([StreamAccepted], [StreamOpened]))
+        self.assertEqual(pair.a.session.streams_kept + pair.b.session.streams_kept, 0)
+
+    def test_reset_after_half_close(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.a.write(here, b"all of it", pair.now)
+        pair.a.finish(here, pair.now)
+        pair.run(1)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "gone", pair.now)
+        pair.run(1)
+        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamFinished, StreamReset])
+        self.assertEqual(pair.a.session.streams_kept + pair.b.session.streams_kept, 0)
+
+    def test_shutdown_waits_for_nothing(self) -> None:
+        """A node that stops has no time for the bytes in flight."""
+        pair = Pair(limits=Limits(stream_window_initial=65536))
+        pair.accept_all()
+        here, there = pair.open()
+        pair.run(0.2)
+        pair.a.session.send(here, bytes(2_000_000), pair.now)
+        pair.a.session.reset(here, RESET_SHUTDOWN, "the daemon is stopping", pair.now)
+        pair.run(0.1)
+        self.assertEqual(pair.b.reset_of(there), StreamReset(there, RESET_SHUTDOWN, "the daemon is stopping"))
+
+    def test_windows_survive_many_resets(self) -> None:
+        """Credit of the session window is settled to the byte, whoever resets, whatever was under way."""
+        pair = Pair(limits=Limits(session_window_max=4 << 20, parked_max=4 << 20))
+        pair.accept_all()
+        pair.wires[1].late = pair.wires[2].late = 0.3
+        for turn in range(30):
+            here, there = pair.open()
+            pair.run(0.1)
+            pair.a.session.send(here, bytes(600_000), pair.now)
+            pair.b.session.send(there, bytes(600_000), pair.now)
+            pair.run(0.02)
+            end, key = ((pair.a, here), (pair.b, there))[turn % 2]
+            end.session.reset(key, RESET_BY_APPLICATION if turn % 3 else RESET_SHUTDOWN, "", pair.now)
+            pair.run(0.3)
+        here, there = pair.open()
+        pair.a.write(here, pair.random.randbytes(3_000_000), pair.now)
+        pair.run_until(lambda: pair.b.received.get(there) == pair.a.written[here], 5)
+        self.assertEqual(pair.a.session.streams_kept, 1)
+
+
+class LostPeerTests(SynchronousTestCase):
+    """Nobody answers, or somebody who knows nothing."""
+
+    def test_give_up(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.run(1)
+        for wire in pair.wires.values():
+            wire.down = True
+        begin = pair.now
+        pair.a.session.send(here, b"anybody there?", pair.now)
+        pair.run_until(lambda: bool(pair.a.lost()))
+        self.assertLess(abs(pair.now - begin - 30), 0.1)
+        reset = pair.a.reset_of(here)
+        self.assertEqual((reset and reset.code, pair.a.lost()), (RESET_PEER_LOST, ["no answer for 30 s"]))
+        self.assertGreater(pair.wires[1].lost, 1)
+        pair.run(10)
+        self.assertEqual(len(pair.b.lost()), 1, "the silent end watches, too")
+
+    def test_streams_wait_for_the_path_to_return(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.a.write(here, pair.random.randbytes(3_000_000), pair.now)
+        pair.run(0.15)
+        for end in pair.ends.values():
+            end.session.path_changed(None, pair.now)
+        sent = pair.wires[1].carried
+        pair.run(28)
+        self.assertEqual(pair.wires[1].carried, sent, "nothing is sent where there is no path")
+        for end in pair.ends.values():
+            end.session.path_changed(1444, pair.now)
+        pair.run_until(lambda: pair.b.received[there] == pair.a.written[here], 2)
+        self.assertEqual(pair.a.lost() + pair.b.lost(), [])
+
+    def test_no_path_for_too_long(self) -> None:
+        pair = Pair()
+        pair.a.session.path_changed(None, pair.now)
+        here, _ = pair.open()
+        pair.run(31)
+        reset = pair.a.reset_of(here)
+        self.assertEqual(reset and reset.code, RESET_PEER_LOST)
+
+    def test_the_end_that_did_not_give_up_is_told(self) -> None:
+        """One end gave up in an outage that the other just survived: no stream is left half alive."""
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.run(1)
+        for wire in pair.wires.values():
+            wire.down = True
+        pair.a.session.send(here, b"lost", pair.now)
+        pair.run(30.2)
+        self.assertEqual((len(pair.a.lost()), len(pair.b.lost())), (1, 0))
+        for wire in pair.wires.values():
+            wire.down = False
+        pair.run(10)
+        reset = pair.b.reset_of(there)
+        self.assertEqual(reset and reset.code, RESET_PEER_LOST)
+        self.assertEqual(pair.a.session.streams_kept + pair.b.session.streams_kept, 0)
+
+    def test_restarted_peer(self) -> None:
+        """The old streams are reset, and new ones work."""
+        for restarted in (1, 2):
+            pair = Pair(restarted)
+            pair.accept_all()
+            here, there = pair.open()
+            pair.a.write(here, bytes(100_000), pair.now)
+            pair.run(7)
+            pair.start(restarted)
+            survivor, key = (pair.b, there) if restarted == 1 else (pair.a, here)
+            survivor.session.send(key, b"are you there?", pair.now)
+            if restarted == 1:
+                pair.open()
+            pair.run(20)
+            reset = survivor.reset_of(key)
+            self.assertEqual(reset and (reset.code, reset.reason), (RESET_PEER_LOST, "the peer was restarted"))
+            self.assertEqual(survivor.ups(), 2)
+            new, there = pair.open()
+            pair.a.write(new, b"hello again", pair.now)
+            pair.run(1)
+            self.assertTrue(pair.b.received[there].endswith(b"hello again"))
+
+    def test_dead_egress_is_noticed_by_an_idle_stream(self) -> None:
+        pair = Pair()
+        pair.accept_all()
+        here, _ = pair.open()
+        pair.run(20)
+        pair.wires[2].down = True
+        pair.run(36)
+        reset = pair.a.reset_of(here)
+        self.assertEqual(reset and reset.code, RESET_PEER_LOST)
+        self.assertGreater(pair.wires[2].lost, 0)
