@@ -1,0 +1,185 @@
+"""The firewall rules of a node as a service: there while the node's interceptors are, and not a moment longer.
+
+It starts the privileged part (`seamless.linux.privileged`) before the daemon gives up its privilege, has the rules
+installed when it starts, and removed before it counts as stopped. Start it after what the rules send traffic to, and
+stop it before that. When the privileged part dies it is started again, unless it dies at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from seamless.errors import SeamlessError
+from seamless.linux import privileged
+from seamless.linux.privileged import PrivilegedPart
+from seamless.transport import clock
+
+MODULE: Final = "seamless.intercept.privileged"
+START_TIMEOUT: Final = 30.0
+"""Seconds until the privileged part is ready: Python's start, and at worst a wait for the firewall's lock."""
+STOP_TIMEOUT: Final = 10.0
+"""Seconds to wait for the rules to be removed; the privileged part goes on by itself if it takes longer."""
+RESTART_INTERVAL: Final = 10.0
+"""Seconds: a privileged part that lived shorter than this will not live longer a second time."""
+
+
+@attrs.define
+class FirewallCounters:
+    """What happened to the rules."""
+
+    installed: int = 0
+    restored: int = 0
+    """Rules that another program had removed and that were put back."""
+    deaths: int = 0
+    """Of the privileged part."""
+
+
+@implementer(IReadDescriptor)
+class FirewallService(Service):
+    """Keeps the rules of one node; ``failed`` is called once it cannot, with the sentence to end the daemon with."""
+
+    _log = Logger()
+
+    def __init__(
+        self, reactor: Any, config_file: str | Path, node_name: str, failed: Callable[[SeamlessError], None]
+    ) -> None:
+        self.counters = FirewallCounters()
+        self._reactor = reactor
+        # Absolute: the daemon may change its folder before the privileged part starts again.
+        self._arguments = ("--config", str(Path(config_file).resolve()), "--node", node_name)
+        self._failed = failed
+        self._part: PrivilegedPart | None = None
+        self._started_at = 0.0
+        self._removed: Deferred[None] | None = None
+        self._timeout: IDelayedCall | None = None
+
+    @property
+    def privileged_pid(self) -> int | None:
+        """Return the process id of the privileged part, if there is one."""
+        return None if self._part is None else self._part.pid
+
+    def privilegedStartService(self) -> None:
+        """Start the privileged part and wait until it has swept; raise `SeamlessError` if it cannot."""
+        super().privilegedStartService()
+        if self._part is not None:
+            return
+        part = self._start_part()
+        try:
+            part.wait_for(privileged.READY, START_TIMEOUT)
+        except SeamlessError:
+            self._part = None
+            part.close()
+            raise
+
+    def startService(self) -> None:
+        """Have the rules installed."""
+        self.privilegedStartService()
+        super().startService()
+        assert self._part is not None
+        self._part.say(privileged.INSTALL)
+        self._reactor.addReader(self)
+
+    def stopService(self) -> Deferred[None]:
+        """Have the rules removed; fires when they are, or when that takes too long."""
+        super().stopService()
+        if self._part is None:
+            return succeed(None)
+        self._part.say(privileged.REMOVE)
+        self._reactor.addReader(self)
+        removed: Deferred[None] = Deferred()
+        self._removed = removed
+        self._timeout = self._reactor.callLater(STOP_TIMEOUT, self._end)
+        return removed
+
+    def _start_part(self) -> PrivilegedPart:
+        self._started_at = clock.now()
+        self._part = PrivilegedPart(MODULE, self._arguments)
+        return self._part
+
+    def _end(self) -> None:
+        """Let the privileged part go."""
+        part, self._part = self._part, None
+        self._reactor.removeReader(self)
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+        if part is not None:
+            part.close()
+        removed, self._removed = self._removed, None
+        if removed is not None:
+            removed.callback(None)
+
+    # What the privileged part says.
+
+    def doRead(self) -> None:
+        """Hear one message."""
+        if self._part is None:
+            return
+        try:
+            message = self._part.hear()
+        except EOFError:
+            self._died(self._part)
+            return
+        word, _, rest = (message or "").partition(" ")
+        if word == privileged.READY:
+            self._part.say(privileged.INSTALL)
+        elif word == privileged.INSTALLED:
+            self.counters.installed += 1
+            self._log.info("the firewall rules are installed{but}", but=rest and f", but {rest}")
+        elif word == privileged.RESTORED:
+            self.counters.restored += int(rest)
+            self._log.warn("another program removed {count} of our firewall rules: put back", count=rest)
+        elif word == privileged.REMOVED:
+            self._log.info("the firewall rules are removed")
+            self._end()
+        elif word == privileged.FAILED:
+            self._heard_failure(privileged.failure(message or ""))
+
+    def _heard_failure(self, error: SeamlessError) -> None:
+        if self._removed is not None:
+            self._log.error("the firewall rules could not be removed: {error}", error=error)
+            self._end()
+        elif self.counters.installed:
+            self._log.error("cannot look after the firewall rules: {error}", error=error)
+        else:
+            self._failed(error)
+
+    def _died(self, part: PrivilegedPart) -> None:
+        error = part.death()
+        self.counters.deaths += 1
+        lived = clock.now() - self._started_at
+        stopping = self._removed is not None
+        self._reactor.removeReader(self)
+        part.close()
+        self._part = None
+        if stopping:
+            self._log.error("{error}", error=error)
+            self._end()
+        elif lived < RESTART_INTERVAL:
+            self._failed(error)
+        else:
+            self._log.error("{error}; starting it again", error=error)
+            self._start_part()
+            self._reactor.addReader(self)
+
+    # What the reactor asks (IReadDescriptor).
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket to the privileged part, or -1."""
+        return -1 if self._part is None else self._part.fileno()
+
+    def logPrefix(self) -> str:
+        """Return the name of this reader for the reactor's log."""
+        return "firewall"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Do nothing: the end of the socket pair is read, not reported."""

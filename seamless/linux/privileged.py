@@ -1,0 +1,219 @@
+"""The small part that keeps root, so that the daemon need not, and that is still there when the daemon is not.
+
+The problem: rules outlive the process that installed them. A daemon killed with -9 cannot remove its own, and one that
+gave up its privilege may not. So a second, small process does it::
+
+    daemon  ── "install", "remove" ──>  privileged part  ──>  iptables
+            <── "ready", "installed", "removed", "restored", "failed CODE SENTENCE" ──
+
+* It works out the rules by itself and takes nothing but these two words from the other end of the socket pair.
+* It sweeps what an earlier life left before it says ``ready``.
+* When the socket pair ends, however the daemon died, it removes the rules and ends. No signal that is sent to the
+  daemon's whole group ends it before that.
+* Rules get lost when somebody reloads the firewall: it looks every few seconds, puts them back and says so.
+* One at a time for a node and a network namespace: two would sweep each other's rules.
+
+`keep_rules` is what runs with privilege; `PrivilegedPart` is its client's end. Neither waits inside the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import seamless
+from seamless.errors import EXIT_PRIVILEGE, PrivilegeError, SeamlessError
+from seamless.linux import iptables
+from seamless.linux.rules import Ruleset, chain_name
+
+# What the daemon says.
+INSTALL: Final = "install"
+REMOVE: Final = "remove"
+# What the privileged part says; the words after the first are for a person, but for `FAILED`: exit code, sentence.
+READY: Final = "ready"
+INSTALLED: Final = "installed"
+REMOVED: Final = "removed"
+RESTORED: Final = "restored"
+FAILED: Final = "failed"
+
+CHECK_INTERVAL: Final = 3.0
+"""Seconds between two looks at whether the rules are still there. One look takes about 10 ms of processor time."""
+MESSAGE_BYTES: Final = 4096
+"""More than any message; iptables' own words in a sentence are cut to fit."""
+PLACE_TIMEOUT: Final = 3.0
+"""Seconds to wait for the privileged part of a daemon that was just killed: it needs about 0.1 to sweep and end."""
+_PLACE_POLL_INTERVAL: Final = 0.05
+END_TIMEOUT: Final = 5.0
+"""Seconds that the part may take to end once the socket pair has."""
+
+_UNKNOWN_WORDS: Final = "this iptables prints them in words that we do not know: lost ones will not be noticed"
+_SIGNALS_FOR_THE_DAEMON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+# The end with privilege.
+
+
+def keep_rules(
+    channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float = CHECK_INTERVAL
+) -> None:
+    """Do what the daemon says at the other end of ``channel`` until that end is gone; then leave no rule behind."""
+    for number in _SIGNALS_FOR_THE_DAEMON:
+        signal.signal(number, signal.SIG_IGN)
+    with _only_one(owner):
+        iptables.sweep(owner)
+        try:
+            _say(channel, READY)
+            _serve(channel, owner, rulesets, check_interval)
+        finally:
+            iptables.sweep(owner)
+
+
+def report_failure(channel: socket.socket, error: SeamlessError) -> None:
+    """Tell the daemon why something could not be done."""
+    _say(channel, f"{FAILED} {error.exit_code} {error}")
+
+
+def _serve(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float) -> None:
+    installed = False
+    while True:
+        heard = select.select([channel], [], [], check_interval if installed else None)[0]
+        word = channel.recv(MESSAGE_BYTES).decode() if heard else None
+        try:
+            if word == "":
+                return
+            if word == INSTALL:
+                iptables.apply(rulesets)
+                installed = iptables.is_installed(rulesets)
+                _say(channel, INSTALLED if installed else f"{INSTALLED} {_UNKNOWN_WORDS}")
+            elif word == REMOVE:
+                installed = False
+                iptables.sweep(owner)
+                _say(channel, REMOVED)
+            elif word is None:
+                _restore(channel, rulesets)
+        except SeamlessError as error:
+            report_failure(channel, error)
+
+
+def _restore(channel: socket.socket, rulesets: Sequence[Ruleset]) -> None:
+    """Put back what somebody else removed."""
+    lost = iptables.lost(rulesets)
+    if lost:
+        iptables.apply(rulesets)
+        _say(channel, f"{RESTORED} {len(lost)}")
+
+
+def _say(channel: socket.socket, message: str) -> None:
+    try:
+        channel.send(message.encode()[:MESSAGE_BYTES])
+    except OSError:
+        pass  # the daemon is gone; the next receive says so, and the rules go
+
+
+def _only_one(owner: str) -> socket.socket:
+    """Return a socket that only one process of this network namespace can have, whose name ends with that process."""
+    until = time.monotonic() + PLACE_TIMEOUT
+    place = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    while True:
+        try:
+            place.bind(f"\0seamless/{chain_name(owner)}")
+            return place
+        except OSError:
+            if time.monotonic() > until:
+                place.close()
+                raise SeamlessError(
+                    f"node {owner} already runs on this host: stop it first, or start another node"
+                ) from None
+            time.sleep(_PLACE_POLL_INTERVAL)
+
+
+# The daemon's end.
+
+
+class PrivilegedPart:
+    """A privileged process and our end of its socket pair, which never blocks.
+
+    ``module`` is run as ``python -m MODULE *arguments --channel DESCRIPTOR``, and calls `keep_rules`.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        """Start the process."""
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._channel.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: root imports nothing from the folder that it happens to be in.
+                [sys.executable, "-P", "-m", module, *arguments, "--channel", str(theirs.fileno())],
+                env={**os.environ, "PYTHONPATH": _python_path()},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is something to `hear`."""
+        return self._channel.fileno()
+
+    def say(self, word: str) -> None:
+        """Ask for `INSTALL` or `REMOVE`; the answer is heard later. Does nothing once the process is gone."""
+        _say(self._channel, word)
+
+    def hear(self) -> str | None:
+        """Return one message, or None if there is none yet. ``EOFError`` when the process is gone."""
+        try:
+            message = self._channel.recv(MESSAGE_BYTES)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            message = b""
+        if not message:
+            raise EOFError
+        return message.decode(errors="replace")
+
+    def wait_for(self, word: str, timeout: float) -> None:
+        """Wait, while a daemon starts or stops, until this word is heard. Raise what the process says instead."""
+        if not select.select([self], [], [], timeout)[0]:
+            raise SeamlessError(f"the privileged part of seamless was not {word} after {timeout:g} s")
+        try:
+            message = self.hear() or ""
+        except EOFError:
+            raise self.death() from None
+        if message != word:
+            raise failure(message)
+
+    def death(self) -> SeamlessError:
+        """Return a sentence about how the process ended, for one that has."""
+        code = self._process.wait()
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return SeamlessError(f"the privileged part of seamless {how}; firewall rules may be left until the next start")
+
+    def close(self) -> None:
+        """End the socket pair, so that the rules go, and wait for the process to end."""
+        self._channel.close()
+        try:
+            self._process.wait(END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            pass  # it waits for another program's lock on the firewall, and ends by itself when it has it
+
+
+def failure(message: str) -> SeamlessError:
+    """Return the error that a `FAILED` message tells of."""
+    _, code, sentence = (message + "  ").split(" ", 2)
+    error = PrivilegeError if code == str(EXIT_PRIVILEGE) else SeamlessError
+    return error(sentence.strip() or f"the privileged part of seamless says {message!r}")
+
+
+def _python_path() -> str:
+    """Return where the process finds the same seamless as this one."""
+    source = str(Path(seamless.__file__).parents[1])
+    known = os.environ.get("PYTHONPATH")
+    return f"{source}{os.pathsep}{known}" if known else source

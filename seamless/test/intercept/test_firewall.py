@@ -1,0 +1,125 @@
+"""The rules' service on the real reactor, with the real privileged part, in a namespace of our own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from seamless.config.load import load_file
+from seamless.errors import ConfigurationError, SeamlessError
+from seamless.intercept import firewall
+from seamless.intercept.firewall import FirewallService
+from seamless.intercept.privileged import main
+from seamless.intercept.rules import rulesets
+from seamless.linux import iptables
+from seamless.test.intercept.test_rules import NODES
+from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
+
+POLL_INTERVAL = 0.02
+TIMEOUT = 10.0
+
+
+class FirewallServiceTests(TestCase):
+    skip = SKIP_WITHOUT_ROOT
+
+    def setUp(self) -> None:
+        namespace = Namespace()
+        self.addCleanup(namespace.remove)
+        inside = namespace.entered()
+        inside.__enter__()
+        self.addCleanup(inside.__exit__, None, None, None)
+        self.namespace = namespace
+        self.file = Path(self.mktemp())
+        self.file.write_text(NODES + "intercept payload { tcp port 22; }")
+        self.rulesets = rulesets(load_file(self.file), "src")
+        self.failures: list[SeamlessError] = []
+        self.service = FirewallService(reactor, self.file, "src", self.failures.append)
+
+    def start(self) -> Deferred[None]:
+        self.addCleanup(self.service.stopService)
+        self.service.privilegedStartService()
+        self.service.startService()
+        return self.until(lambda: self.service.counters.installed == 1)
+
+    @inlineCallbacks
+    def until(self, condition: Callable[[], bool]):  # type: ignore[no-untyped-def]
+        for _ in range(int(TIMEOUT / POLL_INTERVAL)):
+            if condition():
+                return
+            yield deferLater(reactor, POLL_INTERVAL)
+        self.fail("this did not come")
+
+    def kill_privileged_part(self) -> int:
+        pid = self.service.privileged_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    @inlineCallbacks
+    def test_rules_are_there_while_it_runs(self):  # type: ignore[no-untyped-def]
+        self.assertFalse(iptables.is_installed(self.rulesets))
+        yield self.start()
+        self.assertTrue(iptables.is_installed(self.rulesets))
+        yield self.service.stopService()
+        self.assertNotIn("SEAMLESS", iptables.save(4) + iptables.save(6))
+        self.assertIsNone(self.service.privileged_pid)
+        yield self.service.stopService()
+        self.assertEqual(self.failures, [])
+
+    @inlineCallbacks
+    def test_it_can_start_again(self):  # type: ignore[no-untyped-def]
+        yield self.start()
+        yield self.service.stopService()
+        self.service.startService()
+        yield self.until(lambda: self.service.counters.installed == 2)
+        self.assertTrue(iptables.is_installed(self.rulesets))
+
+    @inlineCallbacks
+    def test_lost_rules_are_put_back(self):  # type: ignore[no-untyped-def]
+        yield self.start()
+        self.namespace.run("iptables", "-t", "nat", "-F", "OUTPUT")
+        self.assertFalse(iptables.is_installed(self.rulesets))
+        yield self.until(lambda: self.service.counters.restored == 1)
+        self.assertTrue(iptables.is_installed(self.rulesets))
+
+    @inlineCallbacks
+    def test_the_privileged_part_dies_and_comes_back(self):  # type: ignore[no-untyped-def]
+        self.patch(firewall, "RESTART_INTERVAL", 0.0)
+        yield self.start()
+        first = self.kill_privileged_part()
+        yield self.until(lambda: self.service.counters.installed == 2)
+        self.assertNotEqual(self.service.privileged_pid, first)
+        self.assertEqual((self.service.counters.deaths, self.failures), (1, []))
+        self.assertTrue(iptables.is_installed(self.rulesets))
+
+    @inlineCallbacks
+    def test_a_privileged_part_that_does_not_live(self):  # type: ignore[no-untyped-def]
+        yield self.start()
+        self.kill_privileged_part()
+        yield self.until(lambda: bool(self.failures))
+        self.assertRegex(str(self.failures[0]), "the privileged part of seamless was killed by signal 9")
+
+    def test_a_configuration_that_is_gone(self) -> None:
+        self.file.unlink()
+        with self.assertRaisesRegex(SeamlessError, "does not exist"):
+            self.service.privilegedStartService()
+        self.assertIsNone(self.service.privileged_pid)
+
+
+class ProgramTests(TestCase):
+    def test_an_unknown_node(self) -> None:
+        file = Path(self.mktemp())
+        file.write_text(NODES)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(ours.close)
+        code = main(["--config", str(file), "--node", "nobody", "--channel", str(theirs.detach())])
+        self.assertEqual(code, ConfigurationError.exit_code)
+        self.assertEqual(ours.recv(1000).decode(), f"failed {code} {file}: there is no node nobody")
