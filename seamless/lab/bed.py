@@ -7,7 +7,6 @@ to it by its directory.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -47,7 +46,7 @@ class Bed:
         except FileNotFoundError:
             raise UnreachableError(f"No lab is up in {directory}: seamless lab up FILE") from None
         bed = cls(directory, state["owner_pid"])
-        if not is_alive(bed.owner_pid):
+        if started_at(bed.owner_pid) != state["owner_started_at"]:
             raise UnreachableError(f"The lab in {directory} died with process {bed.owner_pid}: seamless lab up FILE")
         bed.hosts = {host["name"]: Host(**host) for host in state["hosts"]}
         bed.wires = tuple(WireEnds(tuple(wire["hosts"]), tuple(wire["devices"])) for wire in state["wires"])
@@ -57,6 +56,7 @@ class Bed:
         """Write what `attach` reads."""
         state = {
             "owner_pid": self.owner_pid,
+            "owner_started_at": started_at(self.owner_pid),
             "hosts": [attrs.asdict(host) for host in self.hosts.values()],
             "wires": [attrs.asdict(wire) for wire in self.wires],
         }
@@ -139,12 +139,14 @@ class Bed:
         return {self.wires[index].hosts[end]: Impairment(**wires[index][end]) for end in (0, 1)}
 
 
-def is_alive(pid: int) -> bool:
-    """Tell whether a process exists."""
+def started_at(pid: int) -> str | None:
+    """Return when a process started (in the kernel's ticks), None if there is none: process ids are used again."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[_START_TIME_FIELD]
+
+
+_START_TIME_FIELD: Final = 19
+"""Column of /proc/PID/stat after the command's closing parenthesis (proc_pid_stat(5), field 22)."""

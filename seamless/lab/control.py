@@ -7,8 +7,10 @@ are named by their place in the plan.
 from __future__ import annotations
 
 import json
+import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -69,7 +71,8 @@ class ControlPort:
 
     def __init__(self, path: Path) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        with _short(path) as short:
+            self._listener.bind(short)
         self._listener.listen()
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
 
@@ -99,6 +102,16 @@ class ControlPort:
             caller.close()
 
 
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Give a path of a few characters to a socket's folder: the kernel takes 107 for the whole (unix(7))."""
+    folder = os.open(path.parent, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def _answer(line: bytes, obey: Callable[[Request], Request]) -> Request:
     try:
         return obey(json.loads(line))
@@ -111,7 +124,8 @@ def ask(path: Path, request: Request) -> Request:
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_ANSWER_SECONDS)
-            connection.connect(str(path))
+            with _short(path) as short:
+                connection.connect(short)
             connection.sendall(json.dumps(request).encode() + b"\n")
             with connection.makefile("rb") as answers:
                 answer: Request = json.loads(answers.readline())
