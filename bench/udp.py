@@ -38,12 +38,10 @@ class NoReactor:
     removeReader = addWriter = removeWriter = addReader
 
 
-def receive(enter: RunInside, host: str, offload: bool, stop: Event, pipe: Connection) -> None:
+def receive(enter: RunInside, host: str, stop: Event, pipe: Connection) -> None:
     enter(1)
     port = UdpPort(NoReactor(), (host, 0), lambda view, segment_size, local, remote: None)
     port.start()
-    if not offload:
-        port._socket.setsockopt(17, 104, 0)  # type: ignore[union-attr]
     pipe.send(port.local)
     first = last = 0.0
     while not stop.is_set():
@@ -70,7 +68,7 @@ def send(enter: RunInside, host: str, remote: Address, count: int, seconds: floa
 def measure(name: str, hosts: tuple[str, str], enter: RunInside, count: int, seconds: float) -> None:
     stop = multiprocessing.Event()
     ours, theirs = multiprocessing.Pipe()
-    receiver = multiprocessing.Process(target=receive, args=(enter, hosts[1], count > 1, stop, theirs))
+    receiver = multiprocessing.Process(target=receive, args=(enter, hosts[1], stop, theirs))
     receiver.start()
     remote = ours.recv()
     sent_here, sent_there = multiprocessing.Pipe()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Final, Literal, TypeAlias
@@ -95,7 +94,7 @@ def missing(save_text: str, ruleset: Ruleset) -> tuple[Rule, ...]:
     Somebody who reloads a firewall from a file takes our rules away without a word.
     """
     found = _read(save_text, ruleset.chain)
-    there = {table: Counter(_shape(words) for words in own.jumps) for table, own in found.items()}
+    there = {table: {_shape(words) for words in own.jumps} for table, own in found.items()}
     lost = [
         rule
         for rule in ruleset.rules

@@ -66,6 +66,7 @@ class Owner:
         self.sockets: list[socket.socket] = []
         self.batches: list[tuple[bytes, int, Address, Address]] = []
         self.calls: list[str] = []
+        self.mistake: Exception | None = None
 
         def remember(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
             self.sockets.append(make_socket(family, kind))
@@ -84,6 +85,8 @@ class Owner:
         self.calls.append("batch")
 
     def on_idle(self) -> None:
+        if self.mistake is not None:
+            raise self.mistake
         self.calls.append("idle")
 
     def on_writable(self) -> None:
@@ -282,8 +285,7 @@ class FaultTests(PortTestCase):
     def test_a_mistake_of_the_owner_does_not_close_the_port(self) -> None:
         owner = self.make_owner()
         self.left.port.send(Transmit(self.left.port.local, owner.port.local, [b"x"], 1, 1))
-        owner.on_idle = None  # type: ignore[assignment, method-assign]
-        owner.port._on_idle = owner.on_idle
+        owner.mistake = TypeError("a mistake")
         owner.port.doRead()
         self.assertEqual(owner.port.counters.owner_errors, 1)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
