@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from seamless.errors import UnreachableError
 from seamless.interfaces import RESET_PEER_LOST, StreamKey
-from seamless.transport.endpoints import Services
 from seamless.transport.streams import Acceptors, OnOpen, StreamOwner
 
 WINDOW_BYTES: Final = 256 * 1024
@@ -264,4 +263,4 @@ class MemoryNode:
 
     def __init__(self, overlay: MemoryOverlay, name: str) -> None:
         self.driver = overlay.driver(name)
-        self.services = Services(self.driver, Acceptors(self.driver))
+        self.acceptors = Acceptors(self.driver)

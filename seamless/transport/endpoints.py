@@ -6,9 +6,9 @@
     endpoint = OverlayClientEndpoint(node, "dst", "echo")       # on another
     connecting = endpoint.connect(Factory.forProtocol(Client))
 
-``node`` is a running `seamless.service.NodeService`, or anything else with a ``driver`` and its ``services``. A service
-is a name of the program's own choosing, or a number if it thinks in ports; it has nothing to do with the ports of any
-host. Every peer that the configuration names may connect to it.
+``node`` is a running `seamless.service.NodeService`, or anything else with a ``driver`` and its ``acceptors``. A
+service is a name of the program's own choosing, or a number if it thinks in ports; it has nothing to do with the ports
+of any host. Every peer that the configuration names may connect to it.
 """
 
 from __future__ import annotations
@@ -52,14 +52,13 @@ MAX_NAME_BYTES: Final = 255
 
 
 class Services:
-    """The services that this node's programs listen for, by name."""
+    """The services that this node's programs listen for, by name: the acceptor for their kind of target."""
 
     _log = Logger()
 
-    def __init__(self, driver: StreamDriver, acceptors: Acceptors) -> None:
+    def __init__(self, driver: StreamDriver) -> None:
         self._driver = driver
         self._ports: dict[str, ServicePort] = {}
-        acceptors.register(TARGET_SERVICE, self._opened)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,7 +80,8 @@ class Services:
         """Return the address of a service here."""
         return OverlayAddress(self._driver.name, name)
 
-    def _opened(self, stream: StreamKey, peer: str, target: bytes) -> None:
+    def __call__(self, stream: StreamKey, peer: str, target: bytes) -> None:
+        """Answer a peer that asks for a service."""
         try:
             name = target[1:].decode()
         except UnicodeDecodeError:
@@ -117,9 +117,18 @@ class OverlayNode(Protocol):
         ...
 
     @property
-    def services(self) -> Services:
-        """Return the services that are listened for on this node."""
+    def acceptors(self) -> Acceptors:
+        """Return who answers for the streams that peers ask for."""
         ...
+
+
+def services_of(node: OverlayNode) -> Services:
+    """Return the services of a node, which are there from when they are first asked for."""
+    services = node.acceptors.acceptor(TARGET_SERVICE)
+    if not isinstance(services, Services):
+        services = Services(node.driver)
+        node.acceptors.register(TARGET_SERVICE, services)
+    return services
 
 
 @implementer(IListeningPort)
@@ -159,7 +168,7 @@ class OverlayServerEndpoint:
         """Return a Deferred of the `ServicePort`; it fails with `CannotListenError` if the name is taken."""
 
         def listening() -> ServicePort:
-            port = ServicePort(self._node.services, self._service, protocolFactory)
+            port = ServicePort(services_of(self._node), self._service, protocolFactory)
             port.startListening()
             return port
 

@@ -139,6 +139,10 @@ class Acceptors:
         """Let ``acceptor`` answer for targets that begin with ``kind``."""
         self._acceptors[kind] = acceptor
 
+    def acceptor(self, kind: int) -> OnOpen | None:
+        """Return who answers for targets that begin with ``kind``."""
+        return self._acceptors.get(kind)
+
     def unregister(self, kind: int) -> None:
         """Refuse targets of this kind from now on."""
         self._acceptors.pop(kind, None)

@@ -25,7 +25,7 @@ from zope.interface.verify import verifyObject
 
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_SHUTDOWN
 from seamless.testing import MemoryNode, MemoryOverlay
-from seamless.transport.endpoints import OverlayClientEndpoint, OverlayServerEndpoint
+from seamless.transport.endpoints import OverlayClientEndpoint, OverlayServerEndpoint, services_of
 from seamless.transport.streams import OverlayAddress
 
 
@@ -133,6 +133,11 @@ class EndpointTests(SynchronousTestCase):
         connecting = self.connect(Collector)
         self.run_all()
         failure = self.failureResultOf(connecting, ConnectionRefusedError)
+        self.assertIn("node dst releases no connections and offers no services of this kind", str(failure.value))
+        self.listen(Upper, "another")
+        connecting = self.connect(Collector)
+        self.run_all()
+        failure = self.failureResultOf(connecting, ConnectionRefusedError)
         self.assertIn("nobody listens for service 'test' on node dst", str(failure.value))
 
     def test_refused_after_listening_ended(self) -> None:
@@ -162,7 +167,7 @@ class EndpointTests(SynchronousTestCase):
         listening = OverlayServerEndpoint(self.dst, "test").listen(Factory.forProtocol(Upper))
         error = self.failureResultOf(listening, CannotListenError).value
         self.assertIn("node dst:service test: [Errno 98] Address already in use", str(error))
-        self.assertEqual(self.dst.services.names, ("test",))
+        self.assertEqual(services_of(self.dst).names, ("test",))
 
     def test_names_that_cannot_be(self) -> None:
         self.assertRaises(ValueError, OverlayServerEndpoint, self.dst, "")
@@ -201,6 +206,7 @@ class EndpointTests(SynchronousTestCase):
         self.assertEqual(self.dst.driver.open_streams, 0)
 
     def test_name_that_is_not_utf8(self) -> None:
+        self.listen(Upper)
         self.src.driver.open_stream("dst", b"\x02\xff\xfe", cast(Any, None))
         self.clock.advance(0.01)
         self.assertEqual([code for code, _ in self.dst.driver.resets], [RESET_NOT_ALLOWED])
