@@ -5,9 +5,8 @@ index means, and tells it what authenticated and how much was sent. Used twice, 
 
 The rules:
 
-* There are up to three pairs of keys: *current*, which we send under; *previous*, kept so that what is under way at a
-  rekey still opens; *next*, made by answering an initiation and counting only after the first datagram that
-  authenticates under it, since an initiation alone may be anybody's recording.
+* Keys are *previous*, *current* or *next* (`seamless.crypto.keyring`): new ones count at the responder only after the
+  first datagram that authenticates under them.
 * Keys are renewed by age and by volume, never by traffic or its absence: a silent path costs no handshake while the
   keys are good. Whoever initiated renews; the other side steps in later when that fails.
 * A handshake that fails, or never ends, changes nothing about the keys that work.
@@ -32,6 +31,7 @@ import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.initiation import OpenedInitiation
+from seamless.crypto.keyring import KeyRing, Keys
 from seamless.crypto.messages import (
     InitiationPayload,
     ResponsePayload,
@@ -50,8 +50,6 @@ from seamless.errors import AuthenticationError, LocalProtocolError, RemoteProto
 
 REKEY_AFTER_SECONDS: Final = 120.0
 """Age at which the initiator renews the keys (WireGuard's REKEY_AFTER_TIME)."""
-REJECT_AFTER_SECONDS: Final = 180.0
-"""Age at which keys are gone, renewed or not (WireGuard's REJECT_AFTER_TIME)."""
 REJECT_AFTER_DATAGRAMS: Final = 1 << 23
 """The most that one key seals (RFC 9001, section 6.6, for AES-GCM and packets of any size)."""
 
@@ -117,21 +115,6 @@ class AssociationCounters:
 
 
 @attrs.define(eq=False)
-class _Keys:
-    """One pair of keys and what is known about it."""
-
-    send: SendKey
-    receive: ReceiveKey
-    initiator: bool
-    remote_incarnation: int
-    made_at: float
-
-    @property
-    def reject_at(self) -> float:
-        return self.made_at + REJECT_AFTER_SECONDS
-
-
-@attrs.define(eq=False)
 class _Attempt:
     """One initiation of ours that is not answered yet."""
 
@@ -178,10 +161,7 @@ class Association:
         self._remote_mac1_key = mac1_key(remote_public_key)
         self._cookie: bytes | None = None
         self._greatest_counter = -1
-        self._previous: _Keys | None = None
-        self._current: _Keys | None = None
-        self._next: _Keys | None = None
-        self._receive_keys: dict[int, ReceiveKey] = {}
+        self._ring = KeyRing(release_index)
         self._sent = 0
         self._attempt: _Attempt | None = None
         # A handshake is wanted for as long as there is a time for the next try.
@@ -197,27 +177,26 @@ class Association:
     @property
     def send_key(self) -> SendKey | None:
         """Return the key to send under now; None before the first handshake and after expiry."""
-        return None if self._current is None else self._current.send
+        current = self._ring.current
+        return None if current is None else current.send
 
     def receive_key(self, index: int) -> ReceiveKey | None:
         """Return the key that datagrams with this receiver index are sealed under."""
-        return self._receive_keys.get(index)
+        return self._ring.receive_key(index)
 
     def authenticated(self, key: ReceiveKey, now: float) -> None:
         """Take note, once per batch, that something opened under ``key``; then drain the events before using it."""
-        keys = self._next
-        if keys is None or key is not keys.receive:
-            return
-        self._next = None
-        self._set_current(keys, keep=self._current)
+        if self._ring.confirm(key):
+            self._established()
 
     def sent(self, count: int, now: float) -> None:
         """Take note that ``count`` more datagrams were sealed with `send_key`."""
         self._sent += count
         if self._sent >= REKEY_AFTER_DATAGRAMS and self._retry_at is None:
             self._want(now)
-        if self._sent >= REJECT_AFTER_DATAGRAMS and self._current is not None:
-            self._expire_current()
+        if self._sent >= REJECT_AFTER_DATAGRAMS and self._ring.current is not None:
+            self._ring.drop_current()
+            self._events.append(KeysExpired())
 
     # What the owner does.
 
@@ -226,7 +205,8 @@ class Association:
 
         With keys that are not fresh this is for the case that the remote node may have lost them.
         """
-        fresh = self._current is not None and now < self._current.made_at + FRESH_SECONDS
+        current = self._ring.current
+        fresh = current is not None and now < current.made_at + FRESH_SECONDS
         if self._retry_at is None and not fresh:
             self._want(now)
             self._try(now)
@@ -235,9 +215,7 @@ class Association:
         """Forget all keys and attempts and give the indices back."""
         self._end_attempt()
         self._retry_at = None
-        for keys in (self._previous, self._current, self._next):
-            self._drop(keys)
-        self._previous = self._current = self._next = None
+        self._ring.drop_all()
         self._messages.clear()
 
     def messages_to_send(self, now: float) -> list[bytes]:
@@ -283,12 +261,9 @@ class Association:
             self.counters.failed_authentication += 1
             raise
         self._attempt = None
-        keys = _Keys(SendKey(send, payload.sender_index), ReceiveKey(receive, index), True, payload.incarnation, now)
-        # Had the remote node confirmed `next` meanwhile, its datagrams under those keys may be on their way.
-        keep, other = (self._current, None) if self._next is None else (self._next, self._current)
-        self._next = None
-        self._drop(other)
-        self._set_current(keys, keep=keep)
+        send_key, receive_key = SendKey(send, payload.sender_index), ReceiveKey(receive, index)
+        self._ring.complete(Keys(send_key, receive_key, True, payload.incarnation, now))
+        self._established()
 
     def receive_cookie(self, message: bytes, now: float) -> None:
         """Take a cookie and send our initiation again with it; raise `RemoteProtocolError` for any other."""
@@ -311,20 +286,13 @@ class Association:
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` has something to do."""
-        times = [keys.reject_at for keys in (self._previous, self._current, self._next) if keys is not None]
-        times += [at for at in (self._retry_at, self._rekey_at()) if at is not None]
-        return min(times, default=None)
+        times = (self._retry_at, self._rekey_at(), self._ring.next_timeout())
+        return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
         """Drop keys that are too old, renew those that soon will be, repeat what was not answered."""
-        if self._previous is not None and now >= self._previous.reject_at:
-            self._drop(self._previous)
-            self._previous = None
-        if self._next is not None and now >= self._next.reject_at:
-            self._drop(self._next)
-            self._next = None
-        if self._current is not None and now >= self._current.reject_at:
-            self._expire_current()
+        if self._ring.expire(now):
+            self._events.append(KeysExpired())
         rekey_at = self._rekey_at()
         if rekey_at is not None and now >= rekey_at:
             self._want(now)
@@ -332,10 +300,10 @@ class Association:
             self._try(now)
 
     def _rekey_at(self) -> float | None:
-        if self._current is None or self._retry_at is not None:
+        current = self._ring.current
+        if current is None or self._retry_at is not None:
             return None
-        age = REKEY_AFTER_SECONDS if self._current.initiator else STEP_IN_AFTER_SECONDS
-        return self._current.made_at + age
+        return current.made_at + (REKEY_AFTER_SECONDS if current.initiator else STEP_IN_AFTER_SECONDS)
 
     # Attempts.
 
@@ -388,37 +356,17 @@ class Association:
         index = self._allocate_index()
         payload = ResponsePayload(self._incarnation, index).encode()
         noise_message, send, receive = opened.responder.write_message(payload, self._random)
-        self._drop(self._next)
-        self._next = _Keys(
-            SendKey(send, opened.remote_index), ReceiveKey(receive, index), False, opened.remote_incarnation, now
-        )
-        self._receive_keys[index] = self._next.receive
+        send_key, receive_key = SendKey(send, opened.remote_index), ReceiveKey(receive, index)
+        self._ring.offer(Keys(send_key, receive_key, False, opened.remote_incarnation, now))
         self._messages.append(build_response(opened.remote_index, noise_message, self._remote_mac1_key))
         self.counters.responses_sent += 1
 
-    # Keys.
-
-    def _set_current(self, keys: _Keys, keep: _Keys | None) -> None:
-        """Send under ``keys`` from now on, and go on receiving under ``keep``."""
-        self._drop(self._previous)
-        if keep is not None and keep.remote_incarnation != keys.remote_incarnation:
-            self._drop(keep)
-            keep = None
-        self._previous = keep
-        self._current = keys
-        self._receive_keys[keys.receive.index] = keys.receive
+    def _established(self) -> None:
+        """Take note that there are new current keys: no attempt is wanted any more."""
+        current = self._ring.current
+        assert current is not None
         self._sent = 0
         self._end_attempt()
         self._retry_at = None
         self.counters.established += 1
-        self._events.append(KeysEstablished(keys.remote_incarnation, keys.initiator))
-
-    def _expire_current(self) -> None:
-        self._drop(self._current)
-        self._current = None
-        self._events.append(KeysExpired())
-
-    def _drop(self, keys: _Keys | None) -> None:
-        if keys is not None:
-            del self._receive_keys[keys.receive.index]
-            self._release_index(keys.receive.index)
+        self._events.append(KeysEstablished(current.remote_incarnation, current.initiator))

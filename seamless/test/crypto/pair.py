@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable
 
 import attrs
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.association import Association, AssociationEvent, KeysEstablished
 from seamless.crypto.gate import Admitted, Answer, HandshakeGate
@@ -16,9 +18,9 @@ from seamless.crypto.messages import COOKIE, INITIATION, LINK_PROLOGUE, RESPONSE
 from seamless.crypto.noise import public_key_of
 from seamless.crypto.sealing import INDEX_MASK, SendKey
 from seamless.errors import RemoteProtocolError
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 CONTROL = 5
+MAX_STEPS = 100_000
 
 
 def key_pair(source: random.Random) -> tuple[bytes, bytes]:
@@ -238,7 +240,7 @@ class Pair:
         self.transmit()
         times = [end.association.next_timeout() for end in self.ends]
         times.append(self._flying[0][0] if self._flying else None)
-        at = min((at for at in times if at is not None), default=until)
+        at = min((at for at in times if at is not None), default=math.inf)
         if at > until:
             self.now = until
             return False
@@ -253,9 +255,13 @@ class Pair:
     def run(self, seconds: float, each: Callable[[], None] | None = None) -> None:
         """Run for so long; call ``each`` after each step."""
         until = self.now + seconds
-        while self.step(until):
+        for _ in range(MAX_STEPS):
+            if not self.step(until):
+                break
             if each is not None:
                 each()
+        else:
+            raise AssertionError("time stands still")
         self.transmit()
 
     def everybody_can_be_understood(self) -> bool:

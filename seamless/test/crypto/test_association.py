@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.crypto.association import (
     ANSWER_INTERVAL,
     MAX_RESPONSES_TRIED,
     REJECT_AFTER_DATAGRAMS,
-    REJECT_AFTER_SECONDS,
     REKEY_AFTER_DATAGRAMS,
     REKEY_AFTER_SECONDS,
     STEP_IN_AFTER_SECONDS,
     KeysEstablished,
     KeysExpired,
 )
-from seamless.crypto.messages import INITIATION, RESPONSE
+from seamless.crypto.keyring import MAX_NEXT, REJECT_AFTER_SECONDS
+from seamless.crypto.messages import INITIATION, RESPONSE, build_response, mac1_key, parse_response
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.test.crypto.pair import CONTROL, End, Pair, Wire
 
@@ -90,7 +92,7 @@ class EstablishTests(SynchronousTestCase):
         pair.alice.association.initiate(pair.now)
         note()
         pair.run(300.0, note)
-        gaps = [after - before for before, after in zip(sent_at, sent_at[1:])]
+        gaps = [after - before for before, after in itertools.pairwise(sent_at)]
         for gap, least in zip(gaps, [0.25, 0.5, 1, 2, 4] + [5] * 60):
             self.assertTrue(least <= gap <= least * 1.25, (gap, least))
         self.assertGreater(len(gaps), 50)
@@ -258,7 +260,7 @@ class RestartTests(SynchronousTestCase):
         self.assertEqual((newcomer.events, newcomer.received), ([], []))
         self.assertIsNone(newcomer.association.send_key)
         self.assertEqual(newcomer.association.counters.responses_sent, 3)
-        self.assertEqual(len(newcomer.indices.lent), 1)
+        self.assertEqual(len(newcomer.indices.lent), MAX_NEXT)
 
 
 class ReplayAndForgeryTests(SynchronousTestCase):
@@ -329,8 +331,6 @@ class ReplayAndForgeryTests(SynchronousTestCase):
 
     def test_responses_that_know_all_but_the_secret(self) -> None:
         """An observer can make the macs right. That costs us few public-key operations, and no keys."""
-        from seamless.crypto.messages import build_response, mac1_key, parse_response
-
         pair = established_pair()
         pair.run(6.0)
         pair.alice.association.initiate(pair.now)

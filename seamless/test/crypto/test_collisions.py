@@ -120,12 +120,15 @@ class EveryInterleavingTests(SynchronousTestCase):
             self.interleave(pair, choices, faults)
             if prepare:
                 self.assertTrue(pair.everybody_can_be_understood(), path)
-            pair.run(5.0)
+            for _ in range(5):
+                for end in pair.ends:
+                    end.send(b"another hello", pair.now)
+                pair.run(1.0)
             self.assertTrue(converged(pair), path)
             self.assertTrue(all(len(end.established) > n for end, n in zip(pair.ends, had)), path)
             pair.converse()
             self.assertEqual((pair.alice.received[-1], pair.bob.received[-1]), (b"from bob", b"from alice"), path)
-            self.assertTrue(all(len(end.indices.lent) <= 3 for end in pair.ends))
+            self.assertTrue(all(len(end.indices.lent) <= 6 for end in pair.ends))
             path = choices.next_path()
             count += 1
         return count
@@ -166,7 +169,7 @@ class SeededScheduleTests(SynchronousTestCase):
                 has_key = end.association.send_key is not None
                 self.assertTrue(has_key or not had_keys[which], seed)
                 had_keys[which] = has_key
-                self.assertLessEqual(len(end.indices.lent), 4)
+                self.assertLessEqual(len(end.indices.lent), 6)
             self.assertTrue(pair.everybody_can_be_understood(), seed)
 
         for _ in range(12):
@@ -184,7 +187,7 @@ class SeededScheduleTests(SynchronousTestCase):
             end.send(b"end", pair.now)
         pair.run(8.0, check)
         for end in pair.ends:
-            self.assertEqual(end.received[-1], b"end", seed)
+            self.assertIn(b"end", end.received, seed)
         self.assertTrue(converged(pair), seed)
         return pair
 
@@ -196,14 +199,12 @@ class SeededScheduleTests(SynchronousTestCase):
             self.assertGreater(sum(getattr(wire, fault) for wire in self.wires), 100, fault)
 
     def test_without_gates(self) -> None:
-        won = sum(
-            self.schedule(seed, False).alice.association.counters.collisions_won for seed in range(700)
-        )
+        won = sum(self.schedule(seed, False).alice.association.counters.collisions_won for seed in range(2500))
         self.assertGreater(won, 20)
         self.check_faults()
 
     def test_with_gates(self) -> None:
-        for seed in range(1000, 1300):
+        for seed in range(3000, 4000):
             pair = self.schedule(seed, True)
             assert pair.bob.gate is not None and pair.alice.gate is not None
             self.assertGreater(pair.bob.gate.answered + pair.alice.gate.answered, 0)

@@ -22,9 +22,7 @@ class SealingTests(SynchronousTestCase):
 
     def test_layout(self) -> None:
         datagram = self.send.seal(header.DATA, 77, b"packet")
-        self.assertEqual(
-            header.SEALED_HEADER.unpack_from(datagram), (header.word(header.DATA, INDEX), 77)
-        )
+        self.assertEqual(header.SEALED_HEADER.unpack_from(datagram), (header.word(header.DATA, INDEX), 77))
         self.assertEqual(len(datagram), header.SEALED_HEADER_BYTES + len(b"packet") + header.TAG_BYTES)
         self.assertNotIn(b"packet", datagram)
         self.assertEqual(self.receive.open(datagram), b"packet")

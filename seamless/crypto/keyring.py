@@ -1,0 +1,127 @@
+"""The pairs of keys that one association has at a time: which to send under, and which to open with.
+
+* *current*: what we send under.
+* *next*: made by answering an initiation, and not confirmed yet. An initiation may be anybody's recording, so these
+  count only after the first datagram that authenticates under them.
+* *previous*: what we sent under before; kept so that what is under way when keys change still opens.
+
+No rekey loses a datagram, even when handshakes from both sides overlap and answers get lost; that takes two of *next*
+and of *previous*, where one would do for a rekey in peace. Every pair expires by age. Keys of an older incarnation of
+the remote node are gone as soon as a newer one is confirmed: packet numbers started anew, and a late datagram must not
+bring the old ones back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from seamless.crypto.sealing import ReceiveKey, SendKey
+
+REJECT_AFTER_SECONDS: Final = 180.0
+"""Age at which keys are gone, renewed or not (WireGuard's REJECT_AFTER_TIME)."""
+MAX_NEXT: Final = 2
+MAX_PREVIOUS: Final = 2
+
+
+@attrs.frozen(eq=False)
+class Keys:
+    """One pair of keys: what one handshake made."""
+
+    send: SendKey
+    receive: ReceiveKey
+    initiator: bool
+    remote_incarnation: int
+    made_at: float
+
+    @property
+    def reject_at(self) -> float:
+        """Return when these keys are too old for anything."""
+        return self.made_at + REJECT_AFTER_SECONDS
+
+
+class KeyRing:
+    """All pairs of keys shared with one remote node. ``release_index`` is told each index that is free again."""
+
+    def __init__(self, release_index: Callable[[int], None]) -> None:
+        self.current: Keys | None = None
+        self._release_index = release_index
+        self._previous: list[Keys] = []
+        self._next: list[Keys] = []
+        self._receive_keys: dict[int, ReceiveKey] = {}
+
+    def receive_key(self, index: int) -> ReceiveKey | None:
+        """Return the key that belongs to a receiver index."""
+        return self._receive_keys.get(index)
+
+    def offer(self, keys: Keys) -> None:
+        """Keep keys that our answer made, until something authenticates under them."""
+        self._next.append(keys)
+        self._receive_keys[keys.receive.index] = keys.receive
+        if len(self._next) > MAX_NEXT:
+            self._drop(self._next.pop(0))
+
+    def confirm(self, key: ReceiveKey) -> bool:
+        """Send under the keys of ``key`` from now on if they are among the next; return whether they were."""
+        for position, keys in enumerate(self._next):
+            if keys.receive is key:
+                older, self._next = self._next[:position], self._next[position + 1 :]
+                self._send_under(keys, older)
+                return True
+        return False
+
+    def complete(self, keys: Keys) -> None:
+        """Send under keys that an answer to us made. They go before all that we offered."""
+        self._receive_keys[keys.receive.index] = keys.receive
+        older, self._next = self._next, []
+        self._send_under(keys, older)
+
+    def _send_under(self, keys: Keys, older: list[Keys]) -> None:
+        replaced = self._previous + older
+        if self.current is not None:
+            replaced.append(self.current)
+        self.current = keys
+        kept = [other for other in replaced if other.remote_incarnation == keys.remote_incarnation][-MAX_PREVIOUS:]
+        self._previous = kept
+        for other in replaced:
+            if other not in kept:
+                self._drop(other)
+
+    def expire(self, now: float) -> bool:
+        """Drop keys that are too old; return whether the current ones were among them."""
+        self._previous = self._kept(self._previous, now)
+        self._next = self._kept(self._next, now)
+        if self.current is None or now < self.current.reject_at:
+            return False
+        self.drop_current()
+        return True
+
+    def _kept(self, keys: list[Keys], now: float) -> list[Keys]:
+        for pair in keys:
+            if now >= pair.reject_at:
+                self._drop(pair)
+        return [pair for pair in keys if now < pair.reject_at]
+
+    def next_timeout(self) -> float | None:
+        """Return when the first keys become too old."""
+        keys = self._previous + self._next if self.current is None else [*self._previous, *self._next, self.current]
+        return min((pair.reject_at for pair in keys), default=None)
+
+    def drop_current(self) -> None:
+        """Forget the keys to send under."""
+        if self.current is not None:
+            self._drop(self.current)
+            self.current = None
+
+    def drop_all(self) -> None:
+        """Forget all keys."""
+        self.drop_current()
+        for keys in self._previous + self._next:
+            self._drop(keys)
+        self._previous, self._next = [], []
+
+    def _drop(self, keys: Keys) -> None:
+        del self._receive_keys[keys.receive.index]
+        self._release_index(keys.receive.index)
