@@ -140,6 +140,7 @@ class ReceiveHalf:
         self.in_order = position
         self.unread += nbytes
         self.credit.in_order += nbytes
+        self.credit.promised -= nbytes
         self.credit.unread += nbytes
 
     def consume(self, nbytes: int) -> None:
@@ -151,7 +152,9 @@ class ReceiveHalf:
 
     def discard(self) -> None:
         """Nobody reads this any more: what came, and what still comes, counts as read."""
-        self.discarding = True
+        if not self.discarding:
+            self.discarding = True
+            self.credit.promised -= self.window.told - self.in_order
         self.consume(self.unread)
         self._held = None
         self._starts = []

@@ -31,8 +31,10 @@ GRANULARITY: Final = 0.001
 MAX_ACK_DELAY: Final = 0.025
 """Seconds for which the peer may keep an acknowledgement back (RFC 9000, section 18.2)."""
 
-LOSS_DELAY_MIN: Final = 0.100
-"""Seconds: several resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver."""
+LOSS_DELAY_MIN: Final = 0.150
+"""Seconds: ten resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver; and what a
+relay
+took with it when it died is not waited for (``path_changed``)."""
 
 PATIENCE_MAX: Final = 1.0
 """Seconds that a lane may be more patient than its round trips ask for, after it resent what was only late."""

@@ -261,7 +261,7 @@ class Streams:
             self._send_reset(stream, code, reason)
 
     def _create(self, number: int, ours: bool) -> Stream:
-        window = StreamWindow(self._limits, self.credit)
+        window = StreamWindow(self.credit)
         stream = Stream(
             (self._peer, number), ours, SendHalf(number, self._scheduler), ReceiveHalf(number, window, self.credit)
         )

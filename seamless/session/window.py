@@ -4,13 +4,16 @@ A stream's window is the most that the peer may have sent beyond what the applic
 round trip of the path carries, resends included, and nobody knows beforehand how much that is. So it starts small, and
 each time that the window turns out to be what held the sender up, it doubles. Seen from here that is so when bytes
 which only the last update allowed arrive as soon as they can: about one round trip after it. A sender with credit to
-spare has other bytes to send first, and they come later. (Measuring the time in which the application consumes a
-window, as is usual, stops short where recovery on the way makes bytes wait much longer than a round trip.)
+spare has other bytes to send first, and they come later. A window that has just grown is judged by the next update, not
+by the one that told of it. (Measuring the time in which the application consumes a window, as is usual, stops short
+where recovery on the way makes bytes wait much longer than a round trip.)
 
 The session's window bounds memory. It opens with what arrived in order, consumed or not, so a reader who has stopped
 stalls its own stream and nobody else; only what slow readers leave unread beyond ``parked_max`` is held against it. To
-keep away from that, every stream's window shrinks as unread bytes pile up: a share of what is left, as in the dynamic
-thresholds of shared-memory switches (Choudhury and Hahne, 1998).
+keep away from that, a window is never more than a share of what is left, as in the dynamic thresholds of shared-memory
+switches (Choudhury and Hahne, 1998): first windows a share of what is not promised to anybody, windows that grow a
+share of what is not unread. So windows are overcommitted, as memory is: only if readers of many grown windows stopped
+in the same instant would the session wait for one of them.
 """
 
 from __future__ import annotations
@@ -40,13 +43,14 @@ WINDOW_MIN_BYTES: Final = 16 << 10
 class SessionCredit:
     """The window over all streams that this end opens, and the unread bytes of its applications."""
 
-    __slots__ = ("limits", "arrived", "in_order", "unread", "told", "update_queued")
+    __slots__ = ("limits", "arrived", "in_order", "promised", "unread", "told", "update_queued")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.arrived = 0
         self.in_order = 0
         self.unread = 0
+        self.promised = 0
         self.told = SESSION_WINDOW_INITIAL_BYTES
         self.update_queued = False
 
@@ -68,16 +72,22 @@ class SessionCredit:
         """Return the most that one stream's window may be now."""
         return max(WINDOW_MIN_BYTES, (self.limits.parked_max - self.unread) // SHARE_OF_FREE)
 
+    def first_window(self) -> int:
+        """Return the window with which a stream begins."""
+        share = (self.limits.parked_max - self.unread - self.promised) // SHARE_OF_FREE
+        return max(EARLY_WINDOW_BYTES, min(self.limits.stream_window_initial, share))
+
 
 class StreamWindow:
     """The window of one stream that this end opens: ``told`` is the highest offset the peer may send."""
 
-    __slots__ = ("size", "told", "consumed", "_probe_offset", "_probe_at")
+    __slots__ = ("size", "told", "consumed", "_size_told", "_probe_offset", "_probe_at")
 
-    def __init__(self, limits: Limits, credit: SessionCredit) -> None:
-        self.size = max(EARLY_WINDOW_BYTES, min(limits.stream_window_initial, credit.stream_share()))
-        self.told = self.size
+    def __init__(self, credit: SessionCredit) -> None:
+        self.size = self.told = credit.first_window()
+        credit.promised += self.told
         self.consumed = 0
+        self._size_told = self.size
         self._probe_offset: int | None = None
         self._probe_at = 0.0
 
@@ -96,9 +106,11 @@ class StreamWindow:
     def tell(self, credit: SessionCredit, now: float) -> int:
         """Return the limit that is about to be told to the peer."""
         limit = self.limit(credit)
-        if self._probe_offset is None and limit > self.told:
+        if self._probe_offset is None and limit > self.told and self._size_told == self.size:
             self._probe_offset, self._probe_at = self.told, now
+        credit.promised += limit - self.told
         self.told = limit
+        self._size_told = self.size
         return limit
 
     def arrived(self, highest: int, limits: Limits, rtt: float, now: float) -> bool:

@@ -30,8 +30,8 @@ DATAGRAM: Final = 0x17
 MAX_SEALED_BYTES: Final = 16_384
 """A sealed record, tag included: large enough that Python's work for one is small beside the AES of its bytes."""
 
-EARLY_WINDOW_BYTES: Final = 65_536
-"""What the opener of a stream may send before it has heard an ACCEPT: the first flight of any request."""
+EARLY_WINDOW_BYTES: Final = 16_384
+"""What the opener of a stream may send before it has heard an ACCEPT: as much as TCP sends in its first flight."""
 
 SESSION_WINDOW_INITIAL_BYTES: Final = 4 << 20
 """What may be sent over all streams before the first SESSION_WINDOW: a round trip of 500 Mb/s over 60 ms."""
