@@ -2,8 +2,8 @@
 
 Each of these reads the whole firewall as text, has `seamless.linux.rules` work out what is to be done, and gives the
 kernel one text in return. Works with both of Debian's kinds of iptables, nf_tables and legacy, whichever the host uses.
-Counters of foreign rules stay; only those of the chains' policies start from zero with the legacy kind, as they do there
-after any change by anybody.
+Counters of foreign rules stay; only those of the chains' policies start from zero with the legacy kind, as they do
+there after any change by anybody.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ gave up its privilege may not. So a second, small process does it::
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -84,10 +83,10 @@ def report_failure(channel: socket.socket, error: SeamlessError) -> None:
 def _serve(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float) -> None:
     installed = False
     while True:
-        heard = select.select([channel], [], [], check_interval if installed else None)[0]
-        word = channel.recv(MESSAGE_BYTES).decode() if heard else None
+        channel.settimeout(check_interval if installed else None)
         try:
-            if word == "":
+            word = channel.recv(MESSAGE_BYTES).decode(errors="replace")
+            if not word:
                 return
             if word == INSTALL:
                 iptables.apply(rulesets)
@@ -97,18 +96,21 @@ def _serve(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], chec
                 installed = False
                 iptables.sweep(owner)
                 _say(channel, REMOVED)
-            elif word is None:
-                _restore(channel, rulesets)
+        except TimeoutError:
+            _restore(channel, rulesets)
         except SeamlessError as error:
             report_failure(channel, error)
 
 
 def _restore(channel: socket.socket, rulesets: Sequence[Ruleset]) -> None:
     """Put back what somebody else removed."""
-    lost = iptables.lost(rulesets)
-    if lost:
-        iptables.apply(rulesets)
-        _say(channel, f"{RESTORED} {len(lost)}")
+    try:
+        lost = iptables.lost(rulesets)
+        if lost:
+            iptables.apply(rulesets)
+            _say(channel, f"{RESTORED} {len(lost)}")
+    except SeamlessError as error:
+        report_failure(channel, error)
 
 
 def _say(channel: socket.socket, message: str) -> None:
@@ -171,7 +173,7 @@ class PrivilegedPart:
         """Return one message, or None if there is none yet. ``EOFError`` when the process is gone."""
         try:
             message = self._channel.recv(MESSAGE_BYTES)
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             return None
         except ConnectionError:
             message = b""
@@ -181,12 +183,15 @@ class PrivilegedPart:
 
     def wait_for(self, word: str, timeout: float) -> None:
         """Wait, while a daemon starts or stops, until this word is heard. Raise what the process says instead."""
-        if not select.select([self], [], [], timeout)[0]:
-            raise SeamlessError(f"the privileged part of seamless was not {word} after {timeout:g} s")
+        self._channel.settimeout(timeout)
         try:
-            message = self.hear() or ""
+            message = self.hear()
         except EOFError:
             raise self.death() from None
+        finally:
+            self._channel.setblocking(False)
+        if message is None:
+            raise SeamlessError(f"the privileged part of seamless was not {word} after {timeout:g} s")
         if message != word:
             raise failure(message)
 

@@ -19,7 +19,6 @@ Not `twisted.internet.udp.Port`, which knows no offload and raises on a full buf
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import struct
 from collections import Counter
@@ -35,6 +34,8 @@ from zope.interface import implementer
 from seamless.errors import PrivilegeError, SeamlessError
 from seamless.interfaces import Address, Transmit
 from seamless.linux import sockopt
+from seamless.transport import offload
+from seamless.transport.offload import MakeSocket
 
 # Fixed by the kernel.
 
@@ -42,8 +43,6 @@ MAX_SEGMENTS: Final = 64
 """UDP_MAX_SEGMENTS of all kernels (newer ones allow 128, which we would fill only with tiny datagrams)."""
 MAX_BATCH_BYTES: Final = 65_507
 """The largest payload of a UDP datagram over IPv4, and so of a batch."""
-RECEIVE_BYTES: Final = 65_536
-"""No datagram and no receive batch is larger."""
 MAX_BUFFERS: Final = 1024
 """UIO_MAXIOV: the most buffers of one sendmsg."""
 
@@ -56,15 +55,12 @@ BATCHES_PER_WAKE: Final = 8
 MAX_HELD_DATAGRAMS: Final = 4096
 """What may wait for a full socket, about 6 MB. An owner that heeds `UdpPort.writable` stays far below."""
 
-_SEGMENT: Final = struct.Struct("=H")
-_INT: Final = struct.Struct("=i")
 _UNSIGNED: Final = struct.Struct("=I")
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_INT.size) + socket.CMSG_SPACE(_UNSIGNED.size)
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(offload.RECEIVED_SIZE.size) + socket.CMSG_SPACE(_UNSIGNED.size)
 _OFFLOAD_ERRORS: Final = frozenset((errno.EIO, errno.EINVAL, errno.EMSGSIZE))
 
 OnBatch = Callable[[memoryview, int, Address, Address], None]
 """(view, segment size, local, remote): a batch came in. The view is valid only during the call."""
-MakeSocket = Callable[[socket.AddressFamily, socket.SocketKind], socket.socket]
 
 
 def _nothing() -> None:
@@ -127,7 +123,7 @@ class UdpPort:
         self._on_writable = on_writable
         self._make_socket = make_socket
         self._socket: socket.socket | None = None
-        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._buffer = memoryview(bytearray(offload.RECEIVE_BYTES))
         self._held: list[Transmit] = []
         self._held_datagrams = 0
         self._plain_remotes: set[Address] = set()
@@ -146,7 +142,7 @@ class UdpPort:
             raise _cannot_bind(self.local, error) from error
         self.local = opened.getsockname()[:2]
         self._socket = opened
-        fault = offload_fault(self.local[0], self._make_socket)
+        fault = offload.fault(self.local[0], self._make_socket)
         self.offload = fault is None
         if fault is None:
             sockopt.set_gro(opened)
@@ -202,7 +198,7 @@ class UdpPort:
             return all([self.send(piece) for piece in _cut(transmit, 1)])
         ancillary = self._ancillary.get(segment_size)
         if ancillary is None:
-            ancillary = [(sockopt.SOL_UDP, sockopt.UDP_SEGMENT, _SEGMENT.pack(segment_size))]
+            ancillary = [(sockopt.SOL_UDP, sockopt.UDP_SEGMENT, offload.SEGMENT_SIZE.pack(segment_size))]
             self._ancillary[segment_size] = ancillary
         failure = self._call(transmit, ancillary)
         if failure in _OFFLOAD_ERRORS:
@@ -289,7 +285,7 @@ class UdpPort:
             segment_size = size
             for _, kind, data in ancillary:
                 if kind == sockopt.UDP_GRO:
-                    segment_size = _INT.unpack(data)[0]
+                    segment_size = offload.RECEIVED_SIZE.unpack(data)[0]
                 elif kind == sockopt.SO_RXQ_OVFL:
                     counters.kernel_drops = _UNSIGNED.unpack(data)[0]
             counters.batches_in += 1
@@ -359,44 +355,3 @@ def _cannot_bind(local: Address, error: OSError) -> SeamlessError:
     if error.errno in (errno.EACCES, errno.EPERM):
         return PrivilegeError(f"{where}: not permitted; take a port above 1023, or start as root")
     return SeamlessError(f"{where}: {error.strerror or error}")
-
-
-SELF_TEST_BYTES: Final = 1200
-"""Segment size of the self-test: fits every interface's MTU."""
-SELF_TEST_TIMEOUT: Final = 0.5
-"""Seconds to wait for a datagram that the loopback interface delivers at once."""
-
-
-def offload_fault(host: str, make_socket: MakeSocket = socket.socket) -> str | None:
-    """Send a batch from ``host`` to itself, to a socket with receive offload and one without.
-
-    Return None when every byte arrived in its place, else what went wrong.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    datagrams = [bytes((index * 31 + offset) & 0xFF for offset in range(SELF_TEST_BYTES)) for index in range(4)]
-    datagrams[-1] = datagrams[-1][:700]
-    for joined in (False, True):
-        with make_socket(family, socket.SOCK_DGRAM) as sender, make_socket(family, socket.SOCK_DGRAM) as receiver:
-            try:
-                receiver.bind((host, 0))
-                receiver.setblocking(False)
-                if joined and not sockopt.set_gro(receiver):
-                    return "the kernel has no UDP_GRO"
-                segment = [(sockopt.SOL_UDP, sockopt.UDP_SEGMENT, _SEGMENT.pack(SELF_TEST_BYTES))]
-                sender.sendmsg(datagrams, segment, 0, receiver.getsockname())
-                received = list(_received(receiver, len(datagrams)))
-            except OSError as error:
-                return f"the self-test failed: {error.strerror or error}"
-        if received != datagrams:
-            return "the self-test's datagrams did not arrive as they were sent"
-    return None
-
-
-def _received(receiver: socket.socket, count: int) -> Iterator[bytes]:
-    """Yield up to ``count`` datagrams, joined by the kernel or not."""
-    while count > 0 and select.select([receiver], [], [], SELF_TEST_TIMEOUT)[0]:
-        data, ancillary, _, _ = receiver.recvmsg(RECEIVE_BYTES, _ANCILLARY_BYTES)
-        size = next((_INT.unpack(value)[0] for _, kind, value in ancillary if kind == sockopt.UDP_GRO), len(data))
-        for start in range(0, len(data), size or 1):
-            count -= 1
-            yield data[start : start + size]

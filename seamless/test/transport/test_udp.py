@@ -20,7 +20,8 @@ from seamless.interfaces import Address, Transmit
 from seamless.linux import sockopt
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.transport import udp
-from seamless.transport.udp import UdpPort, offload_fault
+from seamless.transport.offload import MakeSocket, fault
+from seamless.transport.udp import UdpPort
 
 SEGMENT = 1400
 
@@ -61,7 +62,7 @@ class FaultySocket(socket.socket):
 class Owner:
     """A port with a list of what came in."""
 
-    def __init__(self, local: Address, make_socket: udp.MakeSocket = FaultySocket) -> None:
+    def __init__(self, local: Address, make_socket: MakeSocket = FaultySocket) -> None:
         self.reactor = MemoryReactor()
         self.sockets: list[socket.socket] = []
         self.batches: list[tuple[bytes, int, Address, Address]] = []
@@ -124,7 +125,7 @@ class PortTestCase(SynchronousTestCase):
         self.left = self.make_owner()
         self.right = self.make_owner()
 
-    def make_owner(self, make_socket: udp.MakeSocket = FaultySocket) -> Owner:
+    def make_owner(self, make_socket: MakeSocket = FaultySocket) -> Owner:
         owner = Owner((self.host, 0), make_socket)
         self.addCleanup(owner.port.stop)
         return owner
@@ -310,10 +311,10 @@ class StartTests(PortTestCase):
             Owner(("192.0.2.1", 7400))
 
     def test_the_self_test_passes_here(self) -> None:
-        self.assertIsNone(offload_fault("127.0.0.1"))
-        self.assertIsNone(offload_fault("::1"))
+        self.assertIsNone(fault("127.0.0.1"))
+        self.assertIsNone(fault("::1"))
 
-    def check_without_offload(self, make_socket: udp.MakeSocket) -> None:
+    def check_without_offload(self, make_socket: MakeSocket) -> None:
         owner = self.make_owner(make_socket)
         self.assertGreater(sum(getattr(made, "faults", 0) for made in owner.sockets), 0)
         self.assertEqual(len(self.warnings()), 1)
