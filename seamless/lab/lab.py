@@ -29,7 +29,7 @@ from seamless.lab.bed import CONTROL_SOCKET, Bed
 from seamless.lab.control import EmulatorPlan, End, Wire
 from seamless.lab.topology import host_addresses, host_setup, wire_ends
 from seamless.linux.netns import Holders, needs_user_namespace
-from seamless.linux.system import program
+from seamless.linux.system import cpu_seconds, program
 
 _DEPARTURE_SECONDS: Final = 5.0
 """How long what runs on the hosts may take to end after it was told to."""
@@ -80,7 +80,7 @@ class Lab(Bed):
         self._holders = Holders(self._rootless)
         for name in self.configuration.hosts:
             self.host_directory(name).mkdir(parents=True, exist_ok=True)
-            self.hosts[name] = self._holders.add(name, servers.covers(self.directory))
+            self.hosts[name] = self._holders.add(name, servers.covers(self.directory, self._rootless))
             self.hosts[name].set_sysctl(setups[name].sysctls)
         self.wires = wire_ends(self.configuration)
         self._start_emulator()
@@ -118,6 +118,11 @@ class Lab(Bed):
             )
             wires.append(Wire((one, other), wire.forward, wire.backward))
         return EmulatorPlan(self.seed, tuple(wires))
+
+    def emulator_cpu_seconds(self) -> float:
+        """Return the processor time that the emulator has taken so far."""
+        assert self._emulator is not None
+        return cpu_seconds(self._emulator.pid)
 
     def host_directory(self, host: str) -> Path:
         """Return the directory that belongs to one host: its logs, keys, and what its servers serve."""

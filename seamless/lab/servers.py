@@ -58,6 +58,9 @@ MaxStartups 1000
 Subsystem sftp internal-sftp
 """
 
+_SHADOW: Final = "{user}:*:20000:0:99999:7:::\n"
+"""An account that is not locked and has no password (shadow(5))."""
+
 _NGINX_CONFIG: Final = """\
 daemon off;
 pid {directory}/nginx.pid;
@@ -102,13 +105,20 @@ def write_ssh_client(directory: Path, addresses: Mapping[str, str]) -> None:
     (ssh / "known_hosts").write_text(f"* {host_key}", encoding="ascii")
     user = pwd.getpwuid(os.getuid()).pw_name
     (ssh / "ssh_config").write_text(_SSH_CONFIG.format(ssh=ssh, user=user), encoding="utf-8")
+    (directory / "etc-shadow").write_text(_SHADOW.format(user=user), encoding="utf-8")
     lines = ["127.0.0.1 localhost", "::1 localhost", *(f"{address} {name}" for name, address in addresses.items())]
     (directory / "etc-hosts").write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def covers(directory: Path) -> dict[str, str]:
-    """Return which paths a host sees otherwise than the machine does."""
-    return {"/etc/ssh": str(directory / "ssh"), "/etc/hosts": str(directory / "etc-hosts")}
+def covers(directory: Path, rootless: bool) -> dict[str, str]:
+    """Return which paths a host sees otherwise than the machine does.
+
+    An sshd that may not read the shadow file takes every account for locked, so without root there is another.
+    """
+    covered = {"/etc/ssh": directory / "ssh", "/etc/hosts": directory / "etc-hosts"}
+    if rootless:
+        covered["/etc/shadow"] = directory / "etc-shadow"
+    return {path: str(file) for path, file in covered.items()}
 
 
 def prepare(name: str, host_directory: Path, lab_directory: Path, rootless: bool) -> Server:

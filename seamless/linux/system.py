@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -48,3 +49,10 @@ def run(argv: Sequence[str], input: str | None = None) -> str:
         error = PrivilegeError if any(words in complaint for words in _REFUSALS) else SeamlessError
         raise error(f"{' '.join(argv)} failed: {complaint}")
     return done.stdout
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time, user and system, that a process has taken (proc_pid_stat(5))."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -196,4 +195,4 @@ class WithoutRoot(SynchronousTestCase):
             cwd="/",
         )
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertRegex(done.stdout, re.compile("1000000 bytes\ncopied True\nlost .None. 1\n"))
+        self.assertRegex(done.stdout, "1000000 bytes\ncopied True\nlost .None. [1-9]")
