@@ -28,6 +28,10 @@ MAX_INCOMPLETE: Final = 4096
 INCOMPLETE_AGE_MAX: Final = 5.0
 """Seconds after which the missing fragments of a record count as lost: no hop goes on resending for so long."""
 
+RECORD_MEMORY_BYTES: Final = 512
+SLOT_MEMORY_BYTES: Final = 48
+"""What a record, and a fragment of it, take besides their bytes, as CPython makes objects."""
+
 PIECE_MIN_BYTES: Final = 64
 """A path that carries less than this in a packet carries no session."""
 
@@ -70,12 +74,13 @@ class Cutter:
 class _Incomplete:
     """The fragments of one record that are there."""
 
-    __slots__ = ("slots", "missing", "nbytes", "begun_at")
+    __slots__ = ("slots", "missing", "nbytes", "memory_bytes", "begun_at")
 
     def __init__(self, last: int, now: float) -> None:
         self.slots: list[bytes] = [b""] * (last + 1)
         self.missing = last + 1
         self.nbytes = 0
+        self.memory_bytes = RECORD_MEMORY_BYTES + (last + 1) * SLOT_MEMORY_BYTES
         self.begun_at = now
 
 
@@ -83,7 +88,7 @@ class Reassembly:
     """Records whose fragments are not all there, by nonce (the word and the number: what all fragments begin with)."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.nbytes = 0
+        self.memory_bytes = 0
         self.evicted_records = 0
         self.refused_fragments = 0
         self.repeated_fragments = 0
@@ -106,6 +111,7 @@ class Reassembly:
                 self.refused_fragments += 1
                 return None
             record = self._incomplete[nonce] = _Incomplete(last, now)
+            self.memory_bytes += record.memory_bytes
         slots = record.slots
         if last != len(slots) - 1 or index > last:
             self.refused_fragments += 1
@@ -117,16 +123,17 @@ class Reassembly:
         slots[index] = piece
         record.missing -= 1
         record.nbytes += len(piece)
-        self.nbytes += len(piece)
+        record.memory_bytes += len(piece)
+        self.memory_bytes += len(piece)
         if record.missing == 0 or record.nbytes > MAX_SEALED_BYTES:
             return self._finish(nonce, record)
-        if self.nbytes > self._max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
+        if self.memory_bytes > self._max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
             self._evict_oldest()
         return None
 
     def _finish(self, nonce: bytes, record: _Incomplete) -> bytes | None:
         del self._incomplete[nonce]
-        self.nbytes -= record.nbytes
+        self.memory_bytes -= record.memory_bytes
         if record.nbytes > MAX_SEALED_BYTES:
             self.evicted_records += 1
             return None
@@ -134,7 +141,7 @@ class Reassembly:
 
     def _evict_oldest(self) -> None:
         nonce = next(iter(self._incomplete))
-        self.nbytes -= self._incomplete.pop(nonce).nbytes
+        self.memory_bytes -= self._incomplete.pop(nonce).memory_bytes
         self.evicted_records += 1
 
     def expire(self, now: float) -> None:

@@ -33,11 +33,13 @@ MAX_ACK_DELAY: Final = 0.025
 
 LOSS_DELAY_MIN: Final = 0.150
 """Seconds: ten resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver; and what a
-relay
-took with it when it died is not waited for (``path_changed``)."""
+relay took with it when it died is not waited for (``path_changed``)."""
 
 PATIENCE_MAX: Final = 1.0
-"""Seconds that a lane may be more patient than its round trips ask for, after it resent what was only late."""
+"""Seconds that a lane may wait for what is late, however late things have been."""
+
+PATIENCE_MARGIN: Final = 1.5
+"""After a wasted resend a lane waits this much longer than what then was late."""
 
 PATIENCE_HALF_LIFE: Final = 10.0
 """Seconds without a wasted resend after which that patience is halved."""
@@ -110,7 +112,7 @@ class Lane:
         """Return the age in seconds at which a record counts as lost if a later one was acknowledged."""
         longest = max(2 * max(self.smoothed, self.latest), self.smoothed + 4 * self.rttvar, LOSS_DELAY_MIN)
         if self.patience:
-            longest += self.patience * 0.5 ** ((now - self.patience_at) / PATIENCE_HALF_LIFE)
+            return max(longest, self.patience * 0.5 ** ((now - self.patience_at) / PATIENCE_HALF_LIFE))
         return longest
 
     def sample(self, rtt: float) -> None:
@@ -125,7 +127,7 @@ class Lane:
 
     def was_only_late(self, age: float, now: float) -> None:
         """A record of this age was declared lost and then acknowledged."""
-        self.patience = min(PATIENCE_MAX, max(self.patience, age / 2))
+        self.patience = min(PATIENCE_MAX, max(self.patience, PATIENCE_MARGIN * age))
         self.patience_at = now
 
     def probe_timeout(self) -> float:

@@ -397,7 +397,7 @@ class Session:
             records_repeated=arrivals.repeated,
             records_forged=arrivals.forged,
             fragments_refused=arrivals.refused + arrivals.reassembly.refused_fragments,
-            reassembly_bytes=arrivals.reassembly.nbytes,
+            reassembly_bytes=arrivals.reassembly.memory_bytes,
             unsent_bytes=self._scheduler.buffered,
             unread_bytes=self._streams.credit.unread,
             packets_dropped=self._departures.dropped_packets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -228,6 +229,9 @@ class FlowTests(SynchronousTestCase):
 class PacketTests(SynchronousTestCase):
     """Whole packets beside streams."""
 
+    def send_packet(self, pair: Pair, packet: bytes) -> None:
+        pair.a.session.send_packet(packet, pair.now)
+
     def test_packets_go_beside_bulk(self) -> None:
         pair = Pair(room=48)
         pair.accept_all()
@@ -238,7 +242,7 @@ class PacketTests(SynchronousTestCase):
         pair.a.write(here, bytes(20_000_000), pair.now)
         packets = [bytes([number]) * 1400 for number in range(100)]
         for number, packet in enumerate(packets):
-            pair.at(0.3 + number * 0.002, lambda packet=packet: pair.a.session.send_packet(packet, pair.now))
+            pair.at(0.3 + number * 0.002, partial(self.send_packet, pair, packet))
         pair.run(0.5)
         self.assertEqual(sorted(pair.b.packets), packets)
 

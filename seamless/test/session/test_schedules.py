@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.interfaces import StreamClosed, StreamFinished, StreamKey
 from seamless.session.limits import Limits
-from seamless.test.session.pair import Pair
+from seamless.test.session.pair import End, Pair
 
 SCHEDULES = 240
 GROUPS = 6
@@ -43,11 +44,15 @@ class Schedule:
             at = self.pair.now - 1000 + 0.3
             for _ in range(self.random.randrange(0, 5)):
                 nbytes = self.random.choice([1, 100, 5000, 70_000, 200_000])
-                self.pair.at(at, lambda end=end, key=key, nbytes=nbytes: self.write(end, key, nbytes))
+                self.pair.at(at, partial(self.write, end, key, nbytes))
                 at += self.random.random() * 0.2
-            self.pair.at(at + 0.5, lambda end=end, key=key: end.finish(key, self.pair.now))
+            self.pair.at(at + 0.5, partial(self.finish, end, key))
 
-    def write(self, end, key, nbytes) -> None:  # type: ignore[no-untyped-def]
+    def finish(self, end: End, key: StreamKey) -> None:
+        """End one direction."""
+        end.finish(key, self.pair.now)
+
+    def write(self, end: End, key: StreamKey, nbytes: int) -> None:
         """Write some bytes."""
         end.write(key, self.random.randbytes(nbytes), self.pair.now)
 
