@@ -612,9 +612,10 @@ class Node:
         transmits, self._answers = self._answers, []
         for _ in range(PULL_ROUNDS):
             pulled = self._pull(now)
+            before = len(transmits)
             for link in self._links:
                 transmits += link.datagrams_to_send(now)
-            if not pulled:
+            if not pulled or len(transmits) == before:
                 break
         return transmits
 

@@ -10,15 +10,18 @@ import gc
 import os
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import MultiService
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
-from seamless.errors import PrivilegeError
+from seamless.errors import PrivilegeError, SeamlessError
 from seamless.intercept import rules
 from seamless.intercept.egress import PayloadEgress
+from seamless.intercept.firewall import FirewallService
 from seamless.intercept.flow import CaptureTable, ReleaseTable
 from seamless.intercept.payload import PayloadIngress
 from seamless.linux.sockopt import set_mark
@@ -42,12 +45,24 @@ def _may_mark() -> bool:
 
 
 class NodeService(MultiService):
-    """A running node; embed it in any service collection."""
+    """A running node; embed it in any service collection.
+
+    A program that only wants streams leaves ``config_file`` out: nothing is captured then, and no privilege is needed.
+    With it the node's interceptors run too; the file is read again by the privileged part, which trusts nobody else
+    about the rules. ``failed`` is called when the daemon cannot go on without its rules.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, configuration: Configuration, node_name: str, private_key: bytes, reactor: Any | None = None
+        self,
+        configuration: Configuration,
+        node_name: str,
+        private_key: bytes,
+        reactor: Any | None = None,
+        *,
+        config_file: str | Path | None = None,
+        failed: Callable[[SeamlessError], None] | None = None,
     ) -> None:
         """``private_key``: 32 raw bytes. ``reactor``: the global one when left out."""
         super().__init__()
@@ -58,6 +73,14 @@ class NodeService(MultiService):
         self._private_key = private_key
         self._reactor: Any = reactor
         self._driver: Driver | None = None
+        self._captures_here = config_file is not None and bool(rules.capture_addresses(configuration, node_name))
+        self._releases_here = config_file is not None and bool(configuration.nodes[node_name].serves)
+        # Children start in this order and stop in the other one: rules are there only while interceptors are.
+        self._interceptors = MultiService()
+        self._interceptors.setServiceParent(self)
+        if config_file is not None and self._captures_here:
+            firewall = FirewallService(self._reactor, config_file, node_name, failed or self._rules_failed)
+            firewall.setServiceParent(self)
 
     @property
     def driver(self) -> Driver:
@@ -79,24 +102,27 @@ class NodeService(MultiService):
             incarnation=time.time_ns(),
             now=clock.now(),
         )
-        driver = self._driver = Driver(self._reactor, node)
-        driver.start()
-        self.acceptors = Acceptors(driver)
-        self._add_interceptors(driver)
+        self._driver = Driver(self._reactor, node)
+        self._driver.start()
+        self.acceptors = Acceptors(self._driver)
+        self._add_interceptors(self._driver)
         super().startService()
         self._log.info("node {name} is up", name=self.node_name)
 
     def _add_interceptors(self, driver: Driver) -> None:
         mark = rules.OWN_MARK if _may_mark() else None
-        own_listeners = rules.capture_addresses(self.configuration, self.node_name)
-        if self.configuration.nodes[self.node_name].serves:
-            release = ReleaseTable(self.configuration, self.node_name, own_listeners)
+        listen = rules.capture_addresses(self.configuration, self.node_name) if self._captures_here else ()
+        if self._releases_here:
+            release = ReleaseTable(self.configuration, self.node_name, listen)
             egress = PayloadEgress(self._reactor, driver, self.acceptors, release.refusal, mark=mark)
-            egress.setServiceParent(self)
-        if own_listeners:
+            egress.setServiceParent(self._interceptors)
+        if self._captures_here:
             captures = CaptureTable(self.configuration, self.node_name)
-            ingress = PayloadIngress(self._reactor, driver, captures, own_listeners, mark=mark)
-            ingress.setServiceParent(self)
+            ingress = PayloadIngress(self._reactor, driver, captures, listen, mark=mark)
+            ingress.setServiceParent(self._interceptors)
+
+    def _rules_failed(self, error: SeamlessError) -> None:
+        self._log.critical("{error}; nothing is captured any more", error=error)
 
     def stopService(self) -> Any:
         """Stop what uses the node, then say goodbye to the neighbors."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from twisted.application.service import IService
@@ -51,21 +51,20 @@ def makeService(options: Options) -> IService:
     """Return the service of the node that ``options`` name, or end the process with a sentence and its exit code."""
     from twisted.internet import reactor
 
+    service = Supervised(Verdict(daemonizes=not _stays_in_foreground(options)), reactor)
     try:
-        node_service = _make_node_service(options)
+        _make_node_service(options, service.give_up).setServiceParent(service)
     except SeamlessError as error:
         _end(error)
-    service = Supervised(Verdict(daemonizes=not _stays_in_foreground(options)), reactor)
-    node_service.setServiceParent(service)
     return service
 
 
-def _make_node_service(options: Options) -> IService:
+def _make_node_service(options: Options, failed: Callable[[SeamlessError], None]) -> IService:
     configuration = load_file(options["config"])
     node = choose_node(configuration, options["config"], options["node"], socket.gethostname())
     private_key = read_private_key(options["key"])
     _check_key(node, private_key, options)
-    return NodeService(configuration, node.name, private_key)
+    return NodeService(configuration, node.name, private_key, config_file=options["config"], failed=failed)
 
 
 def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:

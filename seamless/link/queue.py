@@ -130,11 +130,11 @@ class FairQueue:
             return None
         return max(now, min(flow.paused_until for flow in self._turns))
 
-    def take(self, budget_bytes: int, overhead_bytes: int, now: float) -> list[bytes]:
+    def take(self, budget_bytes: int, overhead_bytes: int, now: float, *, with_bulk: bool = True) -> list[bytes]:
         """Take packets out, in the order in which they go, until their bytes reach ``budget_bytes``.
 
-        Each packet is charged ``overhead_bytes`` more than its length. The last may exceed the budget: the pacer
-        takes that back before the next.
+        Without ``with_bulk`` only what is urgent. Each packet is charged ``overhead_bytes`` more than its length. The
+        last may exceed the budget: the pacer takes that back before the next.
         """
         taken: list[bytes] = []
         left = budget_bytes
@@ -145,7 +145,7 @@ class FairQueue:
             taken.append(packet)
         if self._express and left > 0:
             left = self._take_express(taken, left, overhead_bytes)
-        if self._turns and left > 0:
+        if with_bulk and self._turns and left > 0:
             self._take_bulk(taken, left, overhead_bytes, now)
         return taken
 

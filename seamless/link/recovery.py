@@ -38,8 +38,10 @@ REORDERING_PACKETS_MAX: Final = 2048
 """Beyond this distance only the time threshold counts."""
 REORDERING_MEMORY: Final = 10.0
 """Seconds without a wasted resend after which the packet threshold is halved."""
-LOST_MEMORY: Final = 2.0
-"""Seconds for which a lost packet's number is remembered, to tell a late packet from a lost one."""
+LOST_MEMORY_RTTS: Final = 4
+LOST_MEMORY_MIN: Final = 0.1
+"""Round trips, and seconds at least, for which a lost packet's number is remembered, to tell late from lost: every ACK
+is looked through for them."""
 LOST_MEMORY_PACKETS: Final = 4096
 PROBE_PACKETS: Final = 2
 PTO_BACKOFF_MAX: Final = 6
@@ -231,9 +233,10 @@ class Recovery:
 
     def _forget_lost(self, now: float) -> None:
         lost_at = self._lost_at
+        memory = max(LOST_MEMORY_MIN, LOST_MEMORY_RTTS * self.rtt.smoothed)
         stale: list[int] = []
         for number, at in lost_at.items():
-            if now - at < LOST_MEMORY and len(lost_at) - len(stale) <= LOST_MEMORY_PACKETS:
+            if now - at < memory and len(lost_at) - len(stale) <= LOST_MEMORY_PACKETS:
                 break
             stale.append(number)
         for number in stale:

@@ -10,7 +10,7 @@ Owners (`StreamOwner`) are told what happens to their stream; they may call back
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.logger import Logger
 
@@ -37,6 +37,9 @@ from seamless.node import Node
 from seamless.transport import clock
 from seamless.transport.streams import OnOpen, StreamOwner
 from seamless.transport.udp import UdpPort
+
+TIMER_SLACK: Final = 0.001
+"""Seconds. A timer that fires within this is as good as now: epoll cannot wait for less."""
 
 OnPacket = Callable[[str, bytes], None]
 """(peer, whole packet)."""
@@ -141,6 +144,8 @@ class Driver:
         if not self._ports:
             return
         now = clock.now()
+        if self._fires_soon(now):
+            return
         at = self.node.next_timeout(now)
         if at is None:
             return
@@ -153,6 +158,10 @@ class Driver:
         self._timer_at = at
         self._timer = self._reactor.callLater(max(0.0, at - now), self._timed_out)
 
+    def _fires_soon(self, now: float) -> bool:
+        timer = self._timer
+        return timer is not None and timer.active() and self._timer_at <= now + TIMER_SLACK
+
     def _timed_out(self) -> None:
         self.node.handle_timeout(clock.now())
         self.flush()
@@ -161,7 +170,7 @@ class Driver:
         """Flush once after all that this turn of the reactor brings."""
         if self._flushing:
             self._flush_again = True
-        elif not self._flush_scheduled:
+        elif not self._flush_scheduled and not self._fires_soon(clock.now()):
             self._flush_scheduled = True
             self._reactor.callLater(0, self._flush_now)
 
