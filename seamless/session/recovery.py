@@ -112,7 +112,8 @@ class Lane:
         """Return the age in seconds at which a record counts as lost if a later one was acknowledged."""
         longest = max(2 * max(self.smoothed, self.latest), self.smoothed + 4 * self.rttvar, LOSS_DELAY_MIN)
         if self.patience:
-            return max(longest, self.patience * 0.5 ** ((now - self.patience_at) / PATIENCE_HALF_LIFE))
+            halvings = (now - self.patience_at) / PATIENCE_HALF_LIFE
+            longest = max(longest, self.patience * float(0.5**halvings))
         return longest
 
     def sample(self, rtt: float) -> None:
