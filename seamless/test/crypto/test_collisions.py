@@ -7,8 +7,12 @@ import random
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.crypto.keyring import MAX_NEXT, MAX_PREVIOUS
 from seamless.crypto.messages import INITIATION
 from seamless.test.crypto.pair import Pair, Wire
+
+MAX_INDICES = MAX_PREVIOUS + 1 + MAX_NEXT + 1
+"""All keys, and one attempt."""
 
 
 def converged(pair: Pair) -> bool:
@@ -128,7 +132,7 @@ class EveryInterleavingTests(SynchronousTestCase):
             self.assertTrue(all(len(end.established) > n for end, n in zip(pair.ends, had)), path)
             pair.converse()
             self.assertEqual((pair.alice.received[-1], pair.bob.received[-1]), (b"from bob", b"from alice"), path)
-            self.assertTrue(all(len(end.indices.lent) <= 6 for end in pair.ends))
+            self.assertTrue(all(len(end.indices.lent) <= MAX_INDICES for end in pair.ends))
             path = choices.next_path()
             count += 1
         return count
@@ -169,7 +173,7 @@ class SeededScheduleTests(SynchronousTestCase):
                 has_key = end.association.send_key is not None
                 self.assertTrue(has_key or not had_keys[which], seed)
                 had_keys[which] = has_key
-                self.assertLessEqual(len(end.indices.lent), 6)
+                self.assertLessEqual(len(end.indices.lent), MAX_INDICES)
             self.assertTrue(pair.everybody_can_be_understood(), seed)
 
         for _ in range(12):
