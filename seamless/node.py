@@ -43,7 +43,8 @@ from seamless.interfaces import (
     Transmit,
 )
 from seamless.link.congestion import make_controller
-from seamless.link.link import Link, LinkSettings, LinkStatus
+from seamless.link.link import Link
+from seamless.link.status import LinkSettings, LinkStatus
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing, RoutingStatus
 from seamless.session.events import PeerLost, SessionStatus, SessionUp

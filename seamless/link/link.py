@@ -22,30 +22,24 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-import attrs
-from cryptography.exceptions import InvalidTag
-
 from seamless.crypto.association import Association, KeysEstablished
 from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
+from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
 from seamless.link.hello import Adjacency, AdjacencyState
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Contents, Control, Recovery
+from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
-from seamless.wire.header import CONTROL, DATA, SEALED_HEADER, SEALED_HEADER_BYTES, TAG_BYTES, word
+from seamless.wire.header import CONTROL, DATA
 from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
 
 IPV4_UDP_BYTES: Final = 28
 IPV6_UDP_BYTES: Final = 48
-SEALING_BYTES: Final = SEALED_HEADER_BYTES + TAG_BYTES
-BATCH_BYTES: Final = 64_000
-"""The most that one system call takes: a UDP payload before segmentation is at most 65,507 bytes."""
-BATCH_DATAGRAMS: Final = 64
-"""The most segments that every kernel with UDP_SEGMENT takes (UDP_MAX_SEGMENTS; newer ones allow 128)."""
 BATCH_INTERVAL: Final = 0.002
 """Seconds of the rate that bulk packets are gathered for. Every wake-up of a node costs as much as twenty datagrams,
 so on a busy machine this decides about the throughput. What is urgent does not wait."""
@@ -62,78 +56,8 @@ PAUSE_MAX: Final = 0.5
 """Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
 LOSS_WEIGHT: Final = 1 / 16
 """How fast the estimate of the loss rate follows, per ACK."""
-_DOES_NOT_OPEN: Final = (InvalidTag, ValueError)
-"""What `cryptography` raises for a wrong tag, and for a datagram shorter than a nonce."""
 REDIAL_INTERVAL: Final = 5.0
 """Seconds between handshakes towards a silent neighbor that itself never dials: it may have restarted."""
-
-
-@attrs.frozen
-class LinkSettings:
-    """What the configuration says about one path of one link, seen from one end."""
-
-    neighbor: str
-    neighbor_id: int
-    local: Address
-    remote: Address
-    mtu_bytes: int
-    hello_interval: float
-    dead_interval: float
-    dials: bool
-    """Whether this end opens the link; the other end does too unless it is `passive`."""
-    neighbor_dials: bool
-    cost: int | None = None
-    """The cost that routing counts with; None: by latency and loss."""
-
-
-@attrs.frozen
-class LinkStatus:
-    """A snapshot for people; rates in bits per second, times in seconds, counts in datagrams unless they say bytes."""
-
-    neighbor: str
-    state: str
-    reason: str
-    local: Address
-    remote: Address
-    rate_bps: float
-    rtt: float
-    rtt_variation: float
-    sent: int
-    acked: int
-    lost: int
-    probes: int
-    wasted: int
-    received: int
-    neighbor_received: int
-    sent_bytes: int
-    received_bytes: int
-    data_sent: int
-    data_received: int
-    bytes_in_flight: int
-    queued_bytes: int
-    dropped_bulk: int
-    dropped_express: int
-    failed_authentication: int
-    replayed: int
-    malformed: int
-    pauses_sent: int
-    pauses_received: int
-
-
-@attrs.define
-class LinkCounters:
-    """What only the link itself sees."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    data_sent: int = 0
-    data_received: int = 0
-    failed_authentication: int = 0
-    replayed: int = 0
-    malformed: int = 0
-    pauses_sent: int = 0
-    pauses_received: int = 0
-    restarts: int = 0
 
 
 class Link:
@@ -243,7 +167,8 @@ class Link:
         Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and forgotten.
         """
         datagram_type = buffer[0]
-        numbers, contents = self._open(key, buffer, segment_size)
+        numbers, contents, failed = open_batch(key, buffer, segment_size)
+        self.counters.failed_authentication += failed
         if not numbers:
             return [], []
         fresh = key.window.accept_batch(numbers)
@@ -260,21 +185,6 @@ class Link:
             self._acknowledger.on_received(numbers, True, now)
             return contents, []
         return [], self._receive_control(numbers, contents, now)
-
-    def _open(self, key: ReceiveKey, buffer: memoryview, segment_size: int) -> tuple[list[int], list[bytes]]:
-        numbers: list[int] = []
-        contents: list[bytes] = []
-        decrypt = key.decrypt
-        unpack = SEALED_HEADER.unpack_from
-        for offset in range(0, len(buffer), segment_size):
-            body = offset + SEALED_HEADER_BYTES
-            try:
-                contents.append(decrypt(buffer[offset:body], buffer[body : offset + segment_size], None))
-            except _DOES_NOT_OPEN:
-                self.counters.failed_authentication += 1
-                continue
-            numbers.append(unpack(buffer, offset)[1])
-        return numbers, contents
 
     def _authenticated(self, key: ReceiveKey, remote: Address, number: int, now: float) -> None:
         self.association.authenticated(key, now)
@@ -510,42 +420,11 @@ class Link:
             return
         number = self.recovery.next_number
         self.recovery.sent(number, packets, self._overhead_bytes, now)
-        size = self._seal(key, number, packets, transmits)
-        size += self._ip_udp_bytes * len(packets)
+        transmits += seal_batches(key, number, packets, self.local, self.remote)
+        size = sum(map(len, packets)) + self._overhead_bytes * len(packets)
         self.counters.data_sent += len(packets)
         self.counters.sent_bytes += size
         self._pacer.spend(size, now)
-
-    def _seal(self, key: SendKey, number: int, packets: list[bytes], transmits: list[Transmit]) -> int:
-        """Seal ``packets`` under the numbers from ``number`` on, in batches of one length; return all bytes."""
-        first_word = word(DATA, key.remote_index)
-        pack = SEALED_HEADER.pack
-        encrypt = key.encrypt
-        total = 0
-        buffers: list[bytes] = []
-        length = count = limit = 0
-        for packet in packets:
-            this = len(packet)
-            if this > length or count >= limit:
-                # A longer packet than the batch's, or a full batch: begin another. A shorter one ends the batch it
-                # is in, since only the last segment may be short.
-                self._finish_batch(buffers, length, count, transmits)
-                buffers, count, length = [], 0, this
-                limit = max(1, min(BATCH_DATAGRAMS, BATCH_BYTES // (this + SEALING_BYTES)))
-            header = pack(first_word, number)
-            buffers.append(header)
-            buffers.append(encrypt(header, packet, None))
-            number += 1
-            count += 1
-            total += this
-            if this < length:
-                limit = count
-        self._finish_batch(buffers, length, count, transmits)
-        return total + SEALING_BYTES * len(packets)
-
-    def _finish_batch(self, buffers: list[bytes], length: int, count: int, transmits: list[Transmit]) -> None:
-        if count:
-            transmits.append(Transmit(self.local, self.remote, buffers, length + SEALING_BYTES, count))
 
     # Looking in.
 

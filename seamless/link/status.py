@@ -1,0 +1,75 @@
+"""What a link is told when it is made, and what it tells people about itself."""
+
+from __future__ import annotations
+
+import attrs
+
+from seamless.interfaces import Address
+
+
+@attrs.frozen
+class LinkSettings:
+    """What the configuration says about one path of one link, seen from one end."""
+
+    neighbor: str
+    neighbor_id: int
+    local: Address
+    remote: Address
+    mtu_bytes: int
+    hello_interval: float
+    dead_interval: float
+    dials: bool
+    """Whether this end opens the link; the other end does too unless it is `passive`."""
+    neighbor_dials: bool
+    cost: int | None = None
+    """The cost that routing counts with; None: by latency and loss."""
+
+
+@attrs.frozen
+class LinkStatus:
+    """A snapshot for people; rates in bits per second, times in seconds, counts in datagrams unless they say bytes."""
+
+    neighbor: str
+    state: str
+    reason: str
+    local: Address
+    remote: Address
+    rate_bps: float
+    rtt: float
+    rtt_variation: float
+    sent: int
+    acked: int
+    lost: int
+    probes: int
+    wasted: int
+    received: int
+    neighbor_received: int
+    sent_bytes: int
+    received_bytes: int
+    data_sent: int
+    data_received: int
+    bytes_in_flight: int
+    queued_bytes: int
+    dropped_bulk: int
+    dropped_express: int
+    failed_authentication: int
+    replayed: int
+    malformed: int
+    pauses_sent: int
+    pauses_received: int
+
+
+@attrs.define
+class LinkCounters:
+    """What only the link itself sees."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    data_sent: int = 0
+    data_received: int = 0
+    failed_authentication: int = 0
+    replayed: int = 0
+    malformed: int = 0
+    pauses_sent: int = 0
+    pauses_received: int = 0
+    restarts: int = 0
