@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet import defer, reactor, task, threads
+from twisted.internet import defer, task, threads
+from twisted.internet import reactor as global_reactor
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_PEER_LOST, RESET_SHUTDOWN, StreamKey
@@ -25,6 +28,7 @@ from seamless.transport.dial import prepare
 from seamless.transport.splice import DRAIN_INTERVAL, DRAIN_TIMEOUT, READ_BYTES, Splice
 
 T = TypeVar("T")
+reactor: Any = global_reactor
 
 PATTERN = bytes(range(251))
 """251 is prime, so a displaced buffer never looks right."""
@@ -48,6 +52,7 @@ class SpliceTestCase(TestCase):
         self.addCleanup(self.ground.stop)
         self.client, near = self.application()
         self.server, far = self.application()
+        self.far_sock = far
         self.near, self.far = self.join(near, far)
 
     def application(self) -> tuple[Application, socket.socket]:
@@ -155,6 +160,34 @@ class SpliceTests(SpliceTestCase):
         self.assertEqual(await reading, (data, "RST"))
         await self.all_ended()
 
+    async def test_reset_waits_for_bytes_that_the_kernel_has_not_taken(self) -> None:
+        for sock, option in ((self.far_sock, socket.SO_SNDBUF), (self.server.sock, socket.SO_RCVBUF)):
+            sock.setsockopt(socket.SOL_SOCKET, option, 8192)
+        data = pattern(200_000)
+        await self.run_in_thread(self.client.send_all, data)
+        await self.settle()
+        self.assertEqual(self.near.bytes_up, len(data))
+        self.assertLess(self.far.bytes_down, len(data) // 2)
+        self.client.reset()
+        await self.until(lambda: len(self.ended) == 1)
+        await task.deferLater(reactor, 0.05)
+        self.assertEqual(await self.run_in_thread(self.server.read_to_end), (data, "RST"))
+        await self.all_ended()
+
+    async def test_splice_that_the_reactor_let_go_is_watched_again(self) -> None:
+        for splice in (self.near, self.far):
+            reactor.removeReader(splice)
+            splice.connectionLost(Failure(ConnectionLost()))
+        await self.run_in_thread(self.client.send_all, b"still here")
+        self.assertEqual(await self.run_in_thread(self.server.read_exactly, 10), b"still here")
+
+    async def test_splice_whose_own_method_failed_is_reset(self) -> None:
+        reactor.removeReader(self.near)
+        self.near.connectionLost(Failure(ZeroDivisionError()))
+        self.assertEqual(await self.run_in_thread(self.client.read_to_end), (b"", "RST"))
+        self.assertEqual(await self.run_in_thread(self.server.read_to_end), (b"", "RST"))
+        await self.all_ended()
+
     async def test_reset_of_the_stream_reaches_both_applications(self) -> None:
         await self.run_in_thread(self.client.send_all, b"hello")
         self.assertEqual(await self.run_in_thread(self.server.read_exactly, 5), b"hello")
@@ -251,7 +284,8 @@ class FullStreamTests(SpliceTestCase):
         await self.until(lambda: self.far.bytes_down == 3)
         await task.deferLater(reactor, 0.05)
         await self.run_in_thread(self.client.send_all, b"two")
-        await self.until(self.far.gave_up)
+        await self.until(lambda: self.far.gave_up() and self.near.bytes_up == 6)
+        await task.deferLater(reactor, 0.05)
         self.assertLess(self.far.bytes_up, len(answer))
         self.egress.give_room()
         got, ending = await self.run_in_thread(self.client.read_to_end)
