@@ -12,6 +12,7 @@ import time
 
 from seamless.config.load import load_text
 from seamless.lab.lab import Lab
+from seamless.linux.system import cpu_seconds
 
 CHAIN = """
 overlay bench { }
@@ -42,10 +43,10 @@ def measure(name: str, joins: list[str], impairment: str, options: list[str], se
     wires = "".join(WIRE.format(*pair, index, impairment) for index, pair in enumerate(joins, start=1))
     with Lab(load_text(CHAIN + wires, "bench")) as lab:
         lab.start_servers()
-        cpu, began = lab.emulator_cpu_seconds(), time.monotonic()
+        cpu, began = cpu_seconds(lab.emulator_pid), time.monotonic()
         command = ["iperf3", "-J", "-c", "10.80.9.2", "-t", str(seconds), *options]
         result = json.loads(lab.run("a", command, timeout=seconds + 30).stdout)
-        share = (lab.emulator_cpu_seconds() - cpu) / (time.monotonic() - began)
+        share = (cpu_seconds(lab.emulator_pid) - cpu) / (time.monotonic() - began)
         counters = lab.counters(*joins[0])["a"]
     rate = result["end"]["sum_received"]["bits_per_second"] / 1e6
     size = counters["packets_in"] / counters["units_in"]

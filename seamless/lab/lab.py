@@ -25,11 +25,11 @@ from typing import IO, Final
 from seamless.config.model import Configuration
 from seamless.errors import PrivilegeError, SeamlessError, UsageError
 from seamless.lab import nodes, servers
-from seamless.lab.bed import CONTROL_SOCKET, Bed
+from seamless.lab.bed import CONTROL_SOCKET, STATE_FILE, Bed
 from seamless.lab.control import EmulatorPlan, End, Wire
 from seamless.lab.topology import host_addresses, host_setup, wire_ends
 from seamless.linux.netns import Holders, needs_user_namespace
-from seamless.linux.system import cpu_seconds, program
+from seamless.linux.system import program
 
 _DEPARTURE_SECONDS: Final = 5.0
 """How long what runs on the hosts may take to end after it was told to."""
@@ -119,10 +119,11 @@ class Lab(Bed):
             wires.append(Wire((one, other), wire.forward, wire.backward))
         return EmulatorPlan(self.seed, tuple(wires))
 
-    def emulator_cpu_seconds(self) -> float:
-        """Return the processor time that the emulator has taken so far."""
+    @property
+    def emulator_pid(self) -> int:
+        """Return the process that is all wires, for whoever measures it."""
         assert self._emulator is not None
-        return cpu_seconds(self._emulator.pid)
+        return self._emulator.pid
 
     def host_directory(self, host: str) -> Path:
         """Return the directory that belongs to one host: its logs, keys, and what its servers serve."""
@@ -168,7 +169,10 @@ class Lab(Bed):
         return nodes.write_key(self.directory, node)
 
     def start_nodes(self, names: Sequence[str] | None = None) -> None:
-        """Start a daemon in every host that is a node (or in those named), and wait until all are up."""
+        """Start a daemon in every host that is a node (or in those named), and wait until all are up.
+
+        Up means that it listens; for a path to another node, ``lab.node("src").wait_for("dst is reachable")``.
+        """
         if self._configuration_file is None:
             raise UsageError("Nodes need the configuration as a file: Lab(..., configuration_file=path)")
         wanted = [name for name in self.configuration.nodes if name in self.hosts] if names is None else names
@@ -187,7 +191,7 @@ class Lab(Bed):
                 )
             self._nodes[name] = nodes.RunningNode(name, child, log, log_start)
         for name in wanted:
-            self._nodes[name].wait_until_up()
+            self._nodes[name].wait_for(f"node {name} is up")
 
     def node(self, name: str) -> nodes.RunningNode:
         """Return a node that was started: its ``process`` and its ``log``."""
@@ -207,6 +211,15 @@ class Lab(Bed):
                 f"The node {name} lives on {_DEPARTURE_SECONDS:g} s after it was told to end."
             ) from None
 
+    @staticmethod
+    def _end(emulator: subprocess.Popen[str]) -> None:
+        """Close the emulator's standard input, which ends it; one that stands still is killed."""
+        try:
+            emulator.communicate(timeout=_DEPARTURE_SECONDS)
+        except subprocess.TimeoutExpired:
+            emulator.kill()
+            emulator.communicate()
+
     def close(self) -> None:
         """Take everything down. Nodes are asked to end so that their logs do; the rest is killed with the hosts."""
         for node in self._nodes.values():
@@ -218,7 +231,7 @@ class Lab(Bed):
                 node.process.kill()
         self._nodes.clear()
         if self._emulator is not None:
-            self._emulator.communicate(timeout=_DEPARTURE_SECONDS)
+            self._end(self._emulator)
             self._emulator = None
         if self._holders is not None:
             self._holders.close()
@@ -226,5 +239,6 @@ class Lab(Bed):
         for child in self._children:
             child.wait()
         self._children.clear()
+        (self.directory / STATE_FILE).unlink(missing_ok=True)
         if self._own_directory:
             shutil.rmtree(self.directory, ignore_errors=True)

@@ -69,11 +69,11 @@ class RunningNode:
             file.seek(self.log_start)
             return file.read()
 
-    def wait_until_up(self) -> None:
-        """Return once the daemon says that it is up; raise `SeamlessError` with its last words if it does not."""
-        give_up_at = time.monotonic() + _START_SECONDS
-        while f"node {self.name} is up" not in self.log_text():
+    def wait_for(self, words: str, timeout: float = _START_SECONDS) -> None:
+        """Return once these words are in the log; raise `SeamlessError` with the log's end if they never are."""
+        give_up_at = time.monotonic() + timeout
+        while words not in self.log_text():
             if self.process.poll() is not None or time.monotonic() > give_up_at:
-                words = self.log_text()[-_LAST_WORDS_CHARACTERS:]
-                raise SeamlessError(f"The node {self.name} did not come up; {self.log} ends with: {words}")
+                last = self.log_text()[-_LAST_WORDS_CHARACTERS:]
+                raise SeamlessError(f"The node {self.name} does not say {words!r}; {self.log} ends with: {last}")
             time.sleep(_POLL_SECONDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.config.model import Impairment
 from seamless.lab import servers
 from seamless.lab.lab import Lab
-from seamless.test.lab.ground import FAR, FAR_IPV6, PERFECT, SINK_PORT, Sink, traffic, two_hosts, why_not
+from seamless.test.lab.ground import FAR, FAR_IPV6, NEAR, PERFECT, SINK_PORT, Sink, traffic, two_hosts, why_not
 
 SIZE = 1000
 
@@ -164,6 +166,16 @@ class Changes(OnKernel):
         lab.set_wire("near", "far", down=False, delay=0.02)
         (slower,) = traffic(lab, "near", "ping", FAR, 1, 0)
         self.assertGreater(slower, 0.04)
+
+    def test_what_an_emulator_that_stands_still_could_not_read_is_counted(self) -> None:
+        lab = self.lab()
+        os.kill(lab.emulator_pid, signal.SIGSTOP)
+        traffic(lab, "near", "source", FAR, SINK_PORT, 2500, SIZE, "plain", 0)
+        os.kill(lab.emulator_pid, signal.SIGCONT)
+        traffic(lab, "far", "ping", NEAR, 1, 0)
+        near = lab.counters("near", "far")["near"]
+        self.assertGreater(near["tun_dropped"], 100)
+        self.assertGreaterEqual(near["packets_in"] + near["tun_dropped"], 2500)
 
     def test_a_silent_wire_stays_silent(self) -> None:
         lab = self.lab()
