@@ -1,4 +1,4 @@
-"""Hosts on one machine: each a network namespace (with a host name and mounts of its own) that lives as long as we hold it.
+"""Hosts on one machine: each a network namespace, with a host name and mounts of its own, that lives while we hold it.
 
 A *holder* is a small process inside the host's namespaces that waits for its standard input to end. Its owner holds the
 other end of that pipe, so however the owner dies, the holder notices; it then kills every process that is left in its
