@@ -44,8 +44,8 @@ PACKETS_MAX_BYTES: Final = 2 << 20
 class Departures:
     """What is to be sent to one incarnation of the peer."""
 
-    def __init__(self, scheduler: Scheduler, arrivals: Arrivals) -> None:
-        self.recovery = Recovery()
+    def __init__(self, scheduler: Scheduler, arrivals: Arrivals, first_number: int) -> None:
+        self.recovery = Recovery(first_number)
         self.controls: deque[Control] = deque()
         self.ack_due = False
         self.dropped_packets = 0
@@ -65,6 +65,12 @@ class Departures:
     def _drop_packet(self) -> None:
         self._packets_bytes -= len(self._packets.popleft()[0])
         self.dropped_packets += 1
+
+    @property
+    def wait_for_peer(self) -> bool:
+        """Say whether something waits to be sent or acknowledged; an acknowledgement that we owe is neither."""
+        under_way = self.recovery.anything_under_way
+        return under_way or bool(self.controls) or self._scheduler.wants(CLASS_EXPRESS) or self.wants_bulk
 
     @property
     def wants_express(self) -> bool:

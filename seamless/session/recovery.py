@@ -146,10 +146,10 @@ class Lane:
 
 
 class Recovery:
-    """All records under way to one peer."""
+    """All records under way to one peer, numbered from ``first_number``."""
 
-    def __init__(self) -> None:
-        self.next_number = 0
+    def __init__(self, first_number: int) -> None:
+        self.next_number = first_number
         self.lanes = {CLASS_BULK: Lane(), CLASS_EXPRESS: Lane()}
         self.acked_records = 0
         self.lost_records = 0

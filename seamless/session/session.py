@@ -98,10 +98,10 @@ class Session:
         self._arrivals = Arrivals(association.receive_key, self._confirm, self.limits.reassembly_max)
         self._begin()
 
-    def _begin(self) -> None:
-        """Begin anew with an incarnation of the peer that has not heard of us."""
+    def _begin(self, first_number: int = 0) -> None:
+        """Begin without streams; record numbers start above 0 when keys stay that have sealed some."""
         self._scheduler = Scheduler(self.limits.send_buffer_max)
-        self._departures = Departures(self._scheduler, self._arrivals)
+        self._departures = Departures(self._scheduler, self._arrivals, first_number)
         self._streams = Streams(
             local=self.local,
             peer=self.peer,
@@ -112,11 +112,11 @@ class Session:
             events=self._events,
         )
 
-    def _restart(self) -> None:
+    def _restart(self, first_number: int = 0) -> None:
         """Forget all that there was between us and the last incarnation of the peer, but no stream identifier."""
         self._next_stream = self._streams.next_number
         self._arrivals.restart()
-        self._begin()
+        self._begin(first_number)
 
     # In, from the application.
 
@@ -125,7 +125,7 @@ class Session:
         self._dormant = False
         key = self._streams.open(target)
         if self._closed:
-            self._streams.lose_all(RESET_PROTOCOL, self._closed)
+            self._close(self._closed)
         self._note_waiting(now)
         return key
 
@@ -277,7 +277,7 @@ class Session:
             return False
         if self._handshakes:
             return True
-        if self._dormant or self.association.send_key is None:
+        if not self._speaking:
             return False
         return self._departures.wants_express or self._departures.wants_bulk
 
@@ -288,12 +288,18 @@ class Session:
             return [], []
         handshakes = [cutter.whole(CLASS_HANDSHAKE, message) for message in self._handshakes]
         self._handshakes.clear()
-        if self._dormant or self.association.send_key is None:
+        if not self._speaking:
             return handshakes, []
         express, bulk = self._departures.send(self.association, cutter, room, now)
         self._streams.after_batch()
         self._after_association(now)
+        self._note_waiting(now)
         return handshakes + express, bulk
+
+    @property
+    def _speaking(self) -> bool:
+        """Say whether records may be sent: there are keys, and the peer is neither given up nor shut out."""
+        return self.association.send_key is not None and not self._dormant and not self._closed
 
     def next_event(self) -> SessionEvent | None:
         """Return what happened, in order; None when there is no more."""
@@ -304,7 +310,7 @@ class Session:
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``, in absolute time; None for never."""
         times = [self.association.next_timeout()]
-        if self._cutter is not None and self.association.send_key is not None and not self._dormant:
+        if self._cutter is not None and self._speaking:
             times.append(self._departures.recovery.next_timeout())
             if not self._departures.ack_due:
                 times.append(self._arrivals.ack_at)
@@ -318,7 +324,7 @@ class Session:
         """Do what is due."""
         self.association.handle_timeout(now)
         self._after_association(now)
-        if self._cutter is not None and self.association.send_key is not None and not self._dormant:
+        if self._cutter is not None and self._speaking:
             self._probe(now)
         self._note_ack_due(now)
         self._watch(now)
@@ -346,8 +352,7 @@ class Session:
 
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
-        departures = self._departures
-        waits = departures.recovery.anything_under_way or departures.wants_express or departures.wants_bulk
+        waits = self._departures.wait_for_peer and not self._closed
         if not waits or self._dormant:
             self._waiting_since = None
         elif self._waiting_since is None:
@@ -368,7 +373,7 @@ class Session:
         """The peer is not to be spoken with any more."""
         self._closed = reason
         self._lose_all(RESET_PROTOCOL, reason)
-        self._restart()
+        self._restart(self._departures.recovery.next_number)
 
     def _lose_all(self, code: int, reason: str) -> None:
         self._streams.lose_all(code, reason)

@@ -29,7 +29,7 @@ from seamless.interfaces import (
 from seamless.session.events import PeerLost, SessionEvent, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
-from seamless.wire.header import CLASS_HANDSHAKE, PACKET_HEADER_BYTES
+from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES
 
 PACKET_BYTES = 1444
 """What an underlay of 1500 bytes leaves to an overlay packet."""
@@ -225,6 +225,7 @@ class Pair:
         """By the node that sends."""
         self._queue: list[tuple[float, int, int, bytes]] = []
         self._order = itertools.count()
+        self._sealed: set[tuple[int, bytes]] = set()
         self._calls: list[tuple[float, int, Callable[[], None]]] = []
         for name in (1, 2):
             self.start(name)
@@ -260,12 +261,20 @@ class Pair:
             while end.session.wants_to_send:
                 express, bulk = end.session.packets_to_send(max(0, room), self.now)
                 for packet in express + bulk:
+                    self._check_nonce(name, packet)
                     for at, arriving in wire.carry(packet, self.now):
                         heapq.heappush(self._queue, (at, next(self._order), 3 - name, arriving))
                 room -= len(bulk)
                 if room <= 0 or not (express or bulk):
                     break
             end.drain(self.now)
+
+    def _check_nonce(self, name: int, packet: bytes) -> None:
+        """No nonce seals two records: word and number, and the fragment, are never seen twice from one node."""
+        if packet[0] != CLASS_HANDSHAKE:
+            fragment = (name, packet[PACKET_HEADER_BYTES : PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES])
+            assert fragment not in self._sealed, "a nonce was used twice"
+            self._sealed.add(fragment)
 
     def next_time(self) -> float | None:
         """Return when something happens next."""

@@ -148,6 +148,18 @@ class RecoveryTests(SynchronousTestCase):
         pair.run(100)
         self.assertTrue(20 <= pair.wires[1].carried + pair.wires[2].carried - carried <= 90)
 
+    def test_still_after_bulk(self) -> None:
+        """However a transfer ends, the silence after it is no reason to give up."""
+        for records in range(60, 70):
+            pair = Pair(room=100_000)
+            pair.accept_all()
+            here, there = pair.open()
+            pair.run(0.5)
+            pair.a.write(here, bytes(records * 15_590), pair.now)
+            pair.run(90)
+            self.assertEqual(len(pair.b.received[there]), records * 15_590)
+            self.assertEqual(pair.a.lost() + pair.b.lost(), [])
+
     def test_keys_are_renewed_under_way(self) -> None:
         """A transfer over several rekeys loses nothing, and sends nothing twice."""
         pair = Pair()

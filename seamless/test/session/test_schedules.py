@@ -11,7 +11,7 @@ from seamless.interfaces import StreamClosed, StreamFinished, StreamKey
 from seamless.session.limits import Limits
 from seamless.test.session.pair import End, Pair
 
-SCHEDULES = 240
+SCHEDULES = 180
 GROUPS = 6
 
 
