@@ -52,7 +52,8 @@ SECRET_BYTES: Final = 32
 ANSWERS_PER_SECOND: Final = 2000.0
 """COOKIE answers of the whole node: three percent of a core (bench/crypto.py)."""
 OPENINGS_PER_SECOND: Final = 500.0
-"""Initiations opened for the whole node: five percent of a core, or ten when all of them are completed."""
+"""Initiations opened for the whole node: four percent of a core. Answers, at three times the cost, are given only to
+known keys, and each association has a limit of its own."""
 SOURCE_OPENINGS_PER_SECOND: Final = 20.0
 """Initiations opened for one host: WireGuard's, times what several nodes behind one address need."""
 BURST_SECONDS: Final = 2.0
