@@ -26,8 +26,8 @@ from seamless.intercept.flow import CaptureTable, decode_flow
 from seamless.intercept.payload import PayloadIngress
 from seamless.interfaces import RESET_BY_APPLICATION, Address
 from seamless.linux.sockopt import set_mark
+from seamless.test.transport.grounds import Ground, MemoryGround, NodeGround
 from seamless.test.transport.sockets import Application
-from seamless.testing import MemoryOverlay
 from seamless.transport.streams import Acceptors
 
 T = TypeVar("T")
@@ -51,10 +51,15 @@ class PayloadTestCase(TestCase):
 
     when_unreachable: WhenUnreachable = "direct"
 
-    def setUp(self) -> None:
-        self.overlay = MemoryOverlay(reactor, 0.001)
-        self.src, self.dst = self.overlay.driver("src"), self.overlay.driver("dst")
-        self.egress = PayloadEgress(reactor, self.dst, Acceptors(self.dst), lambda peer, destination: None)
+    def make_ground(self) -> Ground:
+        return MemoryGround()
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.ground = self.make_ground()
+        await self.ground.start()
+        self.addCleanup(self.ground.stop)
+        dst = self.ground.dst
+        self.egress = PayloadEgress(reactor, dst, Acceptors(dst), lambda peer, destination: None)
         self.egress.startService()
         self.server = self.listener("127.0.0.1")
         self.destination: Address = self.server.getsockname()
@@ -68,7 +73,7 @@ class PayloadTestCase(TestCase):
     def start(self, mark: int | None = MARK) -> PayloadIngress:
         ingress = PayloadIngress(
             reactor,
-            self.src,
+            self.ground.src,
             CaptureTable(configuration(self.when_unreachable), "src"),
             [("127.0.0.1", 0), ("::1", 0)],
             mark=mark,
@@ -77,11 +82,10 @@ class PayloadTestCase(TestCase):
         ingress.startService()
         return ingress
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         for service in (self.ingress, self.egress):
             if service.running:
                 service.stopService()
-        await self.until(lambda: self.overlay.in_flight == 0)
 
     def note(self, event: LogEvent) -> None:
         if (
@@ -122,12 +126,10 @@ class PayloadTestCase(TestCase):
         self.assertEqual(await self.run_in_thread(client.read_to_end), (b"", "RST"))
 
 
-class PayloadTests(PayloadTestCase):
+class CarryTests(PayloadTestCase):
     async def test_carries_a_connection(self) -> None:
         client = await self.connect()
         server = await self.accept()
-        flow = decode_flow(self.src.targets[0])
-        self.assertEqual((flow.destination, flow.client), (self.destination, client.sock.getsockname()))
         await self.run_in_thread(server.send_all, b"server speaks first")
         self.assertEqual(await self.run_in_thread(client.read_exactly, 19), b"server speaks first")
         await self.run_in_thread(client.send_all, b"question")
@@ -149,20 +151,6 @@ class PayloadTests(PayloadTestCase):
         await self.run_in_thread(client.send_all, b"six")
         self.assertEqual(await self.run_in_thread(server.read_exactly, 3), b"six")
 
-    async def test_connection_straight_to_the_capture_port_is_refused(self) -> None:
-        self.destination = self.ingress.addresses[0]
-        await self.expect_reset(await self.connect())
-        self.assertEqual((self.ingress.counters.straight, self.src.targets), (1, []))
-        [line] = self.log
-        self.assertIn("it was made straight to the capture port", line)
-
-    async def test_destination_that_no_interceptor_names_is_refused(self) -> None:
-        self.destination = ("10.66.66.66", 80)
-        await self.expect_reset(await self.connect())
-        self.assertEqual((self.ingress.counters.not_configured, self.src.targets), (1, []))
-        [line] = self.log
-        self.assertIn("to 10.66.66.66 port 80: no interceptor on this node names its destination", line)
-
     async def test_refused_by_the_server(self) -> None:
         self.server.close()
         client = await self.connect()
@@ -182,11 +170,72 @@ class PayloadTests(PayloadTestCase):
         client = await self.connect()
         await self.accept()
         await self.until(lambda: self.ingress.counters.accepted == 1)
-        self.overlay.cut("src", "dst")
+        self.ground.cut()
         await self.expect_reset(client)
 
+    async def test_stop_resets_what_has_not_ended(self) -> None:
+        client = await self.connect()
+        server = await self.accept()
+        self.ingress.stopService()
+        await self.expect_reset(client)
+        await self.expect_reset(server)
+        self.assertEqual((self.ingress.connections, self.ingress.waiting, self.ingress.addresses), (0, 0, ()))
+
+    async def test_a_storm_of_connections_loses_none(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        serving = threading.Thread(target=self.echo_each, daemon=True)
+        serving.start()
+        answers = await self.run_in_thread(storm, self.ingress.addresses[0])
+        self.assertEqual(answers, STORM)
+        await self.run_in_thread(serving.join, 10)
+        await self.until(lambda: self.ingress.connections == self.egress.connections == 0)
+        self.assertEqual((self.ingress.counters.captured, self.ingress.counters.accepted), (STORM, STORM))
+
+    def echo_each(self) -> None:
+        connections = [self.server.accept()[0] for _ in range(STORM)]
+        for sock in connections:
+            sock.sendall(sock.recv(4))
+            sock.close()
+
+
+class NodeCarryTests(CarryTests):
+    """The same over real nodes."""
+
+    def make_ground(self) -> Ground:
+        return NodeGround()
+
+
+class PayloadTests(PayloadTestCase):
+    """What only the double shows."""
+
+    def make_ground(self) -> Ground:
+        ground = MemoryGround()
+        self.src, self.dst = ground.src, ground.dst
+        return ground
+
+    async def test_target_names_destination_and_client(self) -> None:
+        client = await self.connect()
+        flow = decode_flow(self.src.targets[0])
+        self.assertEqual((flow.destination, flow.client), (self.destination, client.sock.getsockname()))
+
+    async def test_connection_straight_to_the_capture_port_is_refused(self) -> None:
+        self.destination = self.ingress.addresses[0]
+        await self.expect_reset(await self.connect())
+        self.assertEqual((self.ingress.counters.straight, self.src.targets), (1, []))
+        [line] = self.log
+        self.assertIn("it was made straight to the capture port", line)
+
+    async def test_destination_that_no_interceptor_names_is_refused(self) -> None:
+        self.destination = ("10.66.66.66", 80)
+        await self.expect_reset(await self.connect())
+        self.assertEqual((self.ingress.counters.not_configured, self.src.targets), (1, []))
+        [line] = self.log
+        self.assertIn("to 10.66.66.66 port 80: no interceptor on this node names its destination", line)
+
     async def test_direct_needs_the_mark(self) -> None:
-        self.overlay.cut("src", "dst")
+        self.ground.cut()
         self.ingress.stopService()
         self.ingress = self.start(mark=None)
         await self.expect_reset(await self.connect())
@@ -214,14 +263,6 @@ class PayloadTests(PayloadTestCase):
         await self.expect_reset(await self.connect())
         self.assertEqual((self.ingress.counters.overloaded, self.ingress.waiting), (1, len(waiting)))
 
-    async def test_stop_resets_what_has_not_ended(self) -> None:
-        client = await self.connect()
-        server = await self.accept()
-        self.ingress.stopService()
-        await self.expect_reset(client)
-        await self.expect_reset(server)
-        self.assertEqual((self.ingress.connections, self.ingress.waiting, self.ingress.addresses), (0, 0, ()))
-
     def test_port_in_use_is_a_sentence(self) -> None:
         host, port = self.ingress.addresses[0]
         table = CaptureTable(configuration("direct"), "src")
@@ -232,38 +273,20 @@ class PayloadTests(PayloadTestCase):
         )
         self.assertEqual(other.addresses, ())
 
-    async def test_a_storm_of_connections_loses_none(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        serving = threading.Thread(target=self.echo_each, daemon=True)
-        serving.start()
-        answers = await self.run_in_thread(storm, self.ingress.addresses[0])
-        self.assertEqual(answers, STORM)
-        await self.run_in_thread(serving.join, 10)
-        await self.until(lambda: self.ingress.connections == self.egress.connections == 0)
-        self.assertEqual((self.ingress.counters.captured, self.ingress.counters.accepted), (STORM, STORM))
-
-    def echo_each(self) -> None:
-        connections = [self.server.accept()[0] for _ in range(STORM)]
-        for sock in connections:
-            sock.sendall(sock.recv(4))
-            sock.close()
-
 
 class DirectTests(PayloadTestCase):
     """Where the overlay does not reach the egress and connections go round it."""
 
-    def setUp(self) -> None:
-        super().setUp()
+    async def setUp(self) -> None:  # type: ignore[override]
         with socket.socket() as sock:
             try:
                 set_mark(sock, MARK)
             except PrivilegeError as error:
                 raise SkipTest(str(error)) from error
+        await super().setUp()
 
     async def test_unreachable_goes_direct(self) -> None:
-        self.overlay.cut("src", "dst")
+        self.ground.cut()
         client = await self.connect()
         server = await self.accept()
         data = bytes(range(256)) * 8000
@@ -276,12 +299,12 @@ class DirectTests(PayloadTestCase):
         server.reset()
         self.assertEqual((await self.run_in_thread(client.read_to_end))[1], "RST")
         await self.until(lambda: self.ingress.connections == 0)
-        self.assertEqual((self.ingress.counters.direct, self.src.targets), (1, []))
+        self.assertEqual((self.ingress.counters.direct, self.egress.counters.asked), (1, 0))
         [line] = self.log
         self.assertIn("goes direct: node dst cannot be reached now", line)
 
     async def test_direct_obeys_a_stopped_reader(self) -> None:
-        self.overlay.cut("src", "dst")
+        self.ground.cut()
         client = await self.connect()
         server = await self.accept()
         data = bytes(range(256)) * 80_000
@@ -294,7 +317,7 @@ class DirectTests(PayloadTestCase):
         self.assertEqual(await reading, (data, "EOF"))
 
     async def test_direct_to_nobody_is_a_reset(self) -> None:
-        self.overlay.cut("src", "dst")
+        self.ground.cut()
         self.server.close()
         await self.expect_reset(await self.connect())
         self.assertEqual((self.ingress.counters.direct_failed, self.ingress.waiting), (1, 0))
@@ -307,7 +330,7 @@ class RefuseTests(PayloadTestCase):
     when_unreachable: WhenUnreachable = "refuse"
 
     async def test_unreachable_is_refused(self) -> None:
-        self.overlay.cut("src", "dst")
+        self.ground.cut()
         await self.expect_reset(await self.connect())
         self.server.setblocking(False)
         self.assertRaises(BlockingIOError, self.server.accept)
