@@ -74,6 +74,11 @@ class PayloadEgress(Service):
         """Return how many connections are spliced now."""
         return len(self._splices)
 
+    @property
+    def waiting(self) -> int:
+        """Return how many connections are being made."""
+        return len(self._dials)
+
     def startService(self) -> None:
         """Answer for connections from now on."""
         super().startService()

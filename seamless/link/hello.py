@@ -74,6 +74,7 @@ class Adjacency:
     def __init__(self, hello_interval: float, dead_interval: float, now: float) -> None:
         self.state = AdjacencyState.DOWN
         self.reason = "it was not heard yet"
+        self.since = now
         self.counters = AdjacencyCounters()
         self._hello_interval = hello_interval
         self._own_dead_interval = dead_interval
@@ -101,12 +102,12 @@ class Adjacency:
         if theirs is AdjacencyState.INIT:
             self._hello_is_due = True
         reason = "it does not hear us" if theirs is AdjacencyState.DOWN else "we hear each other"
-        self._enter(_AFTER_HELLO[theirs], reason)
+        self._enter(_AFTER_HELLO[theirs], reason, now)
 
     def closed(self, reason: str, now: float) -> None:
         """Take note that the neighbor as we knew it is gone: it said goodbye, or it restarted."""
         self._driven_at = now
-        self._enter(AdjacencyState.DOWN, reason)
+        self._enter(AdjacencyState.DOWN, reason, now)
 
     def hello_soon(self, now: float) -> None:
         """Make a HELLO due at once: the neighbor waits for a first authenticated datagram."""
@@ -146,7 +147,7 @@ class Adjacency:
             self._grace_until = now + self._hello_interval
             self.counters.graces += 1
             return
-        self._enter(AdjacencyState.DOWN, f"no datagram for {(now - self._heard_at) * 1000:.0f} ms")
+        self._enter(AdjacencyState.DOWN, f"no datagram for {(now - self._heard_at) * 1000:.0f} ms", now)
 
     def _dead_at(self) -> float:
         return self._grace_until if self._grace_until is not None else self._heard_at + self._dead_interval
@@ -158,11 +159,12 @@ class Adjacency:
         hurried_at = self._last_hello_at + self._hello_interval / _HURRY_DIVISOR
         return min(regular_at, max(hurried_at, self._heard_at + self._dead_interval / 2))
 
-    def _enter(self, state: AdjacencyState, reason: str) -> None:
+    def _enter(self, state: AdjacencyState, reason: str, now: float) -> None:
         if state is self.state:
             return
         self.counters.ups += state is AdjacencyState.UP
         self.counters.downs += self.state is AdjacencyState.UP
         self.state = state
         self.reason = reason
+        self.since = now
         self._hello_is_due = True

@@ -79,6 +79,7 @@ class Link:
         self.queue = FairQueue(QUEUE_LIMIT)
         self.recovery = Recovery(MAX_ACK_DELAY)
         self.neighbor_received = 0
+        self._sent_at_report = 0
         self.loss_rate = 0.0
         self._controller = controller
         self._pacer = Pacer(controller.pacing_rate_bps(), now)
@@ -215,6 +216,7 @@ class Link:
             self._take_acknowledged(self.recovery.on_ack(frame, now), now)
         elif isinstance(frame, Hello):
             self.neighbor_received = frame.received
+            self._sent_at_report = self.counters.data_sent + self.counters.control_sent
             self.adjacency.received_hello(frame.state, frame.hello_ms / 1000, frame.dead_ms / 1000, now)
         elif isinstance(frame, Close):
             self.adjacency.closed(f"{self.settings.neighbor} says: {frame.reason}", now)
@@ -247,6 +249,7 @@ class Link:
             if isinstance(contents, Control):
                 self._lsas.extend(frame.data for frame in contents.frames if isinstance(frame, LsaFrame))
             else:
+                self.counters.resent += 1
                 self.queue.put_resend(contents)
 
     def _after_handshake(self, now: float) -> None:
@@ -397,6 +400,7 @@ class Link:
         else:
             self.recovery.next_number = number + 1
         self._pacer.spend(size, now)
+        self.counters.control_sent += 1
         self.counters.sent_bytes += size
         transmits.append(Transmit(self.local, self.remote, [datagram], len(datagram), 1))
 
@@ -435,8 +439,10 @@ class Link:
             neighbor=self.settings.neighbor,
             state=self.adjacency.state.name,
             reason=self.adjacency.reason,
+            since=self.adjacency.since,
             local=self.local,
             remote=self.remote,
+            congestion=self._controller.name,
             rate_bps=self._controller.pacing_rate_bps(),
             rtt=recovery.rtt.smoothed,
             rtt_variation=recovery.rtt.variation,
@@ -445,8 +451,11 @@ class Link:
             lost=recovery.counters.lost,
             probes=recovery.counters.probes,
             wasted=recovery.counters.wasted,
+            resent=counters.resent,
+            control_sent=counters.control_sent,
             received=self._acknowledger.datagrams,
             neighbor_received=self.neighbor_received,
+            sent_at_report=self._sent_at_report,
             sent_bytes=counters.sent_bytes,
             received_bytes=counters.received_bytes,
             data_sent=counters.data_sent,

@@ -32,8 +32,11 @@ class LinkStatus:
     neighbor: str
     state: str
     reason: str
+    since: float
+    """When the state last changed, on the clock that the core is driven with."""
     local: Address
     remote: Address
+    congestion: str
     rate_bps: float
     rtt: float
     rtt_variation: float
@@ -42,8 +45,14 @@ class LinkStatus:
     lost: int
     probes: int
     wasted: int
+    resent: int
+    control_sent: int
+    """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
     received: int
     neighbor_received: int
+    """What the neighbor's last HELLO said that it had received, of any life of ours."""
+    sent_at_report: int
+    """How many datagrams we had sent when that HELLO came: the differences of both between two HELLOs compare."""
     sent_bytes: int
     received_bytes: int
     data_sent: int
@@ -66,6 +75,8 @@ class LinkCounters:
     sent_bytes: int = 0
     received_bytes: int = 0
     data_sent: int = 0
+    control_sent: int = 0
+    resent: int = 0
     data_received: int = 0
     failed_authentication: int = 0
     replayed: int = 0
