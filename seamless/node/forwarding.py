@@ -1,0 +1,131 @@
+"""A packet's way through a node: to the session that it is for, or at once to the next link.
+
+Relays look at ten bytes and forward in whatever order packets come. A run of packets with the same header is handled
+as one. Where a session's packets pile up, the neighbor that sends them is asked to pause that session for as long as
+the excess takes to drain (`seamless.link.queue` says why that suffices).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import TypeAlias
+
+from seamless.link.link import Link
+from seamless.node.links import Links
+from seamless.node.status import NodeCounters
+from seamless.routing.routing import Routing
+from seamless.wire.header import CLASS_BULK, CLASS_HANDSHAKE, PACKET_HEADER, PACKET_HEADER_BYTES
+from seamless.wire.link_frames import Pause
+
+DeliverHere: TypeAlias = Callable[[int, int, list[bytes], float], None]
+"""Called with (class, source, payloads without the packet header, now)."""
+
+
+def flow_key(source: int, destination: int) -> bytes:
+    """Return how queues name a session: the two identifiers as they stand in the packet header."""
+    return source.to_bytes(4, "big") + destination.to_bytes(4, "big")
+
+
+class Forwarding:
+    """Hands packets on for the node ``identifier`` (a leaf or not) in a network of ``nodes``."""
+
+    def __init__(
+        self,
+        *,
+        identifier: int,
+        is_leaf: bool,
+        nodes: Container[int],
+        links: Links,
+        routing: Routing,
+        counters: NodeCounters,
+        deliver_here: DeliverHere,
+    ) -> None:
+        self._identifier = identifier
+        self._is_leaf = is_leaf
+        self._nodes = nodes
+        self._links = links
+        self._routing = routing
+        self._counters = counters
+        self._deliver_here = deliver_here
+        self._pause_again_at: dict[bytes, float] = {}
+
+    def link_towards(self, destination: int) -> Link | None:
+        """Return the link of the next hop to ``destination``; None when there is no way."""
+        neighbor = self._routing.next_hop(destination)
+        return None if neighbor is None else self._links.best(neighbor)
+
+    def receive(self, packets: list[bytes], link: Link, now: float) -> None:
+        """Hand on packets that ``link`` has opened, run by run."""
+        head = packets[0][:PACKET_HEADER_BYTES]
+        run: list[bytes] = []
+        for packet in packets:
+            if packet[:PACKET_HEADER_BYTES] != head:
+                self._receive_run(head, run, link, now)
+                head = packet[:PACKET_HEADER_BYTES]
+                run = []
+            run.append(packet)
+        self._receive_run(head, run, link, now)
+
+    def _receive_run(self, head: bytes, packets: list[bytes], link: Link, now: float) -> None:
+        counters = self._counters
+        if len(head) < PACKET_HEADER_BYTES:
+            counters.malformed_packets += len(packets)
+            return
+        packet_class, hop_limit, source, destination = PACKET_HEADER.unpack(head)
+        if source not in self._nodes or source == self._identifier or packet_class > CLASS_HANDSHAKE:
+            counters.foreign_packets += len(packets)
+        elif destination == self._identifier:
+            counters.delivered += len(packets)
+            payloads = [packet[PACKET_HEADER_BYTES:] for packet in packets]
+            self._deliver_here(packet_class, source, payloads, now)
+        elif destination not in self._nodes:
+            counters.foreign_packets += len(packets)
+        elif self._is_leaf:
+            counters.transit_refused += len(packets)
+        elif hop_limit <= 1:
+            counters.hop_limit += len(packets)
+        else:
+            counters.forwarded += len(packets)
+            head = PACKET_HEADER.pack(packet_class, hop_limit - 1, source, destination)
+            packets = [head + packet[PACKET_HEADER_BYTES:] for packet in packets]
+            self._forward(packet_class, source, destination, packets, link, now)
+
+    def _forward(
+        self, packet_class: int, source: int, destination: int, packets: list[bytes], came_by: Link | None, now: float
+    ) -> None:
+        onward = self.link_towards(destination)
+        if onward is None:
+            self._counters.no_route += len(packets)
+            return
+        if came_by is None or onward.packet_bytes < came_by.packet_bytes:
+            packets = self._fitting(packets, onward)
+        if packet_class != CLASS_BULK:
+            onward.queue.put_express(packets)
+        elif packets:
+            key = flow_key(source, destination)
+            waiting_bytes = onward.queue.put_bulk(key, packets)
+            if came_by is not None and waiting_bytes > onward.target_bytes:
+                self._push_back(key, source, destination, onward.excess_pause(waiting_bytes), came_by, now)
+
+    def _fitting(self, packets: list[bytes], onward: Link) -> list[bytes]:
+        fitting = [packet for packet in packets if len(packet) <= onward.packet_bytes]
+        self._counters.too_big += len(packets) - len(fitting)
+        return fitting
+
+    def _push_back(self, key: bytes, source: int, destination: int, seconds: float, came_by: Link, now: float) -> None:
+        """Ask the upstream neighbor to pause a session; not again before it can have shown an effect."""
+        if seconds > 0 and now >= self._pause_again_at.get(key, 0.0):
+            self._pause_again_at[key] = now + came_by.recovery.rtt.smoothed + seconds
+            came_by.send_pause(source, destination, seconds)
+
+    def pause(self, frame: Pause, link: Link, now: float) -> None:
+        """Do as the neighbor at the far end of ``link`` asks."""
+        if frame.source in self._nodes and frame.destination in self._nodes:
+            link.queue.pause(flow_key(frame.source, frame.destination), now + frame.microseconds / 1e6)
+
+    def reroute(self, packets: list[bytes], now: float) -> None:
+        """Send another way what a dead link had not delivered."""
+        for packet in packets:
+            packet_class, _, source, destination = PACKET_HEADER.unpack_from(packet)
+            self._counters.rerouted += 1
+            self._forward(packet_class, source, destination, [packet], None, now)

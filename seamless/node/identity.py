@@ -1,0 +1,67 @@
+"""Who a node is: its key, this life of its process, and what both make of it towards others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from seamless.config.model import NodeConfig
+from seamless.crypto.association import Association
+from seamless.errors import ConfigurationError
+
+LSA_KEY_LABEL: Final = b"seamless lsa"
+
+Random: TypeAlias = Callable[[int], bytes]
+"""Given n, returns n secret random bytes."""
+
+
+class Identity:
+    """A node's key pair and incarnation (wall-clock nanoseconds at the start of the process)."""
+
+    def __init__(self, config: NodeConfig, private_key: bytes, incarnation: int, random: Random) -> None:
+        """Raise `ConfigurationError` when ``private_key`` (32 raw bytes) is not that of the node."""
+        self.private_key = private_key
+        self.public_key = config.public_key
+        self.incarnation = incarnation
+        self.random = random
+        self._private = X25519PrivateKey.from_private_bytes(private_key)
+        self._counter = incarnation
+        if self._private.public_key().public_bytes_raw() != config.public_key:
+            raise ConfigurationError(
+                f"the key does not belong to node {config.name}: its public key is not the one that the configuration"
+                f" has; start with the key of {config.name}, or put what 'seamless pubkey' prints for this one into"
+                " its block"
+            )
+
+    def next_counter(self) -> int:
+        """Return a number greater than all before, of this process and of those before it."""
+        self._counter += 1
+        return self._counter
+
+    def lsa_key(self, public_key: bytes) -> bytes:
+        """Return the key under which this node and the owner of ``public_key`` authenticate LSAs to each other."""
+        agreed = self._private.exchange(X25519PublicKey.from_public_bytes(public_key))
+        return hashlib.blake2s(LSA_KEY_LABEL + agreed).digest()
+
+    def associate(
+        self,
+        remote: NodeConfig,
+        prologue: bytes,
+        allocate_index: Callable[[], int],
+        release_index: Callable[[int], None],
+    ) -> Association:
+        """Return the association with another node for links or for a session, by ``prologue``."""
+        return Association(
+            private_key=self.private_key,
+            public_key=self.public_key,
+            remote_public_key=remote.public_key,
+            prologue=prologue,
+            incarnation=self.incarnation,
+            allocate_index=allocate_index,
+            release_index=release_index,
+            random=self.random,
+            next_counter=self.next_counter,
+        )

@@ -1,0 +1,249 @@
+"""The links of one node: made from the configuration, found by the first word of a datagram, chosen by cost.
+
+Whatever comes in on a socket comes here first. Of a batch, each run of datagrams with the same word goes to the link
+whose keys the word names; handshakes go through the gate to the link of the neighbor whose key they prove. Nothing here
+raises for what came off the network: it is counted.
+
+Several underlay paths between two neighbors are several links here; routing sees the best one that is UP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from seamless.config.model import Configuration, LinkConfig, NodeConfig
+from seamless.crypto.gate import Admitted, Answer, HandshakeGate
+from seamless.crypto.messages import LINK_PROLOGUE
+from seamless.errors import RemoteProtocolError
+from seamless.interfaces import Address, Transmit
+from seamless.link.congestion import make_controller
+from seamless.link.link import Link
+from seamless.link.status import LinkSettings
+from seamless.node.identity import Identity
+from seamless.node.status import NodeCounters
+from seamless.wire.header import CONTROL, COOKIE, DATA, INDEX_BITS, INDEX_MASK, INITIATION, RESPONSE, TAG_BYTES
+from seamless.wire.link_frames import LinkFrame
+
+COST_UNIT: Final = 1e-4
+"""Seconds of one-way latency that cost one unit."""
+UNKNOWN_COST: Final = 500
+"""Cost of a link without an RTT sample: 50 ms one way."""
+SHORTEST_DATAGRAM: Final = 4 + 8 + TAG_BYTES
+
+Received: TypeAlias = tuple[Link, list[bytes], list[LinkFrame]]
+"""A link, the overlay packets that it opened, and the frames that are the node's business."""
+
+
+class Links:
+    """All links of the node ``name``."""
+
+    def __init__(
+        self, configuration: Configuration, name: str, identity: Identity, counters: NodeCounters, now: float
+    ) -> None:
+        self._configuration = configuration
+        self._name = name
+        self._identity = identity
+        self._counters = counters
+        self._links: list[Link] = []
+        self._by_index: dict[int, Link] = {}
+        self._by_key: dict[bytes, list[Link]] = {}
+        self._to: dict[int, list[Link]] = {}
+        self._up: set[Link] = set()
+        self._answers: list[Transmit] = []
+        for link in configuration.links:
+            if name in link.ends:
+                self._add(link, now)
+        self._gate = HandshakeGate(
+            private_key=identity.private_key,
+            public_key=identity.public_key,
+            known_keys=self._by_key,
+            random=identity.random,
+            now=now,
+        )
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links)
+
+    # Building.
+
+    def _add(self, config: LinkConfig, now: float) -> None:
+        own_end = config.ends.index(self._name)
+        neighbor = self._configuration.nodes[config.ends[1 - own_end]]
+        overlay = self._configuration.overlay
+        for path in config.paths:
+            settings = LinkSettings(
+                neighbor=neighbor.name,
+                neighbor_id=neighbor.identifier,
+                local=path[own_end],
+                remote=path[1 - own_end],
+                mtu_bytes=config.mtu_bytes,
+                hello_interval=overlay.hello_interval,
+                dead_interval=overlay.dead_interval,
+                dials=config.passive != self._name,
+                neighbor_dials=config.passive != neighbor.name,
+                cost=config.cost,
+            )
+            self._open(settings, config, neighbor, now)
+
+    def _open(self, settings: LinkSettings, config: LinkConfig, neighbor: NodeConfig, now: float) -> None:
+        def allocate_index() -> int:
+            index = self._free_index()
+            self._by_index[index] = link
+            return index
+
+        association = self._identity.associate(neighbor, LINK_PROLOGUE, allocate_index, self._release_index)
+        controller = make_controller(config.congestion, config.rate_bps, settings.mtu_bytes, now)
+        link = Link(settings, association, controller, now)
+        self._links.append(link)
+        self._by_key.setdefault(neighbor.public_key, []).append(link)
+        self._to.setdefault(neighbor.identifier, []).append(link)
+
+    def _free_index(self) -> int:
+        while True:
+            index = int.from_bytes(self._identity.random(4), "big") & INDEX_MASK
+            if index and index not in self._by_index:
+                return index
+
+    def _release_index(self, index: int) -> None:
+        self._by_index.pop(index, None)
+
+    # Datagrams in.
+
+    def receive_datagrams(
+        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+    ) -> list[Received]:
+        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
+        received: list[Received] = []
+        view = memoryview(buffer)
+        total = len(view)
+        if not 0 < segment_size <= total:
+            segment_size = max(total, 1)
+        offset = 0
+        while offset < total:
+            end = _run_end(view, offset, segment_size)
+            run = view[offset:end]
+            offset = end
+            if len(run) < SHORTEST_DATAGRAM:
+                self._counters.short_datagrams += 1
+            else:
+                self._receive_run(run, segment_size, local, remote, now, received)
+        return received
+
+    def _receive_run(
+        self,
+        run: memoryview,
+        segment_size: int,
+        local: Address,
+        remote: Address,
+        now: float,
+        received: list[Received],
+    ) -> None:
+        """Take in datagrams that all begin with the same word."""
+        word = int.from_bytes(run[:4], "big")
+        datagram_type = word >> INDEX_BITS
+        if datagram_type in (DATA, CONTROL):
+            link = self._by_index.get(word & INDEX_MASK)
+            key = link.association.receive_key(word & INDEX_MASK) if link is not None else None
+            if link is None or key is None:
+                self._counters.unknown_index += 1
+            else:
+                received.append((link, *link.receive_sealed(key, run, segment_size, remote, now)))
+            return
+        for offset in range(0, len(run), segment_size):
+            datagram = bytes(run[offset : offset + segment_size])
+            try:
+                self._receive_handshake(datagram_type, datagram, local, remote, now)
+            except RemoteProtocolError:
+                self._counters.refused_handshakes += 1
+
+    def _receive_handshake(
+        self, datagram_type: int, datagram: bytes, local: Address, remote: Address, now: float
+    ) -> None:
+        if datagram_type == INITIATION:
+            self._receive_initiation(datagram, local, remote, now)
+        elif datagram_type in (RESPONSE, COOKIE):
+            link = self._by_index.get(int.from_bytes(datagram[1:4], "big"))
+            if link is None:
+                self._counters.unknown_index += 1
+            elif datagram_type == RESPONSE:
+                link.receive_response(datagram, now)
+            else:
+                link.receive_cookie(datagram, now)
+        else:
+            self._counters.unknown_type += 1
+
+    def _receive_initiation(self, datagram: bytes, local: Address, remote: Address, now: float) -> None:
+        verdict = self._gate.admit(datagram, remote, now)
+        if isinstance(verdict, Answer):
+            self._answers.append(Transmit(local, remote, [verdict.datagram], len(verdict.datagram), 1))
+        if not isinstance(verdict, Admitted):
+            return
+        opened = self._gate.open_initiation(datagram)
+        link = self._link_for(opened.remote_public_key, local, remote)
+        if link is None:
+            # A neighbor of ours, but it knocks where no link with it is configured.
+            self._counters.misplaced_handshakes += 1
+            return
+        link.receive_initiation(opened, remote, now)
+
+    def _link_for(self, public_key: bytes, local: Address, remote: Address) -> Link | None:
+        """Return the link that a proven INITIATION is for: of several to one neighbor, that of its address."""
+        links = [link for link in self._by_key.get(public_key, ()) if link.local == local]
+        for link in links:
+            if link.remote == remote:
+                return link
+        return links[0] if links else None
+
+    def take_answers(self) -> list[Transmit]:
+        """Return the cookies that are due."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    # Which link.
+
+    @property
+    def neighbors(self) -> Iterator[int]:
+        """Return the identifiers of all neighbors."""
+        return iter(self._to)
+
+    def best(self, neighbor: int) -> Link | None:
+        """Return the cheapest link to ``neighbor`` that is UP."""
+        up = [link for link in self._to.get(neighbor, ()) if link.is_up]
+        return min(up, key=self.cost) if len(up) > 1 else (up[0] if up else None)
+
+    @staticmethod
+    def cost(link: Link) -> int:
+        """Return what routing counts for this link: what is configured, or latency and loss in units of 0.1 ms."""
+        if link.settings.cost is not None:
+            return link.settings.cost
+        if not link.recovery.rtt.has_sample:
+            return UNKNOWN_COST
+        # A lost packet is late by a round trip: what loss costs is latency.
+        one_way = link.recovery.rtt.minimum * (0.5 + link.loss_rate)
+        return 1 + int(one_way / COST_UNIT)
+
+    def changed(self) -> list[Link]:
+        """Return the links that went UP, or ceased to be, since the last call."""
+        changed = [link for link in self._links if link.is_up != (link in self._up)]
+        for link in changed:
+            (self._up.add if link.is_up else self._up.discard)(link)
+        return changed
+
+    def gate_counters(self) -> dict[str, int]:
+        """Return what the gate did with initiations."""
+        return {
+            "admitted": self._gate.admitted,
+            "answered": self._gate.answered,
+            **{reason.name.lower(): count for reason, count in self._gate.dropped.items()},
+        }
+
+
+def _run_end(view: memoryview, offset: int, segment_size: int) -> int:
+    """Return the end of the run of datagrams that begin with the same word as the one at ``offset``."""
+    first = bytes(view[offset : offset + 4])
+    total = len(view)
+    offset += segment_size
+    while offset < total and view[offset : offset + 4] == first:
+        offset += segment_size
+    return min(offset, total)

@@ -1,0 +1,356 @@
+"""The node as one core: it owns every other core and is the only one that knows them all.
+
+A daemon drives it with a kernel's sockets and clock; a simulation drives fifty of them in one process on virtual time.
+
+A batch of datagrams comes in (`receive_datagrams`), its link opens it (`seamless.node.links`), and its packets go to
+the session that they are for or at once to the next link (`seamless.node.forwarding`). What a session wants to send is
+pulled (`_pull`) just as fast as its next link takes it, so that nothing waits where it cannot be reordered.
+
+The rules:
+
+* After every input the owner drains `next_event` and sends `datagrams_to_send`.
+* What comes off the network raises nothing here. It is counted by reason in `counters`.
+* A destination, a source or a neighbor that the configuration does not name does not exist.
+* When a link dies, all it had not delivered goes another way at once, and sessions whose path went over it resend
+  what may have died with a relay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+
+from seamless.config.model import Configuration
+from seamless.crypto.messages import SESSION_PROLOGUE
+from seamless.errors import LocalProtocolError, RemoteProtocolError
+from seamless.interfaces import (
+    Address,
+    Event,
+    LinkDown,
+    LinkUp,
+    PeerReachable,
+    PeerUnreachable,
+    StreamKey,
+    Transmit,
+)
+from seamless.link.link import Link
+from seamless.node.forwarding import Forwarding, flow_key
+from seamless.node.identity import Identity, Random
+from seamless.node.links import Links
+from seamless.node.status import NodeCounters, NodeStatus
+from seamless.routing.lsdb import Topology
+from seamless.routing.routing import Routing
+from seamless.session.events import PeerLost, SessionUp
+from seamless.session.limits import Limits
+from seamless.session.session import Session
+from seamless.wire.header import CLASS_HANDSHAKE
+from seamless.wire.link_frames import LinkFrame, LsaFrame, Pause
+
+COST_INTERVAL: Final = 5.0
+"""Seconds between two looks at what links cost."""
+PULL_ROUNDS: Final = 4
+"""How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
+
+
+def topology_of(configuration: Configuration) -> Topology:
+    """Return which nodes and links the configuration allows, as routing wants to know it."""
+    identifier = {name: node.identifier for name, node in configuration.nodes.items()}
+    return Topology(
+        nodes=frozenset(identifier.values()),
+        links=frozenset(frozenset(identifier[end] for end in link.ends) for link in configuration.links),
+        leaves=frozenset(node.identifier for node in configuration.nodes.values() if node.leaf),
+    )
+
+
+class Node:
+    """One node of the overlay that a configuration describes."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        name: str,
+        private_key: bytes,
+        *,
+        random: Random,
+        incarnation: int,
+        now: float,
+    ) -> None:
+        """``incarnation``: wall-clock nanoseconds at the start of the process; ``random(n)``: n secret random bytes.
+
+        Raise `ConfigurationError` when the key is not that of the node ``name``.
+        """
+        self.configuration = configuration
+        self.config = configuration.nodes[name]
+        self.name = name
+        self.identifier = self.config.identifier
+        self.counters = NodeCounters()
+        self._identity = Identity(self.config, private_key, incarnation, random)
+        self._nodes = configuration.node_by_identifier
+        self._events: deque[Event] = deque()
+        self._sessions: dict[int, Session] = {}
+        self._reachable: set[int] = set()
+        self._cost_at = now + COST_INTERVAL
+        self._links = Links(configuration, name, self._identity, self.counters, now)
+        self._routing = Routing(
+            local=self.identifier,
+            topology=topology_of(configuration),
+            pairwise_keys={
+                identifier: self._identity.lsa_key(node.public_key) for identifier, node in self._nodes.items()
+            },
+            incarnation=incarnation // 1_000_000,
+            refresh_jitter=lambda: random(1)[0] / 256,
+            now=now,
+        )
+        self._forwarding = Forwarding(
+            identifier=self.identifier,
+            is_leaf=self.config.leaf,
+            nodes=self._nodes,
+            links=self._links,
+            routing=self._routing,
+            counters=self.counters,
+            deliver_here=self._deliver_here,
+        )
+
+    def _session(self, peer: int, now: float) -> Session:
+        session = self._sessions.get(peer)
+        if session is None:
+            association = self._identity.associate(
+                self._nodes[peer],
+                SESSION_PROLOGUE,
+                lambda: int.from_bytes(self._identity.random(3), "big"),
+                lambda index: None,
+            )
+            session = self._sessions[peer] = Session(
+                local=self.identifier,
+                peer=peer,
+                private_key=self._identity.private_key,
+                association=association,
+                now=now,
+                limits=Limits(give_up=self.configuration.overlay.give_up),
+            )
+            session.path_changed(self._routing.path_mtu_bytes(peer), now)
+        return session
+
+    # In.
+
+    def receive_datagrams(
+        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+    ) -> None:
+        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
+        for link, packets, frames in self._links.receive_datagrams(buffer, segment_size, local, remote, now):
+            if packets:
+                self._forwarding.receive(packets, link, now)
+            for frame in frames:
+                self._receive_frame(frame, link, now)
+
+    def _receive_frame(self, frame: LinkFrame, link: Link, now: float) -> None:
+        if isinstance(frame, LsaFrame):
+            try:
+                self._routing.receive_lsa(frame.data, link.settings.neighbor_id, now)
+            except RemoteProtocolError:
+                self.counters.refused_lsas += 1
+        elif isinstance(frame, Pause):
+            self._forwarding.pause(frame, link, now)
+
+    def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], now: float) -> None:
+        session = self._session(source, now)
+        if packet_class == CLASS_HANDSHAKE:
+            for payload in payloads:
+                session.receive_handshake(payload, now)
+        else:
+            session.receive_fragments(payloads, now)
+        self._take_session_events(session)
+
+    # Links that come and go.
+
+    def _watch_links(self, now: float) -> None:
+        """Act on links that went up or down since the last look."""
+        for link in self._links.changed():
+            settings = link.settings
+            if link.is_up:
+                self._events.append(LinkUp(settings.neighbor, link.local, link.remote))
+            else:
+                link.abandon()
+                self._events.append(LinkDown(settings.neighbor, link.adjacency.reason))
+            self._announce_neighbor(settings.neighbor_id, now)
+        for link in self._links:
+            orphans = link.take_orphans()
+            if orphans:
+                self._forwarding.reroute(orphans, now)
+
+    def _announce_neighbor(self, neighbor: int, now: float) -> None:
+        best = self._links.best(neighbor)
+        if best is None:
+            self._routing.link_down(neighbor, now)
+        else:
+            self._routing.link_up(neighbor, self._links.cost(best), best.packet_bytes, now)
+        self._take_routes(now)
+
+    def _take_routes(self, now: float) -> None:
+        event = self._routing.next_event()
+        while event is not None:
+            for destination in event.destinations:
+                session = self._sessions.get(destination)
+                if session is not None:
+                    session.path_changed(self._routing.path_mtu_bytes(destination), now)
+                self._note_reachable(destination)
+            event = self._routing.next_event()
+        for neighbor, data in self._routing.lsas_to_flood():
+            link = self._links.best(neighbor)
+            if link is not None:
+                link.send_lsa(data)
+
+    def _note_reachable(self, destination: int) -> None:
+        is_reachable = self._routing.next_hop(destination) is not None
+        if is_reachable == (destination in self._reachable):
+            return
+        name = self._nodes[destination].name
+        if is_reachable:
+            self._reachable.add(destination)
+            self._events.append(PeerReachable(name))
+        else:
+            self._reachable.discard(destination)
+            self._events.append(PeerUnreachable(name, "no path to it is left"))
+
+    def _watch_costs(self, now: float) -> None:
+        if now < self._cost_at:
+            return
+        self._cost_at = now + COST_INTERVAL
+        for neighbor in self._links.neighbors:
+            best = self._links.best(neighbor)
+            if best is not None:
+                self._routing.link_cost(neighbor, self._links.cost(best), now)
+        for link in self._links:
+            link.recovery.rtt.take_recent_minimum()
+
+    # Commands.
+
+    def peer_identifier(self, peer: str) -> int:
+        """Return the identifier of the node of this name; raise `LocalProtocolError` when there is none."""
+        node = self.configuration.nodes.get(peer)
+        if node is None or node.name == self.name:
+            raise LocalProtocolError(f"there is no other node {peer} in the configuration")
+        return node.identifier
+
+    def peer_name(self, identifier: int) -> str:
+        """Return the name of the node with this identifier."""
+        return self._nodes[identifier].name
+
+    def is_reachable(self, peer: str) -> bool:
+        """Tell whether there is a path to the node ``peer`` now."""
+        return self._routing.next_hop(self.peer_identifier(peer)) is not None
+
+    def open_stream(self, peer: str, target: bytes, now: float) -> StreamKey:
+        """Open a stream to ``peer``; data may follow at once. StreamAccepted or StreamReset tells how it went."""
+        return self._session(self.peer_identifier(peer), now).open_stream(target, now)
+
+    def accept_stream(self, stream: StreamKey, now: float) -> None:
+        """Accept a stream that `StreamOpened` told of."""
+        self._sessions[stream[0]].accept_stream(stream, now)
+
+    def send(self, stream: StreamKey, data: bytes, now: float) -> int:
+        """Send ``data``; return the room left. When there is none, wait for StreamWritable."""
+        return self._sessions[stream[0]].send(stream, data, now)
+
+    def finish(self, stream: StreamKey, now: float) -> None:
+        """Send FIN after all data so far; the other direction lives on."""
+        self._sessions[stream[0]].finish(stream, now)
+
+    def reset(self, stream: StreamKey, code: int, reason: str, now: float) -> None:
+        """End both directions, after the bytes in flight."""
+        self._sessions[stream[0]].reset(stream, code, reason, now)
+
+    def consumed(self, stream: StreamKey, nbytes: int, now: float) -> None:
+        """Give ``nbytes`` of DataReceived back: the application's kernel has them."""
+        self._sessions[stream[0]].consumed(stream, nbytes, now)
+
+    def send_packet(self, peer: str, packet: bytes, now: float) -> None:
+        """Send a whole packet: hop by hop recovered, unordered."""
+        self._session(self.peer_identifier(peer), now).send_packet(packet, now)
+
+    def close(self, reason: str) -> None:
+        """Say goodbye to all neighbors; the owner sends what `datagrams_to_send` returns and stops."""
+        for link in self._links:
+            link.close(reason)
+
+    # Out.
+
+    def datagrams_to_send(self, now: float) -> list[Transmit]:
+        """Return the batches that may go out now."""
+        self._watch_links(now)
+        self._watch_costs(now)
+        self._take_routes(now)
+        transmits = self._links.take_answers()
+        for _ in range(PULL_ROUNDS):
+            pulled = self._pull(now)
+            before = len(transmits)
+            for link in self._links:
+                transmits += link.datagrams_to_send(now)
+            if not pulled or len(transmits) == before:
+                break
+        return transmits
+
+    def _pull(self, now: float) -> bool:
+        """Fill the links' queues from the sessions; tell whether anything came."""
+        pulled = False
+        for session in self._sessions.values():
+            if not session.wants_to_send:
+                continue
+            link = self._forwarding.link_towards(session.peer)
+            if link is None:
+                continue
+            key = flow_key(self.identifier, session.peer)
+            room = (link.target_bytes - link.queue.flow_bytes(key)) // link.packet_bytes
+            express, bulk = session.packets_to_send(max(0, room), now)
+            if express:
+                link.queue.put_express(express)
+            if bulk:
+                link.queue.put_bulk(key, bulk)
+            pulled = pulled or bool(express or bulk)
+        return pulled
+
+    def next_timeout(self, now: float) -> float | None:
+        """Return when `handle_timeout` wants to be called next."""
+        candidates = [link.next_timeout(now) for link in self._links]
+        candidates += [session.next_timeout() for session in self._sessions.values()]
+        candidates.append(self._routing.next_timeout())
+        candidates.append(self._cost_at)
+        return min((at for at in candidates if at is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on whatever deadline has passed."""
+        for link in self._links:
+            link.handle_timeout(now)
+        self._routing.handle_timeout(now)
+        for session in self._sessions.values():
+            session.handle_timeout(now)
+            self._take_session_events(session)
+
+    def _take_session_events(self, session: Session) -> None:
+        event = session.next_event()
+        while event is not None:
+            if isinstance(event, PeerLost):
+                self._events.append(PeerUnreachable(self._nodes[session.peer].name, event.reason))
+            elif not isinstance(event, SessionUp):
+                self._events.append(event)
+            event = session.next_event()
+
+    def next_event(self) -> Event | None:
+        """Return what happened, oldest first."""
+        if not self._events:
+            for session in self._sessions.values():
+                self._take_session_events(session)
+        return self._events.popleft() if self._events else None
+
+    def status(self, now: float) -> NodeStatus:
+        """Return a snapshot for people."""
+        return NodeStatus(
+            name=self.name,
+            links=tuple(link.status() for link in self._links),
+            sessions={self._nodes[peer].name: session.status(now) for peer, session in self._sessions.items()},
+            routing=self._routing.status(),
+            counters=attrs.evolve(self.counters),
+            gate=self._links.gate_counters(),
+        )

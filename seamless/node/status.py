@@ -1,0 +1,44 @@
+"""What a node tells people about itself."""
+
+from __future__ import annotations
+
+import attrs
+
+from seamless.link.status import LinkStatus
+from seamless.routing.routing import RoutingStatus
+from seamless.session.events import SessionStatus
+
+
+@attrs.define
+class NodeCounters:
+    """Datagrams and packets that went nowhere, by reason."""
+
+    short_datagrams: int = 0
+    unknown_type: int = 0
+    unknown_index: int = 0
+    refused_handshakes: int = 0
+    misplaced_handshakes: int = 0
+    malformed_packets: int = 0
+    foreign_packets: int = 0
+    transit_refused: int = 0
+    hop_limit: int = 0
+    no_route: int = 0
+    too_big: int = 0
+    rerouted: int = 0
+    forwarded: int = 0
+    delivered: int = 0
+    refused_lsas: int = 0
+    refused_session_packets: int = 0
+
+
+@attrs.frozen
+class NodeStatus:
+    """A snapshot for people."""
+
+    name: str
+    links: tuple[LinkStatus, ...]
+    sessions: dict[str, SessionStatus]
+    """By the name of the peer."""
+    routing: RoutingStatus
+    counters: NodeCounters
+    gate: dict[str, int]
