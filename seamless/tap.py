@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from twisted.application.service import IService
@@ -64,7 +65,9 @@ def _make_node_service(options: Options, failed: Callable[[SeamlessError], None]
     node = choose_node(configuration, options["config"], options["node"], socket.gethostname())
     private_key = read_private_key(options["key"])
     _check_key(node, private_key, options)
-    return NodeService(configuration, node.name, private_key, config_file=options["config"], failed=failed)
+    # Whole, since twistd may change to another folder before it is read again.
+    config_file = Path(options["config"]).absolute()
+    return NodeService(configuration, node.name, private_key, config_file=config_file, failed=failed)
 
 
 def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:

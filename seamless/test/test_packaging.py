@@ -41,6 +41,8 @@ def imported_by_the_product() -> Iterator[tuple[str, str]]:
                     yield alias.name.partition(".")[0], str(path)
             elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
                 yield node.module.partition(".")[0], str(path)
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                yield ast.literal_eval(node.args[0]).partition(".")[0], str(path)
 
 
 def declared() -> tuple[set[str], set[str]]:
@@ -140,7 +142,7 @@ class ReadmeTests(SynchronousTestCase):
 
     def test_its_verbs_exist(self) -> None:
         verbs = set(re.findall(r"^    \(?(?:umask 077; )?seamless (\w+)", self.text, re.MULTILINE))
-        self.assertEqual(verbs, {"genkey", "pubkey", "check", "rules"})
+        self.assertEqual(verbs, {"genkey", "pubkey", "check", "rules", "lab"})
         for verb in sorted(verbs):
             done = run_seamless(verb, "--help")
             self.assertEqual(done.returncode, 0, done.stderr)

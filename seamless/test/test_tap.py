@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE
+from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_PRIVILEGE, EXIT_USAGE
+from seamless.linux.system import program
 from seamless.test.tools.test_main import configuration_text
 from seamless.test.tools.twistd import START_TIMEOUT, Twistd
 from seamless.tools.keys import encode_key, public_key_of
@@ -85,7 +89,12 @@ class RefusalTests(_Node):
 
 
 class RunningTests(_Node):
-    """A node that starts, and one that finds its port taken."""
+    """A node that captures nothing: one that starts, and one that finds its port taken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        blocks = self.configuration.read_text().splitlines()
+        self.configuration.write_text("\n".join(block for block in blocks if not block.startswith("intercept")))
 
     def test_foreground_until_sigterm(self) -> None:
         process = self.twistd.popen("-n", "seamless", *self.words())
@@ -122,6 +131,56 @@ class RunningTests(_Node):
         started = self.twistd.run("seamless", config, key)
         self.assertEqual((started.returncode, started.stderr), (0, ""))
         self.assertIn(f"node {hostname} is up", self.twistd.stop_daemon())
+
+
+class RulesTests(_Node):
+    """A node that captures, in a network of its own, where its rules change nothing of this machine's."""
+
+    OWN_NETWORK = ("sh", "-c", 'PATH=$PATH:/usr/sbin:/sbin; ip link set lo up && exec "$0" "$@"')
+
+    def setUp(self) -> None:
+        super().setUp()
+        user = () if os.getuid() == 0 else ("--user", "--map-root-user")
+        self.twistd = Twistd(self.twistd.folder, ("unshare", "--net", *user, *self.OWN_NETWORK))
+
+    def enter(self, pid: int) -> list[str]:
+        user = () if os.getuid() == 0 else ("--user", "--preserve-credentials")
+        return ["nsenter", "--target", str(pid), "--net", *user]
+
+    def rules(self, pid: int) -> list[str]:
+        shown = subprocess.run([*self.enter(pid), program("iptables-save")], capture_output=True, text=True, check=True)
+        return [line for line in shown.stdout.splitlines() if "SEAMLESS-src" in line]
+
+    def test_rules_live_as_long_as_the_daemon(self) -> None:
+        started = self.twistd.run("seamless", *self.words())
+        self.assertEqual((started.returncode, started.stdout, started.stderr), (0, "", ""))
+        pid = int(self.twistd.pid_file.read_text())
+        with subprocess.Popen([*self.enter(pid), "sleep", "60"]) as witness:
+            try:
+                self.assertTrue(any("10.1.9.2" in rule for rule in self.wait_for_rules(pid)))
+                log = self.twistd.stop_daemon()
+                self.assertEqual(self.rules(witness.pid), [])
+            finally:
+                witness.kill()
+        self.assertNotIn("Traceback", log)
+
+    def wait_for_rules(self, pid: int) -> list[str]:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (found := self.rules(pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def test_without_privilege(self) -> None:
+        if os.getuid() == 0:
+            self.twistd.prefix = (*self.twistd.prefix, "setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+        else:
+            self.twistd.prefix = ()
+        for way in (["-n"], []):
+            done = self.twistd.run(*way, "seamless", *self.words())
+            self.assertEqual(done.returncode, EXIT_PRIVILEGE, done.stderr + done.stdout)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+            self.assertTrue(done.stderr.startswith("seamless: "), done.stderr)
+            self.assertFalse(self.twistd.pid_file.exists())
 
 
 def free_udp_port() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import seamless
 from seamless.errors import EXIT_FAILED, ConfigurationError, SeamlessError
-from seamless.tools import check, keys, rules
+from seamless.tools import check, keys, lab, rules
 from seamless.tools.verbs import EXIT_CODES
 
 DESCRIPTION = """\
@@ -21,7 +21,7 @@ seamless is an overlay network that carries unmodified TCP applications. The dae
 "twistd seamless"; this command makes keys, checks configurations, shows the firewall rules and runs the lab.
 """
 
-VERB_MODULES = (keys, check, rules)
+VERB_MODULES = (keys, check, rules, lab)
 
 EXIT_INTERRUPTED = 130
 """What a shell expects of a program that ended by Ctrl-C: 128 and the number of SIGINT."""

@@ -21,8 +21,10 @@ ROOT: Final = str(Path(__file__).parents[3])
 class Twistd:
     """A folder in which twistd runs, and the environment in which it finds seamless and further plugins."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
+        """``prefix``: words before the command, such as those that give it a network of its own."""
         self.folder = folder
+        self.prefix = prefix
         self.pid_file = folder / "twistd.pid"
         self.log_file = folder / "twistd.log"
         self.environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "PYTHONUNBUFFERED": "1"}
@@ -64,6 +66,11 @@ class Twistd:
                 raise AssertionError(f"the daemon is still there: {self.log_file.read_text()}")
             time.sleep(0.02)
 
-    @staticmethod
-    def _command(words: Sequence[str]) -> list[str]:
-        return [sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.exit(run())", *words]
+    def _command(self, words: Sequence[str]) -> list[str]:
+        return [
+            *self.prefix,
+            sys.executable,
+            "-c",
+            "import sys; from twisted.scripts.twistd import run; sys.exit(run())",
+            *words,
+        ]
