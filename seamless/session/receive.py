@@ -61,9 +61,7 @@ class ReceiveHalf:
         end = offset + len(data)
         if end > self.highest:
             self._reach(end)
-        if self.discarding:
-            self._discard()
-        elif end > self.in_order and data:
+        if end > self.in_order and data and not self.discarding:
             self._hold(offset, data)
 
     def _reach(self, end: int) -> None:

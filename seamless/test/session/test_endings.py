@@ -289,6 +289,19 @@ class LostPeerTests(SynchronousTestCase):
             pair.run(1)
             self.assertTrue(pair.b.received[there].endswith(b"hello again"))
 
+    def test_restarted_peer_speaks_first(self) -> None:
+        """Its record numbers begin at 0 again, which the silent survivor does not take for a recording."""
+        pair = Pair()
+        pair.accept_all()
+        pair.open()
+        pair.run(2)
+        pair.start(1)
+        new, there = pair.open(b"10.1.9.2:80")
+        pair.a.write(new, b"first words", pair.now)
+        pair.run(0.5)
+        self.assertTrue(pair.b.received[there].endswith(b"first words"))
+        self.assertEqual(pair.b.ups(), 2)
+
     def test_dead_egress_is_noticed_by_an_idle_stream(self) -> None:
         pair = Pair()
         pair.accept_all()

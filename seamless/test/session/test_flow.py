@@ -26,7 +26,7 @@ class FlowTests(SynchronousTestCase):
             for wire in pair.wires.values():
                 wire.rate_pps, wire.late, wire.lateness = 43_000, late, 0.015
             here, there = pair.open()
-            pair.a.write(here, bytes(50_000_000), pair.now)
+            pair.a.write(here, bytes(70_000_000), pair.now)
             pair.run(0.6)
             before = len(pair.b.received[there])
             pair.run(0.2)
@@ -35,6 +35,9 @@ class FlowTests(SynchronousTestCase):
             status = pair.a.session.status(pair.now)
             self.assertEqual((status.records_lost, status.records_wasted), (0, 0))
             self.assertEqual(pair.wires[1].made_late > 0, late > 0)
+            pair.b.stopped.add(there)
+            pair.run(0.3)
+            self.assertLess(pair.b.session.status(pair.now).unread_bytes, (10 << 20) if not late else (16 << 20) + 1)
 
     def test_no_resend_of_what_is_only_late(self) -> None:
         """Hops recover within 60 ms; in twenty thousand records nothing is sent twice."""
@@ -52,7 +55,8 @@ class FlowTests(SynchronousTestCase):
         self.assertLess(overhead, 1.025)
 
     def test_stopped_reader_stalls_only_its_own_stream(self) -> None:
-        pair = Pair(room=100)
+        """Though what the stopped readers leave unread is more than the session window."""
+        pair = Pair(room=100, limits=Limits(session_window_max=4 << 20))
         pair.accept_all()
         stopped = [pair.open() for _ in range(6)]
         running = pair.open()
@@ -63,6 +67,7 @@ class FlowTests(SynchronousTestCase):
         pair.run_until(lambda: len(pair.b.received.get(running[1], b"")) == 20_000_000, 3)
         for _, there in stopped:
             self.assertLess(len(pair.b.received[there]), 2_000_000)
+        self.assertGreater(pair.b.most_unread, 4 << 20)
         self.assertLess(pair.b.most_unread, pair.limits.parked_max)
         for _, there in stopped:
             pair.b.resume(there, pair.now)
@@ -164,6 +169,21 @@ class FlowTests(SynchronousTestCase):
                 pair.now += 0.0002
             self.assertLess(express, (16 << 10) * 4 + 1000 * 60)
             self.assertGreaterEqual(express + bulk, min(1000 * size, 1 << 20))
+
+    def test_bulk_behind_a_keystroke(self) -> None:
+        """A small write that a large one follows, before either was sent, takes none of it along."""
+        pair = Pair()
+        pair.accept_all()
+        here, _ = pair.open()
+        pair.run(0.2)
+        express = 0
+        for _ in range(100):
+            pair.a.session.send(here, b"x", pair.now)
+            pair.a.session.send(here, bytes(100_000), pair.now)
+            packets = pair.a.session.packets_to_send(1000, pair.now)
+            express += sum(map(len, packets[0]))
+            pair.now += 0.0002
+        self.assertLess(express, (16 << 10) * 3)
 
     def test_bulk_packets_are_of_one_size(self) -> None:
         """What UDP segmentation offload needs: only the last packet of what there is to send is shorter."""
