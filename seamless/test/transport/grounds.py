@@ -107,7 +107,7 @@ class NodeGround:
 
 def status(driver: Driver) -> Any:
     """Return the status of the driver's sessions."""
-    return driver.node.status(0.0).sessions
+    return driver.node.status(0.0).sessions.values()
 
 
 def free_address() -> tuple[str, int]:
