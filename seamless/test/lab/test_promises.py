@@ -1,0 +1,288 @@
+"""What an application may rely on (payload interceptor), shown in the kernel: applications here, nodes between them.
+
+Every row of the table of endings, with a client on src and a server on dst, three lossy hops apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import socket
+import struct
+import termios
+import time
+from pathlib import Path
+
+from seamless.config.load import load_file
+from seamless.lab.lab import Lab
+from seamless.test.lab.bedtest import (
+    BED_FILE,
+    DEAD_PORT,
+    DST,
+    EOF,
+    LONG,
+    MEMORY_LIMIT_BYTES,
+    NODES,
+    PORTS,
+    RESET,
+    SRC,
+    BedSuite,
+    BedTestCase,
+    TestBed,
+    Writer,
+    bed_suite,
+    pattern,
+    read_exactly,
+    read_to_end,
+    reset,
+    wait_until,
+)
+
+STOPPED_SECONDS = 60.0 if LONG else 10.0
+"""How long the reader that stops does."""
+PAUSE_SECONDS = 1.0
+"""Longer than any timer that might take silence for an end."""
+ANSWER = pattern(2_000_000)
+CAPTURE_PORT = 7401
+
+
+class Endings(BedTestCase):
+    """FIN, RST and refusals pass as what they are."""
+
+    def test_half_close_by_the_client(self) -> None:
+        client, server = self.pair()
+        upload = Writer(client, ANSWER[:300_000])
+        self.assertEqual(read_exactly(server, 300_000), ANSWER[:300_000])
+        self.assertIsNone(upload.outcome())
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(server.recv(1), b"")
+        time.sleep(PAUSE_SECONDS)
+        answer = Writer(server, ANSWER)
+        self.assertEqual(read_exactly(client, len(ANSWER)), ANSWER)
+        self.assertIsNone(answer.outcome())
+        server.close()
+        self.assertEqual(read_to_end(client), (b"", EOF))
+
+    def test_half_close_by_the_server(self) -> None:
+        client, server = self.pair()
+        server.sendall(b"all I have to say")
+        server.shutdown(socket.SHUT_WR)
+        self.assertEqual(read_to_end(client), (b"all I have to say", EOF))
+        time.sleep(PAUSE_SECONDS)
+        upload = Writer(client, ANSWER)
+        self.assertEqual(read_exactly(server, len(ANSWER)), ANSWER)
+        self.assertIsNone(upload.outcome())
+        client.close()
+        self.assertEqual(read_to_end(server), (b"", EOF))
+
+    def test_reset_by_the_client_comes_after_its_bytes(self) -> None:
+        client, server = self.pair()
+        server.sendall(b"?")
+        self.assertEqual(client.recv(1), b"?")
+        self.reset_after_bytes(client, server)
+
+    def test_reset_by_the_server_comes_after_its_bytes(self) -> None:
+        client, server = self.pair()
+        self.reset_after_bytes(server, client)
+
+    def reset_after_bytes(self, writer: socket.socket, reader: socket.socket) -> None:
+        """Reset once the writer's kernel has handed everything over, while it is still on its way."""
+        data = ANSWER[:150_000]
+        writer.sendall(data)
+        wait_until(lambda: unacknowledged(writer) == 0, "the node takes everything")
+        reset(writer)
+        self.assertEqual(read_to_end(reader), (data, RESET))
+
+    def test_reset_in_mid_transfer_is_no_end_of_file(self) -> None:
+        client, server = self.pair()
+        upload, answer = Writer(client), Writer(server)
+        self.assertEqual(len(read_exactly(server, 500_000)), 500_000)
+        reset(client)
+        received, end = read_to_end(server)
+        self.assertIn(RESET, (end, type(answer.outcome()).__name__ == "ConnectionResetError" and RESET))
+        self.assertLess(len(received), upload.written)
+
+    def test_refused_port(self) -> None:
+        client = self.connect(DEAD_PORT)
+        self.assertEqual(read_to_end(client), (b"", RESET))
+        for node in ("src", "dst"):
+            self.said(node, f"connection refused by {DST} port {DEAD_PORT}")
+
+    def test_unreachable_server(self) -> None:
+        """The egress's own kernel says that there is no way to the host."""
+        self.firewall("dst", "OUTPUT", "-j", "REJECT", "--reject-with", "icmp-host-unreachable")
+        client = self.connect(DEAD_PORT)
+        self.assertEqual(read_to_end(client), (b"", RESET))
+        self.said("src", f"cannot connect to {DST} port {DEAD_PORT}: No route to host")
+
+    def test_server_that_never_answers(self) -> None:
+        """The egress gives up after 10 s, not after the two minutes of the kernel."""
+        self.firewall("dst", "INPUT", "-j", "DROP")
+        client = self.connect(DEAD_PORT)
+        self.assertEqual(read_to_end(client), (b"", RESET))
+        self.said("src", f"{DST} port {DEAD_PORT} did not answer within 10 s")
+
+    def firewall(self, host: str, chain: str, *target: str) -> None:
+        """Have a host's own firewall do something to packets for the port where nobody listens."""
+        rule = [chain, "-p", "tcp", "--dport", str(DEAD_PORT), *target]
+        self.lab.run(host, ["iptables", "-I", *rule])
+        self.addCleanup(self.lab.run, host, ["iptables", "-D", *rule])
+
+    def test_early_answer_while_uploading(self) -> None:
+        """The server answers, says FIN, and a little later closes with the upload unread: its kernel sends RST."""
+        client, server = self.pair()
+        upload = Writer(client)
+        read_exactly(server, 100_000)
+        answer = Writer(server, ANSWER)
+        self.assertIsNone(answer.outcome())
+        server.shutdown(socket.SHUT_WR)
+        wait_until(lambda: unacknowledged(server) == 0, "the node takes the answer")
+        self.assertEqual(read_to_end(client), (ANSWER, EOF))
+        server.close()
+        self.assertIsInstance(upload.outcome(), (BrokenPipeError, ConnectionResetError))
+
+    def test_early_answer_of_a_server_that_hangs_up(self) -> None:
+        """The same at once, and the client has not begun to read when the RST is there: not a byte is missing."""
+        for says_fin in (True, False):
+            client, server = self.pair()
+            upload = Writer(client)
+            read_exactly(server, 100_000)
+            server.sendall(ANSWER[:150_000])
+            wait_until(lambda server=server: unacknowledged(server) == 0, "the node takes the answer")  # type: ignore[misc]
+            if says_fin:
+                server.shutdown(socket.SHUT_WR)
+            server.close()
+            time.sleep(PAUSE_SECONDS)
+            self.assertEqual(read_exactly(client, 150_000), ANSWER[:150_000])
+            self.assertIsInstance(upload.outcome(), (BrokenPipeError, ConnectionResetError))
+
+    def test_a_connection_to_the_capture_port_is_refused(self) -> None:
+        for address in ("127.0.0.1", "10.1.1.1"):
+            client = self.bed.connect("src", address, CAPTURE_PORT)
+            self.addCleanup(client.close)
+            self.assertEqual(read_to_end(client), (b"", RESET))
+        self.said("src", "it was made straight to the capture port")
+
+
+class Backpressure(BedTestCase):
+    """A reader that stops holds up its own writer, and nobody else."""
+
+    def test_a_stopped_reader(self) -> None:
+        client, server = self.pair()
+        data = pattern(64_000_000)
+        upload = Writer(client, data)
+        self.assertEqual(read_exactly(server, 1_000_000), data[:1_000_000])
+        stopped_until = time.monotonic() + STOPPED_SECONDS
+        rounds = 0
+        while time.monotonic() < stopped_until:
+            self.one_exchange()
+            rounds += 1
+            time.sleep(0.2)
+        self.assertGreater(rounds, 5)
+        written = upload.written
+        time.sleep(PAUSE_SECONDS)
+        self.assertEqual(upload.written, written, "the writer waits")
+        self.assertLess(written, len(data))
+        for node in NODES:
+            self.assertLess(self.bed.highest_resident_bytes(node), MEMORY_LIMIT_BYTES, node)
+        self.assertTrue(read_exactly(server, len(data) - 1_000_000) == data[1_000_000:], "the rest is whole")
+        self.assertIsNone(upload.outcome())
+
+    def one_exchange(self) -> None:
+        """Ask and answer, on a connection of its own."""
+        client, server = self.pair(PORTS[1])
+        client.sendall(b"question")
+        self.assertEqual(read_exactly(server, 8), b"question")
+        server.sendall(ANSWER)
+        server.close()
+        self.assertTrue(read_to_end(client) == (ANSWER, EOF))
+        client.close()
+
+
+class Deaths(BedTestCase):
+    """Nodes that end, or are ended, while connections are open."""
+
+    def test_sigterm_of_the_ingress(self) -> None:
+        self.death("src", signal.SIGTERM)
+
+    def test_sigterm_of_the_egress(self) -> None:
+        self.death("dst", signal.SIGTERM)
+
+    def test_kill_of_the_ingress(self) -> None:
+        self.death("src", signal.SIGKILL)
+
+    def test_kill_of_the_egress(self) -> None:
+        self.death("dst", signal.SIGKILL)
+
+    def death(self, node: str, how: signal.Signals) -> None:
+        """Both ends of an upload, a download and an idle connection see RST; the rules go with the node."""
+        ends = [self.pair(port) for port in PORTS[:3]]
+        writers = [Writer(ends[0][0]), Writer(ends[1][1])]
+        readers = [ends[0][1], ends[1][0]]
+        for reader in readers:
+            self.assertEqual(len(read_exactly(reader, 300_000)), 300_000)
+        self.assertTrue(self.bed.has_rules(node))
+        self.lab.stop_node(node, how)
+        wait_until(lambda: not self.bed.has_rules(node), f"the rules on {node} go")
+        if how == signal.SIGKILL:
+            # It could not say goodbye: its peer learns from its next life, or after `give up`.
+            self.bed.restore()
+        for reader in (*readers, *ends[2]):
+            self.assertEqual(read_to_end(reader)[1], RESET)
+        for writer in writers:
+            self.assertIsInstance(writer.outcome(), ConnectionResetError)
+
+    def test_a_relay_is_killed_and_comes_back(self) -> None:
+        data = pattern(30_000_000)
+        ends = [self.pair(port) for port in PORTS[:2]]
+        readers = [ends[0][1], ends[1][0]]
+        writers = [Writer(ends[0][0], data), Writer(ends[1][1], data)]
+        begun = [read_exactly(reader, 2_000_000) for reader in readers]
+        self.lab.stop_node("r1", signal.SIGKILL)
+        self.assertTrue(all(writer.written < len(data) for writer in writers), "it was killed in mid-transfer")
+        time.sleep(PAUSE_SECONDS)
+        self.assertFalse(self.bed.reaches("src", "dst"))
+        self.bed.restore()
+        for reader, first in zip(readers, begun, strict=True):
+            self.assertTrue(first + read_exactly(reader, len(data) - len(first)) == data, "every byte, in order")
+        self.assertEqual([writer.outcome() for writer in writers], [None, None])
+
+    def test_unreachable_egress_and_direct(self) -> None:
+        self.lab.stop_node("dst")
+        wait_until(lambda: not self.bed.reaches("src", "dst"), "src notices")
+        native = self.bed.native_packets()
+        client, server = self.pair()
+        upload = Writer(client, ANSWER)
+        self.assertEqual(read_exactly(server, len(ANSWER)), ANSWER)
+        self.assertIsNone(upload.outcome())
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(read_to_end(server), (b"", EOF))
+        reset(server)
+        self.assertEqual(read_to_end(client)[1], RESET)
+        self.said("src", f"to {DST} port {PORTS[0]} goes direct: node dst cannot be reached now")
+        self.assertGreater(self.bed.native_packets() - native, len(ANSWER) // 1500)
+
+    def test_unreachable_egress_and_refuse(self) -> None:
+        """A lab of its own, in which src is the only node that runs."""
+        configuration = Path(self.mktemp()).absolute()
+        configuration.write_text(BED_FILE.read_text().replace("when unreachable direct", "when unreachable refuse"))
+        with Lab(load_file(configuration), configuration_file=configuration) as lab:
+            lab.start_nodes(["src"])
+            refusing = TestBed(lab)
+            self.addCleanup(refusing.close)
+            wait_until(lambda: refusing.has_rules("src"), "src has its rules")
+            client = refusing.connect("src", DST, PORTS[0])
+            self.assertEqual(read_to_end(client), (b"", RESET))
+            client.close()
+            self.assertEqual(refusing.native_packets(), 0)
+            self.assertIn("node dst cannot be reached now", refusing.log("src"))
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Return how many bytes a socket's kernel still holds because the other side has not acknowledged them."""
+    (count,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+def testSuite() -> BedSuite:
+    return bed_suite(Endings, Backpressure, Deaths)
