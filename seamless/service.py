@@ -63,8 +63,13 @@ class NodeService(MultiService):
         *,
         config_file: str | Path | None = None,
         failed: Callable[[SeamlessError], None] | None = None,
+        user: int | None = None,
+        standing: str | None = None,
     ) -> None:
-        """``private_key``: 32 raw bytes. ``reactor``: the global one when left out."""
+        """``private_key``: 32 raw bytes. ``reactor``: the global one when left out.
+
+        ``user`` and ``standing`` as in `FirewallService`.
+        """
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
@@ -73,13 +78,17 @@ class NodeService(MultiService):
         self._private_key = private_key
         self._reactor: Any = reactor
         self._driver: Driver | None = None
+        self._is_prepared = False
+        self._is_left_out = user is not None or standing is not None
         self._captures_here = config_file is not None and bool(rules.capture_addresses(configuration, node_name))
         self._releases_here = config_file is not None and bool(configuration.nodes[node_name].serves)
         # Children start in this order and stop in the other one: rules are there only while interceptors are.
         self._interceptors = MultiService()
         self._interceptors.setServiceParent(self)
         if config_file is not None and self._captures_here:
-            firewall = FirewallService(self._reactor, config_file, node_name, failed or self._rules_failed)
+            firewall = FirewallService(
+                self._reactor, config_file, node_name, failed or self._rules_failed, user=user, standing=standing
+            )
             firewall.setServiceParent(self)
 
     @property
@@ -89,8 +98,11 @@ class NodeService(MultiService):
             raise RuntimeError("the node service has not been started")
         return self._driver
 
-    def startService(self) -> None:
-        """Bind the sockets, begin to talk to the neighbors, and then start what uses the node."""
+    def privilegedStartService(self) -> None:
+        """Bind the sockets, as long as we may give them large buffers, and begin to talk to the neighbors."""
+        if self._is_prepared:
+            return
+        self._is_prepared = True
         gc.set_threshold(GC_THRESHOLD)
         # One clock for the node's deadlines and Twisted's timers, before the first of either.
         clock.make_monotonic(self._reactor)
@@ -104,8 +116,13 @@ class NodeService(MultiService):
         )
         self._driver = Driver(self._reactor, node)
         self._driver.start()
-        self.acceptors = Acceptors(self._driver)
-        self._add_interceptors(self._driver)
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Start what uses the node."""
+        self.privilegedStartService()
+        self.acceptors = Acceptors(self.driver)
+        self._add_interceptors(self.driver)
         super().startService()
         self._log.info("node {name} is up", name=self.node_name)
 
@@ -118,7 +135,7 @@ class NodeService(MultiService):
             egress.setServiceParent(self._interceptors)
         if self._captures_here:
             captures = CaptureTable(self.configuration, self.node_name)
-            ingress = PayloadIngress(self._reactor, driver, captures, listen, mark=mark)
+            ingress = PayloadIngress(self._reactor, driver, captures, listen, mark=mark, is_left_out=self._is_left_out)
             ingress.setServiceParent(self._interceptors)
 
     def _rules_failed(self, error: SeamlessError) -> None:
@@ -127,6 +144,7 @@ class NodeService(MultiService):
     def stopService(self) -> Any:
         """Stop what uses the node, then say goodbye to the neighbors."""
         stopped = super().stopService()
+        self._is_prepared = False
         if self._driver is not None:
             self._driver.stop("the daemon is stopping")
         return stopped

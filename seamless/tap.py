@@ -6,6 +6,7 @@ name of the node, the key and whether it is the node's. Sockets and rules wait f
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -22,21 +23,25 @@ from seamless.service import NodeService
 from seamless.tools.choose import choose_node
 from seamless.tools.keys import encode_key, public_key_of, read_private_key
 from seamless.tools.verdict import Supervised, Verdict
+from seamless.transport.systemd import SystemdNotification
 
 
 class Options(usage.Options):
     """The options of ``twistd seamless``."""
 
-    synopsis = "[--config FILE] [--node NAME] [--key FILE]"
+    synopsis = "[--config FILE] [--node NAME] [--key FILE] [--privileged SOCKET]"
     longdesc = (
         "Runs one node of an overlay network. The configuration is the same file on every host; --node says which of "
-        "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections. Exit codes: 0 done, "
+        "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections. Started as root with "
+        "twistd's own --uid it gives its privilege up once its sockets are made; a small process keeps root for the "
+        "rules. The user must be nobody else's: its connections are never captured. Exit codes: 0 done, "
         "1 failed while running, 2 usage, 3 bad configuration or key, 4 missing privilege or kernel feature."
     )
     optParameters = [
         ["config", "c", "/etc/seamless/seamless.conf", "The configuration of the overlay"],
         ["node", None, None, "The node that this is; left out, the one with the name of this host"],
         ["key", "k", "/etc/seamless/seamless.key", "The file with this node's private key (seamless genkey)"],
+        ["privileged", None, None, "The socket of seamless-rules, where systemd runs that; left out, it is started"],
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
@@ -55,6 +60,7 @@ def makeService(options: Options) -> IService:
     service = Supervised(Verdict(daemonizes=not _stays_in_foreground(options)), reactor)
     try:
         _make_node_service(options, service.give_up).setServiceParent(service)
+        SystemdNotification(reactor).setServiceParent(service)
     except SeamlessError as error:
         _end(error)
     return service
@@ -67,7 +73,15 @@ def _make_node_service(options: Options, failed: Callable[[SeamlessError], None]
     _check_key(node, private_key, options)
     # Whole, since twistd may change to another folder before it is read again.
     config_file = Path(options["config"]).absolute()
-    return NodeService(configuration, node.name, private_key, config_file=config_file, failed=failed)
+    return NodeService(
+        configuration,
+        node.name,
+        private_key,
+        config_file=config_file,
+        failed=failed,
+        user=_later_user(options),
+        standing=options["privileged"],
+    )
 
 
 def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:
@@ -78,6 +92,12 @@ def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:
             f"but {options['config']} says {encode_key(node.public_key)}; start with the key of {node.name}, "
             "or put this public key into the configuration on every host"
         )
+
+
+def _later_user(options: Options) -> int | None:
+    """Return the user id that twistd will take before it starts services, None if it keeps the one it has."""
+    user: int | None = options.parent["uid"] if options.parent is not None else None
+    return None if user == os.geteuid() else user
 
 
 def _stays_in_foreground(options: Options) -> bool:

@@ -2,11 +2,15 @@
 
 It starts the privileged part (`seamless.linux.privileged`) before the daemon gives up its privilege, has the rules
 installed when it starts, and removed before it counts as stopped. Start it after what the rules send traffic to, and
-stop it before that. When the privileged part dies it is started again, unless it dies at once.
+stop it before that.
+
+When the privileged part dies, a new one is started, or waited for where it stands by itself. A daemon that has given up
+its privilege cannot start one: it goes on with the rules as they are, and says that nobody will remove them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +25,7 @@ from zope.interface import implementer
 
 from seamless.errors import SeamlessError
 from seamless.linux import privileged
-from seamless.linux.privileged import PrivilegedPart
+from seamless.linux.privileged import Channel, PrivilegedPart, StandingPart
 from seamless.transport import clock
 
 MODULE: Final = "seamless.intercept.privileged"
@@ -31,6 +35,8 @@ STOP_TIMEOUT: Final = 10.0
 """Seconds to wait for the rules to be removed; the privileged part goes on by itself if it takes longer."""
 RESTART_INTERVAL: Final = 10.0
 """Seconds: a privileged part that lived shorter than this will not live longer a second time."""
+RETURN_INTERVAL: Final = 0.5
+"""Seconds between two looks at whether a privileged part that stands by itself is back."""
 
 
 @attrs.define
@@ -46,19 +52,35 @@ class FirewallCounters:
 
 @implementer(IReadDescriptor)
 class FirewallService(Service):
-    """Keeps the rules of one node; ``failed`` is called once it cannot, with the sentence to end the daemon with."""
+    """Keeps the rules of one node; ``failed`` is called once it cannot, with the sentence to end the daemon with.
+
+    ``user``: the user id that the daemon is about to take. ``standing``: the socket of a privileged part that stands by
+    itself; without it, one is started.
+    """
 
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, config_file: str | Path, node_name: str, failed: Callable[[SeamlessError], None]
+        self,
+        reactor: Any,
+        config_file: str | Path,
+        node_name: str,
+        failed: Callable[[SeamlessError], None],
+        *,
+        user: int | None = None,
+        standing: str | None = None,
     ) -> None:
         self.counters = FirewallCounters()
         self._reactor = reactor
         # Absolute: the daemon may change its folder before the privileged part starts again.
-        self._arguments = ("--config", str(Path(config_file).resolve()), "--node", node_name)
+        self._arguments = ["--config", str(Path(config_file).resolve()), "--node", node_name]
+        if user is not None:
+            self._arguments += ["--user", str(user)]
+        self._standing = standing
+        self._started_as: int | None = None
         self._failed = failed
-        self._part: PrivilegedPart | None = None
+        self._part: Channel | None = None
+        self._return: IDelayedCall | None = None
         self._started_at = 0.0
         self._removed: Deferred[None] | None = None
         self._timeout: IDelayedCall | None = None
@@ -92,6 +114,8 @@ class FirewallService(Service):
     def stopService(self) -> Deferred[None]:
         """Have the rules removed; fires when they are, or when that takes too long."""
         super().stopService()
+        if self._return is not None and self._return.active():
+            self._return.cancel()
         if self._part is None:
             return succeed(None)
         self._part.say(privileged.REMOVE)
@@ -101,9 +125,13 @@ class FirewallService(Service):
         self._timeout = self._reactor.callLater(STOP_TIMEOUT, self._end)
         return removed
 
-    def _start_part(self) -> PrivilegedPart:
+    def _start_part(self) -> Channel:
         self._started_at = clock.now()
-        self._part = PrivilegedPart(MODULE, self._arguments)
+        if self._standing is not None:
+            self._part = StandingPart(self._standing)
+        else:
+            self._started_as = os.geteuid()
+            self._part = PrivilegedPart(MODULE, self._arguments)
         return self._part
 
     def _end(self) -> None:
@@ -153,7 +181,7 @@ class FirewallService(Service):
         else:
             self._failed(error)
 
-    def _died(self, part: PrivilegedPart) -> None:
+    def _died(self, part: Channel) -> None:
         error = part.death()
         self.counters.deaths += 1
         lived = clock.now() - self._started_at
@@ -164,11 +192,28 @@ class FirewallService(Service):
         if stopping:
             self._log.error("{error}", error=error)
             self._end()
+        elif self._standing is not None:
+            self._log.error("{error}; waiting for it", error=error)
+            self._await_return()
+        elif self._started_as != os.geteuid():
+            self._log.critical(
+                "{error}; without privilege this daemon cannot start another: it goes on, and nobody will remove the "
+                "rules when it ends. Restart it soon",
+                error=error,
+            )
         elif lived < RESTART_INTERVAL:
             self._failed(error)
         else:
             self._log.error("{error}; starting it again", error=error)
             self._start_part()
+            self._reactor.addReader(self)
+
+    def _await_return(self) -> None:
+        try:
+            self._start_part()
+        except SeamlessError:
+            self._return = self._reactor.callLater(RETURN_INTERVAL, self._await_return)
+        else:
             self._reactor.addReader(self)
 
     # What the reactor asks (IReadDescriptor).

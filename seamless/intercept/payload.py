@@ -9,8 +9,9 @@ trip. Those that wait for their far end are bounded, shared between clients, and
 has given up. While the egress is unreachable, a new connection is dialled directly or refused, as configured; one that
 was opened before waits for the overlay as long as the overlay waits.
 
-Never captured: a connection made straight to the capture port, which would loop, and our own direct connections, which
-carry the firewall mark that the rules let pass. Without that mark (no CAP_NET_ADMIN) nothing is dialled directly.
+Never captured: a connection made straight to the capture port, which would loop, and our own direct connections. These
+carry the firewall mark that the rules let pass, or the rules leave out the daemon's user (``is_left_out``). Where
+neither is so nothing is dialled directly.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class PayloadIngress(Service):
         listen: Iterable[Address],
         *,
         mark: int | None = None,
+        is_left_out: bool = False,
         original_destination: Callable[[socket.socket], Address] = original_destination,
     ) -> None:
         self._reactor = reactor
@@ -93,6 +95,7 @@ class PayloadIngress(Service):
         self._captures = captures
         self._listen = tuple(listen)
         self._mark = mark
+        self._dials_directly = mark is not None or is_left_out
         self._original_destination = original_destination
         self._listeners: list[Listener] = []
         self._splices: dict[Splice, Flow] = {}
@@ -208,7 +211,7 @@ class PayloadIngress(Service):
 
     def _unreachable(self, sock: socket.socket, flow: Flow, route: Route, reason: str) -> None:
         self.counters.unreachable += 1
-        if route.when_unreachable == "direct" and self._mark is None:
+        if route.when_unreachable == "direct" and not self._dials_directly:
             reason += "; and without CAP_NET_ADMIN a direct connection would be captured again"
         elif route.when_unreachable == "direct":
             self._log.info("{flow} goes direct: {reason}", flow=flow, reason=reason)

@@ -1,7 +1,8 @@
 """The program that keeps root for the interceptors: ``python -m seamless.intercept.privileged``.
 
 It reads the configuration file itself and works out the rules of its node from that; from the daemon it takes words
-only (`seamless.linux.privileged`). It imports no Twisted: it shall be small.
+only (`seamless.linux.privileged`). It is the daemon's child, or a service of its own (``etc/systemd``). It imports no
+Twisted: it shall be small.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ import argparse
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from seamless.config.load import load_file
-from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError
+from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageError
 from seamless.intercept.rules import rulesets
-from seamless.linux.privileged import keep_rules, report_failure
+from seamless.linux.privileged import keep_rules, report_failure, serve_daemons
+from seamless.linux.rules import Ruleset
+from seamless.linux.system import user_id
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,18 +26,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="seamless.intercept.privileged", description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, as the daemon has it")
     parser.add_argument("--node", required=True, metavar="NAME", help="the node whose rules to keep")
-    parser.add_argument("--channel", required=True, type=int, metavar="DESCRIPTOR", help="a socket to the daemon")
+    parser.add_argument("--user", metavar="NAME", help="whom the daemon runs as, when not as root")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--channel", type=int, metavar="DESCRIPTOR", help="a socket to the daemon, which is our parent")
+    way.add_argument("--listen", type=Path, metavar="SOCKET", help="where daemons of --user come to")
     arguments = parser.parse_args(argv)
+    if arguments.channel is None:
+        return _stand(arguments)
     with socket.socket(fileno=arguments.channel) as channel:
         try:
-            configuration = load_file(arguments.config)
-            if arguments.node not in configuration.nodes:
-                raise ConfigurationError(f"{arguments.config}: there is no node {arguments.node}")
-            keep_rules(channel, arguments.node, rulesets(configuration, arguments.node))
+            keep_rules(channel, arguments.node, _rulesets(arguments))
         except SeamlessError as error:
             report_failure(channel, error)
             return error.exit_code
     return EXIT_DONE
+
+
+def _stand(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.user is None:
+            raise UsageError("--listen needs --user: the user that the daemon runs as")
+        serve_daemons(arguments.listen, user_id(arguments.user), arguments.node, _rulesets(arguments))
+    except SeamlessError as error:
+        print(f"seamless: {error}", file=sys.stderr)
+        return error.exit_code
+    return EXIT_DONE
+
+
+def _rulesets(arguments: argparse.Namespace) -> tuple[Ruleset, ...]:
+    configuration = load_file(arguments.config)
+    if arguments.node not in configuration.nodes:
+        raise ConfigurationError(f"{arguments.config}: there is no node {arguments.node}")
+    user = None if arguments.user is None else user_id(arguments.user)
+    return rulesets(configuration, arguments.node, user)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 For the payload interceptor, in the table ``nat`` and per IP version::
 
-    OUTPUT, PREROUTING ─ tcp ─> SEAMLESS-<node>
+    OUTPUT (but the daemon's user), PREROUTING ─ tcp ─> SEAMLESS-<node>
         the daemon's own connections (they carry a mark)      RETURN
         packets that do not open a connection                 RETURN
         tcp to NETWORK, ports                                 REDIRECT to the capture port
@@ -12,6 +12,8 @@ For the payload interceptor, in the table ``nat`` and per IP version::
   every address, and ``route_localnet``, which opens loopback services to the network, is never needed.
 * Connections from before the rules are left alone: connection tracking may first see them in the middle, and would
   take any of their packets for a new flow.
+* The daemon's own connections pass. As root it marks them, which takes CAP_NET_ADMIN. As a user of its own it needs no
+  privilege for that: the rules leave out what that user's processes open. So the user must be nobody else's.
 * ``to`` is what the configuration resolves it to: never what the node itself serves. So what the egress dials is never
   captured there.
 """
@@ -32,16 +34,17 @@ OWN_MARK: Final = 0x1000
 MAX_MULTIPORT_ENTRIES: Final = 15
 """Of one multiport match (iptables-extensions(8)); a range counts as two."""
 
-_HOOKS: Final = ("PREROUTING", "OUTPUT")
 
-
-def rulesets(configuration: Configuration, node_name: str) -> tuple[Ruleset, ...]:
+def rulesets(configuration: Configuration, node_name: str, user: int | None = None) -> tuple[Ruleset, ...]:
     """Return what a node installs, for IPv4 and IPv6; without rules where it captures nothing of that version.
 
-    ``KeyError`` if there is no such node.
+    ``user``: the user id that the daemon has without privilege, None when it runs as root. ``KeyError`` if there is no
+    such node.
     """
     captures = [capture for capture in configuration.captures(node_name) if capture.intercept.mode == "payload"]
-    return tuple(Ruleset(node_name, version, tuple(_payload(captures, node_name, version))) for version in IP_VERSIONS)
+    return tuple(
+        Ruleset(node_name, version, tuple(_payload(captures, node_name, version, user))) for version in IP_VERSIONS
+    )
 
 
 def capture_addresses(configuration: Configuration, node_name: str) -> tuple[Address, ...]:
@@ -52,7 +55,7 @@ def capture_addresses(configuration: Configuration, node_name: str) -> tuple[Add
     )
 
 
-def _payload(captures: Iterable[Capture], node_name: str, version: IpVersion) -> Iterator[Rule]:
+def _payload(captures: Iterable[Capture], node_name: str, version: IpVersion, user: int | None) -> Iterator[Rule]:
     """Yield the payload interceptor's rules for one IP version, or none at all."""
     chain = chain_name(node_name)
     redirects = [
@@ -69,8 +72,9 @@ def _payload(captures: Iterable[Capture], node_name: str, version: IpVersion) ->
     if not redirects:
         return
     comment = ("-m", "comment", "--comment", f"seamless:{node_name}")
-    for hook in _HOOKS:
-        yield Rule("nat", hook, ("-p", "tcp", *comment, "-j", chain))
+    not_the_daemon = () if user is None else ("-m", "owner", "!", "--uid-owner", str(user))
+    yield Rule("nat", "PREROUTING", ("-p", "tcp", *comment, "-j", chain))
+    yield Rule("nat", "OUTPUT", ("-p", "tcp", *not_the_daemon, *comment, "-j", chain))
     yield Rule("nat", chain, ("-m", "mark", "--mark", f"{OWN_MARK:#x}/{OWN_MARK:#x}", "-j", "RETURN"))
     opening = ("-p", "tcp", "-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
     yield Rule("nat", chain, (*opening, "-j", "RETURN"))

@@ -13,7 +13,9 @@ gave up its privilege may not. So a second, small process does it::
 * Rules get lost when somebody reloads the firewall: it looks every few seconds, puts them back and says so.
 * One at a time for a node and a network namespace: two would sweep each other's rules.
 
-`keep_rules` is what runs with privilege; `PrivilegedPart` is its client's end. Neither waits inside the daemon.
+It is the daemon's child, started while the daemon has privilege (`PrivilegedPart`, `keep_rules`); or it stands by
+itself, and daemons that never had any come to its socket, one after another (`StandingPart`, `serve_daemons`).
+Nothing waits inside the daemon.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import seamless
 from seamless.errors import EXIT_PRIVILEGE, PrivilegeError, SeamlessError
-from seamless.linux import iptables
+from seamless.linux import iptables, notify
 from seamless.linux.rules import Ruleset, chain_name
 
 # What the daemon says.
@@ -54,6 +58,8 @@ END_TIMEOUT: Final = 5.0
 """Seconds that the part may take to end once the socket pair has."""
 
 _UNKNOWN_WORDS: Final = "this iptables prints them in words that we do not know: lost ones will not be noticed"
+_PEER_CREDENTIALS: Final = struct.Struct("3i")
+"""``struct ucred``: process, user, group."""
 _SIGNALS_FOR_THE_DAEMON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -68,16 +74,39 @@ def keep_rules(
         signal.signal(number, signal.SIG_IGN)
     with _only_one(owner):
         iptables.sweep(owner)
-        try:
-            _say(channel, READY)
-            _serve(channel, owner, rulesets, check_interval)
-        finally:
-            iptables.sweep(owner)
+        _attend(channel, owner, rulesets, check_interval)
+
+
+def serve_daemons(
+    path: Path, user: int, owner: str, rulesets: Sequence[Ruleset], check_interval: float = CHECK_INTERVAL
+) -> None:
+    """Do the same for one daemon of ``user`` after another that comes to the socket at ``path``, until SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit())
+    with _only_one(owner), _door(path) as door:
+        iptables.sweep(owner)
+        notify.notify(notify.READY)
+        while True:
+            channel, _ = door.accept()
+            with channel:
+                if _user_at(channel) == user:
+                    _attend(channel, owner, rulesets, check_interval)
+                else:
+                    report_failure(channel, PrivilegeError(f"only user {user} may have the rules of {owner} installed"))
 
 
 def report_failure(channel: socket.socket, error: SeamlessError) -> None:
     """Tell the daemon why something could not be done."""
     _say(channel, f"{FAILED} {error.exit_code} {error}")
+
+
+def _attend(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float) -> None:
+    """Serve one daemon until it is gone, and leave no rule behind."""
+    try:
+        _say(channel, READY)
+        _serve(channel, owner, rulesets, check_interval)
+    finally:
+        iptables.sweep(owner)
 
 
 def _serve(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float) -> None:
@@ -137,29 +166,43 @@ def _only_one(owner: str) -> socket.socket:
             time.sleep(_PLACE_POLL_INTERVAL)
 
 
+@contextmanager
+def _door(path: Path) -> Iterator[socket.socket]:
+    """Listen at ``path``. Everybody may knock; `_user_at` tells who it is, and giving the socket away took a privilege."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+        try:
+            door.bind(str(path))
+        except OSError as error:
+            raise SeamlessError(f"cannot listen at {path}: {error.strerror}; make its folder first") from None
+        try:
+            path.chmod(0o666)
+            door.listen()
+            yield door
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _user_at(channel: socket.socket) -> int:
+    """Return the user id of who connected, as the kernel knows it (unix(7), SO_PEERCRED)."""
+    _, user, _ = _PEER_CREDENTIALS.unpack(
+        channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    )
+    return int(user)
+
+
 # The daemon's end.
 
 
-class PrivilegedPart:
-    """A privileged process and our end of its socket pair, which never blocks.
+class Channel:
+    """Our end of a connection to a privileged process. It never blocks, but in `wait_for`."""
 
-    ``module`` is run as ``python -m MODULE *arguments --channel DESCRIPTOR``, and calls `keep_rules`.
-    """
+    pid: int | None = None
+    """The process, if it is our child."""
 
-    def __init__(self, module: str, arguments: Sequence[str]) -> None:
-        """Start the process."""
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
         self._channel.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: root imports nothing from the folder that it happens to be in.
-                [sys.executable, "-P", "-m", module, *arguments, "--channel", str(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": _python_path()},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is something to `hear`."""
@@ -196,6 +239,52 @@ class PrivilegedPart:
             raise failure(message)
 
     def death(self) -> SeamlessError:
+        """Return a sentence about a process that has ended."""
+        return SeamlessError("the privileged part of seamless is gone; firewall rules may be left until it is back")
+
+    def close(self) -> None:
+        """End the connection, so that the rules go."""
+        self._channel.close()
+
+
+class StandingPart(Channel):
+    """A connection to a privileged process that runs by itself and listens at ``path``."""
+
+    def __init__(self, path: str) -> None:
+        """Connect, or raise `PrivilegeError`."""
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            channel.connect(path)
+        except OSError as error:
+            channel.close()
+            raise PrivilegeError(
+                f"nobody keeps the firewall rules at {path} ({error.strerror}): start seamless-rules for this node"
+            ) from None
+        super().__init__(channel)
+
+
+class PrivilegedPart(Channel):
+    """A privileged process that is our child, and our end of a socket pair to it.
+
+    ``module`` is run as ``python -m MODULE *arguments --channel DESCRIPTOR``, and calls `keep_rules`.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        """Start the process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(ours)
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: root imports nothing from the folder that it happens to be in.
+                [sys.executable, "-P", "-m", module, *arguments, "--channel", str(theirs.fileno())],
+                env={**os.environ, "PYTHONPATH": _python_path()},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def death(self) -> SeamlessError:
         """Return a sentence about how the process ended, for one that has."""
         code = self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
@@ -203,7 +292,7 @@ class PrivilegedPart:
 
     def close(self) -> None:
         """End the socket pair, so that the rules go, and wait for the process to end."""
-        self._channel.close()
+        super().close()
         try:
             self._process.wait(END_TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Final
 
-from seamless.errors import PrivilegeError, SeamlessError
+from seamless.errors import PrivilegeError, SeamlessError, UsageError
 
 _ADMINISTRATION_PATHS: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 """Where Debian keeps iptables, ip and sshd; an unprivileged user's PATH often lacks it."""
@@ -49,6 +50,14 @@ def run(argv: Sequence[str], input: str | None = None) -> str:
         error = PrivilegeError if any(words in complaint for words in _REFUSALS) else SeamlessError
         raise error(f"{' '.join(argv)} failed: {complaint}")
     return done.stdout
+
+
+def user_id(name: str) -> int:
+    """Return the id of the user of this name, or number."""
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise UsageError(f"there is no user {name} on this host: make one, or name another") from None
 
 
 def cpu_seconds(pid: int) -> float:
