@@ -26,7 +26,12 @@ from seamless.tools.keys import encode_key, generate_private_key, public_key_of
 
 CHECKOUT: Final = Path(ROOT)
 
-MODULES_OF_DISTRIBUTIONS: Final = {"NetfilterQueue": "netfilterqueue", "Twisted": "twisted", "zope.interface": "zope"}
+MODULES_OF_DISTRIBUTIONS: Final = {
+    "NetfilterQueue": "netfilterqueue",
+    "Twisted": "twisted",
+    "prometheus-client": "prometheus_client",
+    "zope.interface": "zope",
+}
 """What is imported under another name than it is installed under."""
 
 

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 
 import seamless
 from seamless.errors import EXIT_FAILED, ConfigurationError, SeamlessError
-from seamless.tools import check, keys, lab, rules
+from seamless.tools import check, keys, lab, ping, rules, status
 from seamless.tools.verbs import EXIT_CODES
 
 DESCRIPTION = """\
 seamless is an overlay network that carries unmodified TCP applications. The daemon of a node is a twistd command,
-"twistd seamless"; this command makes keys, checks configurations, shows the firewall rules and runs the lab.
+"twistd seamless"; this command makes keys, checks configurations, shows the firewall rules, asks running nodes what
+they do, and runs the lab.
 """
 
-VERB_MODULES = (keys, check, rules, lab)
+VERB_MODULES = (keys, check, rules, status, ping, lab)
 
 EXIT_INTERRUPTED = 130
 """What a shell expects of a program that ended by Ctrl-C: 128 and the number of SIGINT."""

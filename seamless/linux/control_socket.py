@@ -1,0 +1,163 @@
+"""How a person asks a running node: a Unix socket for each, and one question for each connection.
+
+A daemon listens at ``NODE.sock`` in a directory that both sides can guess: /run/seamless for root, the user's own
+runtime directory otherwise, or whatever SEAMLESS_SOCKET_DIR says. Who may ask is what the file's mode says (0660). A
+question is one line of JSON and so is its answer; then the connection ends, so neither side ever has more than one to
+keep.
+
+A file that a dead daemon left is replaced. One at which somebody answers is not: two nodes of one name on one host are
+a mistake, and this is where it is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from seamless.errors import EXIT_FAILED, PrivilegeError, SeamlessError, UnreachableError, UsageError
+
+DIRECTORY_VARIABLE: Final = "SEAMLESS_SOCKET_DIR"
+DIRECTORY_OF_ROOT: Final = Path("/run/seamless")
+DIRECTORY_MODE: Final = 0o755
+SOCKET_MODE: Final = 0o660
+"""The owner and its group may ask."""
+SUFFIX: Final = ".sock"
+
+MAX_REQUEST_BYTES: Final = 4096
+"""A question is a few words."""
+ANSWER_TIMEOUT: Final = 10.0
+"""Seconds that the asking side waits. The daemon takes half of it at most, which is for a peer that does not answer."""
+
+_CREDENTIALS: Final = struct.Struct("=iii")
+"""struct ucred: process, user, group (unix(7), SO_PEERCRED)."""
+_ERRORS: Final = {error.exit_code: error for error in (SeamlessError, UsageError, PrivilegeError, UnreachableError)}
+
+
+def directory() -> Path:
+    """Return where the sockets of this user's daemons are."""
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return DIRECTORY_OF_ROOT
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}") / "seamless"
+
+
+def path_of(node: str) -> Path:
+    """Return where the daemon of this node listens."""
+    return directory() / f"{node}{SUFFIX}"
+
+
+# The daemon's side.
+
+
+def refuse_second(path: Path) -> None:
+    """Raise `SeamlessError` when a daemon answers at ``path`` already."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)  # a full backlog is an answer too
+        try:
+            sock.connect(str(path))
+        except BlockingIOError:
+            pass
+        except OSError:
+            return
+        node = path.name.removesuffix(SUFFIX)
+        raise SeamlessError(
+            f"node {node} runs on this host already ({_process(sock)}{path}): stop that daemon first, or start this "
+            "one under its own name"
+        )
+
+
+def make_room(path: Path) -> None:
+    """Make the directory, and remove what a dead daemon left at ``path``. `OSError` when that cannot be."""
+    path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_socket:
+        raise FileExistsError(0, f"{path} is there and is no socket")
+    path.unlink()
+
+
+def _process(sock: socket.socket) -> str:
+    try:
+        process, _, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    except OSError:
+        return ""
+    return f"process {process}, " if process > 0 else ""
+
+
+# The asking side.
+
+
+def find(node: str | None, path: str | None) -> Path:
+    """Return the socket to ask at: ``path``, or that of ``node``, or that of the only daemon that runs here."""
+    if path is not None:
+        return Path(path)
+    if node is not None:
+        return path_of(node)
+    running = sorted(_running())
+    if not running:
+        raise UnreachableError(
+            f"no node runs on this host as far as {directory()} shows: start one with twistd seamless; one that "
+            "another user started is to be asked by that user, or with --socket PATH"
+        )
+    if len(running) > 1:
+        names = ", ".join(found.name.removesuffix(SUFFIX) for found in running)
+        raise UsageError(f"several nodes run on this host: say with --node which one is meant ({names})")
+    return running[0]
+
+
+def _running() -> Iterator[Path]:
+    for path in directory().glob(f"*{SUFFIX}"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            try:
+                sock.connect(str(path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                continue
+            except OSError:
+                pass  # not ours to ask, but it is there; `ask` will say so
+            yield path
+
+
+def ask(path: Path, request: Mapping[str, object]) -> Any:
+    """Return the daemon's answer. Raise `UnreachableError` when there is none, and what the daemon raised."""
+    try:
+        line = _converse(path, json.dumps(request).encode() + b"\n")
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise UnreachableError(
+            f"no daemon answers at {path}: start the node with twistd seamless, or say with --node or --socket which "
+            "daemon is meant"
+        ) from None
+    except PermissionError:
+        raise PrivilegeError(
+            f"not permitted to ask the daemon at {path}: run this as its user, or as one of its group"
+        ) from None
+    except TimeoutError:
+        raise UnreachableError(
+            f"the daemon at {path} has not answered for {ANSWER_TIMEOUT:g} s: it is stopped or overloaded"
+        ) from None
+    except OSError as error:
+        raise UnreachableError(f"cannot ask the daemon at {path}: {error.strerror or error}") from None
+    if not line:
+        raise UnreachableError(f"the daemon at {path} hung up: it is stopping, or too many are asking; try again")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise _ERRORS.get(answer.get("exit_code", EXIT_FAILED), SeamlessError)(answer["error"])
+    return answer["answer"]
+
+
+def _converse(path: Path, line: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(ANSWER_TIMEOUT)
+        sock.connect(str(path))
+        sock.sendall(line)
+        with sock.makefile("rb") as answer:
+            return answer.readline()

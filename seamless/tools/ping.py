@@ -1,0 +1,68 @@
+"""``seamless ping NODE``: does another node answer, how long does it take, and by which way?"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from seamless.errors import EXIT_DONE, UnreachableError
+from seamless.linux import control_socket
+from seamless.tools import units
+from seamless.tools.status import add_socket_arguments
+from seamless.tools.verbs import VerbParsers, add_verb
+
+DESCRIPTION = """\
+Have the daemon of a node on this host send 64 bytes to another node and back, once a second, as the bytes of an
+application go: over the links of the present path, sealed end to end, through both daemons. A lost datagram is sent
+again by its link, so nothing is ever missing here: it is late.
+
+    seamless ping dst -c 3
+
+The exit code is 0 when there was at least one answer and 5 when there was none.
+"""
+
+PING_INTERVAL: Final = 1.0
+"""Seconds from one ping to the next, as people know it."""
+DEFAULT_COUNT: Final = 4
+
+
+def add_arguments(subparsers: VerbParsers) -> None:
+    """Describe the verb ping."""
+    parser = add_verb(subparsers, "ping", run, "see how far another node is, and by which way", DESCRIPTION)
+    parser.add_argument("peer", metavar="NODE", help="the other node")
+    parser.add_argument("-c", dest="count", metavar="N", type=_count, default=DEFAULT_COUNT, help="how often (4)")
+    add_socket_arguments(parser)
+
+
+def _count(word: str) -> int:
+    count = int(word)
+    if count < 1:
+        raise ValueError
+    return count
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ping; raise `UnreachableError` when there was no answer at all."""
+    path = control_socket.find(arguments.node, arguments.socket)
+    times: list[float] = []
+    for number in range(arguments.count):
+        if number:
+            time.sleep(PING_INTERVAL)
+        answer = _ping(path, arguments.peer)
+        if answer["round_trip"] is None:
+            print(f"no answer: {answer['reason']}", flush=True)
+        else:
+            times.append(answer["round_trip"])
+            way = " - ".join(answer["path"])
+            print(f"answer from {arguments.peer} after {units.milliseconds(times[-1])} ({way})", flush=True)
+    if not times:
+        raise UnreachableError(f"node {arguments.peer} did not answer any of {arguments.count} pings")
+    shown = ", ".join(units.milliseconds(value) for value in (min(times), sum(times) / len(times), max(times)))
+    print(f"{len(times)} of {arguments.count} answered; shortest, mean and longest: {shown}")
+    return EXIT_DONE
+
+
+def _ping(path: Path, peer: str) -> Any:
+    return control_socket.ask(path, {"ask": "ping", "node": peer})

@@ -1,0 +1,199 @@
+"""``seamless status``: what is this node doing? The answer of its daemon, for people, for programs, for Prometheus.
+
+What is sent, what arrives and what is wasted stand side by side for every link, because a rate that was set too high
+shows nowhere else. Everything that is refused or dropped is there with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from seamless.errors import EXIT_DONE
+from seamless.linux import control_socket
+from seamless.tools import units
+from seamless.tools.table import Row, table
+from seamless.tools.verbs import VerbParsers, add_verb
+
+DESCRIPTION = """\
+Ask the daemon of a node on this host what it is doing, and print it. Rates, and percentages beside them, are those of
+the last second.
+
+    seamless status
+    seamless status --node src --json | jq '.links[] | {neighbor, state}'
+    watch -n 1 seamless status
+
+The daemon listens at /run/seamless/NODE.sock when root started it, else in the seamless folder of $XDG_RUNTIME_DIR, or
+in the folder that the variable SEAMLESS_SOCKET_DIR named when it was started. docs/operating.rst explains every number.
+"""
+
+SUSPICIOUS_ARRIVAL: Final = 0.75
+"""Below it, more gets lost than on any path that was worth a link: the path is probably slower than the link's rate."""
+SUSPICIOUS_SHARE: Final = 0.1
+"""Of its rate that a link must use before so much is said of it."""
+
+Json = Mapping[str, Any]
+
+
+def add_socket_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which daemon is asked."""
+    parser.add_argument("--node", metavar="NAME", help="the node; left out, the only one that runs on this host")
+    parser.add_argument("--socket", metavar="PATH", help="where its daemon listens, if not at the usual place")
+
+
+def add_arguments(subparsers: VerbParsers) -> None:
+    """Describe the verb status."""
+    parser = add_verb(subparsers, "status", run, "show what a running node does", DESCRIPTION)
+    add_socket_arguments(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="everything, for programs")
+    form.add_argument("--metrics", action="store_true", help="in the text format of Prometheus")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a node's report."""
+    path = control_socket.find(arguments.node, arguments.socket)
+    if arguments.metrics:
+        print(control_socket.ask(path, {"ask": "metrics"}), end="")
+        return EXIT_DONE
+    report = control_socket.ask(path, {"ask": "status"})
+    print(json.dumps(report, indent=1) if arguments.json else text(report))
+    return EXIT_DONE
+
+
+def text(report: Json) -> str:
+    """Return a report for people."""
+    title = (
+        f"node {report['node']} of overlay {report['overlay']}: seamless {report['version']}, "
+        f"up {units.duration(report['uptime'])}, process {report['process']}"
+    )
+    parts = [title, _links(report), _routes(report)]
+    if report["sessions"]:
+        parts.append(_sessions(report))
+    if report["interceptors"]:
+        parts.append(_interceptors(report))
+    parts += [_ports(report), _counted(report)]
+    return "\n\n".join(parts)
+
+
+def _links(report: Json) -> str:
+    header = ("LINK", "STATE", "SENDS", "ARRIVES", "LOST", "WASTED", "RECEIVES", "RTT", "QUEUE")
+    rows: list[Row] = []
+    for link in report["links"]:
+        rates = link["rates"]
+        state = f"{link['state']} {units.duration(report['time'] - link['since'])}"
+        if link["state"] == "UP":
+            now = (
+                units.rate(rates["sent_bps"]),
+                units.ratio(rates["arrived_ratio"]),
+                units.ratio(rates["lost_ratio"]),
+                units.ratio(rates["wasted_ratio"]),
+                units.rate(rates["received_bps"]),
+                units.milliseconds(link["rtt"]),
+                units.size(link["queued_bytes"]),
+            )
+        else:
+            now = (units.NOTHING,) * 7
+        rows.append((link["neighbor"], state, *now))
+        rows.extend(_remarks(link))
+    return table(header, rows)
+
+
+def _remarks(link: Json) -> Iterator[str]:
+    """Yield what there is to say of a link beside its numbers of the last second."""
+    limit = "at" if link["congestion"] == "off" else f"{link['congestion']}, now at"
+    yield (f"{units.address(link['local'])} to {units.address(link['remote'])}, {limit} {units.rate(link['rate_bps'])}")
+    if link["state"] != "UP":
+        yield f"because: {link['reason']}"
+    yield (
+        f"in all: sent {units.size(link['sent_bytes'])}, received {units.size(link['received_bytes'])}, "
+        f"lost {units.quotient(link['lost'], link['sent'])}, resent {link['resent']}, "
+        f"wasted {units.quotient(link['wasted'], link['sent'])}"
+    )
+    trouble = {
+        "dropped from a full queue": link["dropped_bulk"] + link["dropped_express"],
+        "not authentic": link["failed_authentication"],
+        "replayed": link["replayed"],
+        "malformed": link["malformed"],
+    }
+    if any(trouble.values()):
+        yield f"refused or dropped: {units.counts(trouble)}"
+    if _is_overdriven(link):
+        yield "much of what is sent does not arrive: is the path slower than the rate of this link?"
+
+
+def _is_overdriven(link: Json) -> bool:
+    rates = link["rates"]
+    arrived = rates["arrived_ratio"]
+    busy = rates["sent_bps"] > SUSPICIOUS_SHARE * link["rate_bps"]
+    return link["congestion"] == "off" and busy and arrived is not None and arrived < SUSPICIOUS_ARRIVAL
+
+
+def _routes(report: Json) -> str:
+    rows = []
+    for route in report["routes"]:
+        if route["path"]:
+            cells = (str(route["cost"]), f"{route['mtu_bytes']} B", " - ".join(route["path"]))
+        else:
+            cells = (units.NOTHING, units.NOTHING, "no path")
+        rows.append((route["node"], *cells))
+    return table(("NODE", "COST", "MTU", "PATH"), rows)
+
+
+def _sessions(report: Json) -> str:
+    header = ("SESSION", "STREAMS", "RTT", "RECORDS SENT", "LOST", "WASTED", "UNSENT", "UNREAD")
+    rows: list[Row] = []
+    for session in report["sessions"]:
+        sent = session["records_sent"]
+        rows.append(
+            (
+                session["peer"],
+                str(session["streams"]),
+                units.milliseconds(session["smoothed_rtt"]) if session["established"] else "no keys yet",
+                str(sent),
+                units.quotient(session["records_lost"], sent),
+                units.quotient(session["records_wasted"], sent),
+                units.size(session["unsent_bytes"]),
+                units.size(session["unread_bytes"]),
+            )
+        )
+    return table(header, rows)
+
+
+def _interceptors(report: Json) -> str:
+    rows = [
+        (each["name"], str(each["connections"]), str(each["waiting"]), units.counts(each["counters"]))
+        for each in report["interceptors"]
+    ]
+    return table(("INTERCEPTOR", "OPEN", "WAITING", "CONNECTIONS SO FAR"), rows)
+
+
+def _ports(report: Json) -> str:
+    rows = []
+    for port in report["ports"]:
+        counters = port["counters"]
+        trouble = {
+            "dropped by the kernel": counters["kernel_drops"],
+            "not sent": counters["datagrams_lost"],
+            **counters["send_errors"],
+            "offload refused": counters["offload_fallbacks"],
+        }
+        rows.append(
+            (
+                units.address(port["local"]),
+                "on" if port["offload"] else "off",
+                units.size(counters["bytes_in"]),
+                units.size(counters["bytes_out"]),
+                units.counts(trouble) if any(trouble.values()) else "none",
+            )
+        )
+    return table(("UDP PORT", "OFFLOAD", "IN", "OUT", "TROUBLE"), rows)
+
+
+def _counted(report: Json) -> str:
+    rows = [
+        (name, units.counts(report[name])) for name in ("packets", "handshakes", "routing", "firewall") if report[name]
+    ]
+    return table(("COUNTED", "SO FAR"), rows)

@@ -1,0 +1,211 @@
+"""Where ``seamless status`` and ``seamless ping`` get their answers: the daemon's side of the control socket.
+
+Whoever may open the socket is local and permitted, and still bounded in everything: clients, the length of a question,
+the time for it, and the time that an answer may wait to be read. What a question can do is look; nothing is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
+from twisted.protocols.policies import TimeoutMixin
+from twisted.python.failure import Failure
+
+from seamless.errors import EXIT_FAILED, SeamlessError, UnreachableError, UsageError
+from seamless.linux import control_socket
+from seamless.transport.metrics import exposition
+from seamless.transport.ping import PingService
+from seamless.transport.report import Counting, Intercepting, Reporter, RunningNode
+
+CLIENTS_MAX: Final = 16
+"""At once: people, a scraper, and a few pings that wait."""
+PATIENCE: Final = 5.0
+"""Seconds for the question to come, and for the answer to be read."""
+
+Question: TypeAlias = Mapping[str, Any]
+Answers: TypeAlias = Mapping[str, Callable[[Question], Any]]
+"""By what is asked: called with the whole question, returns what JSON can say, or a Deferred of it."""
+
+
+class Conversation(LineOnlyReceiver, TimeoutMixin):
+    """One question and one answer."""
+
+    _log = Logger()
+    delimiter = b"\n"
+    MAX_LENGTH = control_socket.MAX_REQUEST_BYTES
+
+    def __init__(self, reactor: Any, answers: Answers, ended: Callable[[], None]) -> None:
+        self._reactor = reactor
+        self._answers = answers
+        self._ended = ended
+        self._answering: Deferred[Any] | None = None
+        self._gone = False
+
+    def callLater(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """Return a timer of the right reactor (`TimeoutMixin` asks for it)."""
+        timer: IDelayedCall = self._reactor.callLater(seconds, call)
+        return timer
+
+    def connectionMade(self) -> None:
+        """Wait for the question."""
+        self.setTimeout(PATIENCE)
+
+    def lineReceived(self, line: bytes) -> None:
+        """Answer the first line; there should be no other."""
+        if self._answering is None:
+            self.setTimeout(None)
+            self._answering = maybeDeferred(self._answer, line)
+            self._answering.addCallbacks(lambda answer: {"answer": answer}, self._failed)
+            self._answering.addCallback(self._say)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Hang up."""
+        self.timeoutConnection()
+
+    def timeoutConnection(self) -> None:
+        """Hang up, also on who does not read what it asked for."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Stop working on an answer that nobody waits for any more."""
+        self._gone = True
+        self.setTimeout(None)
+        if self._answering is not None:
+            self._answering.cancel()
+        self._ended()
+
+    def _answer(self, line: bytes) -> Any:
+        try:
+            question = json.loads(line)
+        except (ValueError, RecursionError):
+            raise UsageError("a question is one line of JSON") from None
+        asked = question.get("ask") if isinstance(question, dict) else None
+        answer = self._answers.get(asked) if isinstance(asked, str) else None
+        if answer is None:
+            raise UsageError(f"this daemon knows how to answer {', '.join(self._answers)}; is it of another version?")
+        return answer(question)
+
+    def _failed(self, failure: Failure) -> dict[str, object]:
+        error = failure.value
+        if not self._gone and not isinstance(error, SeamlessError):
+            self._log.failure("a mistake while answering at the control socket", failure)
+            error = SeamlessError("a mistake in seamless; the daemon's log has more")
+        return {"error": str(error), "exit_code": getattr(error, "exit_code", EXIT_FAILED)}
+
+    def _say(self, answer: dict[str, object]) -> None:
+        transport: Any = self.transport
+        if not self._gone:
+            self.sendLine(json.dumps(answer).encode())
+            self.setTimeout(PATIENCE)
+            transport.loseConnection()
+
+
+class ControlFactory(Factory):
+    """Lets `CLIENTS_MAX` in at a time; others are hung up on."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any, answers: Answers) -> None:
+        self._reactor = reactor
+        self._answers = answers
+        self._clients = 0
+
+    def buildProtocol(self, addr: Any) -> Conversation | None:
+        """Return the conversation with a new client, if there is room for it."""
+        if self._clients >= CLIENTS_MAX:
+            return None
+        self._clients += 1
+        return Conversation(self._reactor, self._answers, self._ended)
+
+    def _ended(self) -> None:
+        self._clients -= 1
+
+
+class Control(MultiService):
+    """Listens at ``path`` for what people want to know of ``node``.
+
+    A node whose socket cannot be made carries traffic all the same, and says so in the log.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        path: Path,
+        node: RunningNode,
+        pings: PingService,
+        interceptors: Mapping[str, Intercepting],
+        firewall: Counting | None = None,
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._path = path
+        self._node = node
+        self._pings = pings
+        self._port: IListeningPort | None = None
+        self._reporter = Reporter(reactor, node, interceptors, firewall)
+        self._reporter.setServiceParent(self)
+
+    def open(self) -> None:
+        """Listen, with the privilege that the directory needs; raise `SeamlessError` if this node runs here already.
+
+        Call it before the node binds its UDP ports, which would only say that they are taken. Questions are heard once
+        the reactor runs, and the services of this node with it.
+        """
+        control_socket.refuse_second(self._path)
+        answers: Answers = {
+            "status": lambda _: attrs.asdict(self._reporter.report()),
+            "metrics": lambda _: exposition(self._reporter.report()),
+            "ping": self._ping,
+        }
+        try:
+            control_socket.make_room(self._path)
+            self._port = self._reactor.listenUNIX(
+                str(self._path), ControlFactory(self._reactor, answers), mode=control_socket.SOCKET_MODE
+            )
+        except (OSError, CannotListenError) as error:
+            self._log.warn(
+                "seamless status will get no answer from this node: cannot listen at {path} ({error}); name a "
+                "directory that can be written to with the variable {variable}",
+                path=self._path,
+                error=getattr(error, "socketError", error),
+                variable=control_socket.DIRECTORY_VARIABLE,
+            )
+
+    def stopService(self) -> Any:
+        """Answer no more, and remove the socket."""
+        super().stopService()
+        port, self._port = self._port, None
+        if port is None:
+            return None
+        # Somebody may have tidied the socket away, or may have to: it was made with a privilege that is gone.
+        return maybeDeferred(port.stopListening).addErrback(lambda failure: failure.trap(OSError) and None)
+
+    def _ping(self, question: Question) -> Deferred[dict[str, object]]:
+        core = self._node.driver.node
+        peer = question.get("node")
+        others = [name for name in core.configuration.nodes if name != core.name]
+        if not isinstance(peer, str) or peer not in others:
+            raise UsageError(f"node {core.name} knows no other node {peer}: ping one of {', '.join(others)}")
+
+        def answered(seconds: float) -> dict[str, object]:
+            return {"round_trip": seconds, "path": [*self._reporter.path(peer)]}
+
+        def silent(failure: Failure) -> dict[str, object]:
+            failure.trap(UnreachableError)
+            return {"round_trip": None, "reason": str(failure.value)}
+
+        return maybeDeferred(self._pings.ping, peer).addCallbacks(answered, silent)
