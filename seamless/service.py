@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
@@ -24,10 +25,14 @@ from seamless.intercept.egress import PayloadEgress
 from seamless.intercept.firewall import FirewallService
 from seamless.intercept.flow import CaptureTable, ReleaseTable
 from seamless.intercept.payload import PayloadIngress
+from seamless.linux import control_socket
 from seamless.linux.sockopt import set_mark
 from seamless.node import Node
 from seamless.transport import clock
+from seamless.transport.control import Control
 from seamless.transport.driver import Driver
+from seamless.transport.ping import PingService
+from seamless.transport.report import Intercepting
 from seamless.transport.streams import Acceptors
 
 GC_THRESHOLD: Final = 50_000
@@ -85,11 +90,20 @@ class NodeService(MultiService):
         # Children start in this order and stop in the other one: rules are there only while interceptors are.
         self._interceptors = MultiService()
         self._interceptors.setServiceParent(self)
+        self._reported: dict[str, Intercepting] = {}
+        firewall = None
         if config_file is not None and self._captures_here:
             firewall = FirewallService(
                 self._reactor, config_file, node_name, failed or self._rules_failed, user=user, standing=standing
             )
             firewall.setServiceParent(self)
+        pings = PingService(self._reactor, self)
+        pings.setServiceParent(self)
+        self._control: Control | None = None
+        if config_file is not None:
+            path = control_socket.path_of(node_name)
+            self._control = Control(self._reactor, path, self, pings, self._reported, firewall)
+            self._control.setServiceParent(self)
 
     @property
     def driver(self) -> Driver:
@@ -103,6 +117,8 @@ class NodeService(MultiService):
         if self._is_prepared:
             return
         self._is_prepared = True
+        if self._control is not None:
+            self._control.open()
         gc.set_threshold(GC_THRESHOLD)
         # One clock for the node's deadlines and Twisted's timers, before the first of either.
         clock.make_monotonic(self._reactor)
@@ -133,18 +149,21 @@ class NodeService(MultiService):
             release = ReleaseTable(self.configuration, self.node_name, listen)
             egress = PayloadEgress(self._reactor, driver, self.acceptors, release.refusal, mark=mark)
             egress.setServiceParent(self._interceptors)
+            self._reported["payload egress"] = egress
         if self._captures_here:
             captures = CaptureTable(self.configuration, self.node_name)
             ingress = PayloadIngress(self._reactor, driver, captures, listen, mark=mark, is_left_out=self._is_left_out)
             ingress.setServiceParent(self._interceptors)
+            self._reported["payload ingress"] = ingress
 
     def _rules_failed(self, error: SeamlessError) -> None:
         self._log.critical("{error}; nothing is captured any more", error=error)
 
     def stopService(self) -> Any:
-        """Stop what uses the node, then say goodbye to the neighbors."""
-        stopped = super().stopService()
+        """Stop what uses the node, wait until its peers know, and then say goodbye to the neighbors."""
+        stopped = maybeDeferred(super().stopService)
         self._is_prepared = False
-        if self._driver is not None:
-            self._driver.stop("the daemon is stopping")
-        return stopped
+        if self._driver is None:
+            return stopped
+        told = self._driver.settle().addCallback(lambda _: self.driver.stop("the daemon is stopping"))
+        return gatherResults([stopped, told])

@@ -19,6 +19,7 @@ from seamless.config.model import Impairment
 from seamless.errors import SeamlessError, UnreachableError, UsageError
 from seamless.lab.control import ask
 from seamless.lab.topology import WireEnds
+from seamless.linux.control_socket import DIRECTORY_VARIABLE
 from seamless.linux.netns import Host
 from seamless.linux.system import program
 
@@ -72,7 +73,9 @@ class Bed:
     def command(self, host: str, argv: Sequence[str], directory: str | None = None) -> list[str]:
         """Return the command line that runs ``argv`` on a host, for whoever starts processes himself."""
         path = argv[0] if "/" in argv[0] else program(argv[0])
-        return self.host(host).enter([path, *argv[1:]], directory)
+        # Nodes of two labs have the same names: each lab has its own place for their sockets.
+        sockets = f"{DIRECTORY_VARIABLE}={self.directory / 'run'}"
+        return self.host(host).enter([program("env"), sockets, path, *argv[1:]], directory)
 
     def run(
         self,

@@ -255,13 +255,12 @@ def _fields(record: Any) -> dict[str, Any]:
 def _rates(before: LinkStatus, after: LinkStatus, interval: float) -> LinkRates:
     sent = after.sent - before.sent
     seen = after.sent_at_report - before.sent_at_report
+    arrived = after.neighbor_received - before.neighbor_received
     return LinkRates(
         interval=interval,
         sent_bps=_per_second((after.sent_bytes - before.sent_bytes) * 8, interval),
         received_bps=_per_second((after.received_bytes - before.received_bytes) * 8, interval),
-        arrived_ratio=_ratio(after.neighbor_received - before.neighbor_received, seen)
-        if seen >= REPORTED_MIN
-        else None,
+        arrived_ratio=_ratio(arrived, seen) if seen >= REPORTED_MIN else None,
         lost_ratio=_ratio(after.lost - before.lost, sent),
         wasted_ratio=_ratio(after.wasted - before.wasted, sent),
     )

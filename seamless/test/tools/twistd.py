@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from seamless.linux.control_socket import DIRECTORY_VARIABLE
+
 START_TIMEOUT: Final = 20.0
 """Seconds until a twistd on a busy machine of two cores has surely said something."""
 
@@ -27,7 +29,12 @@ class Twistd:
         self.prefix = prefix
         self.pid_file = folder / "twistd.pid"
         self.log_file = folder / "twistd.log"
-        self.environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "PYTHONUNBUFFERED": "1"}
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": f"{folder}:{ROOT}",
+            "PYTHONUNBUFFERED": "1",
+            DIRECTORY_VARIABLE: str(folder),
+        }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ``twistd WORDS`` until its first process ends."""
