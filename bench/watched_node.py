@@ -1,4 +1,4 @@
-"""A node's daemon as ``twistd seamless`` makes it, which also writes its counters to a file: for ``bench/bed.py``.
+"""A node's daemon as ``twistd seamless`` makes it, which also writes the counters of its links to a file: for ``bench/bed.py``.
 
 python bench/watched_node.py STATUS_FILE --config FILE --node NAME --key FILE
 """
@@ -28,9 +28,9 @@ reactor: Any = global_reactor
 
 
 def write(service: NodeService, file: Path) -> None:
-    status = attrs.asdict(service.driver.node.status(clock.now()))
+    links = [attrs.asdict(link) for link in service.driver.node.status(clock.now()).links]
     new = file.with_suffix(".new")
-    new.write_text(json.dumps(status, default=str))
+    new.write_text(json.dumps(links))
     new.rename(file)
 
 

@@ -1,9 +1,9 @@
-"""What is measured on the bed of ``etc/lab.conf``, and how: real programs between ``src`` and ``dst``, nothing modified.
+"""What is measured on the bed of ``etc/lab.conf``, and how: real programs between two of its hosts, nothing modified.
 
-The bed has two ways from ``src`` to ``dst``: the native wire, and the wires under the overlay, of which the middle one is
-lossy. Without nodes everything takes the native wire and TCP is on its own, with the congestion control that the wire's
-routes ask for. With nodes the captured connections take the overlay. So one lab serves both, one after the other, and
-the counters of the native wire tell that nothing went astray.
+The bed has two ways from ``src`` to ``dst``: the native wire, and the wires under the overlay, of which the middle one
+is lossy. Without nodes everything takes the native wire and TCP is on its own, with the congestion control that the
+wire's routes ask for. With nodes the captured connections take the overlay. So one lab serves both, one after the
+other, and the counters of the native wire tell that nothing went astray.
 
 Rates are in bits per second of what the application moved: iperf3 as its receiver counted them, without the first
 second; scp as the size of the file over the time of the whole command, connection set-up included.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,14 +39,13 @@ _PATIENCE_SECONDS: Final = 60.0
 """Beyond the time that a transfer was planned for: connections open and close slowly over a lossy wire."""
 _SLOWEST_BPS: Final = 100_000
 """No transfer of the bed is slower; it bounds the wait for one that hangs."""
-_OVERLAY_SECONDS: Final = 20.0
-"""Neighbors greet within a second, rules need a Python to start, and all share two processors."""
-_POLL_SECONDS: Final = 0.05
+_SILENCE_SECONDS: Final = 2.0
+"""More than the last segments of a connection wait for their resend, though two in a row were lost."""
+_BUSY_SECONDS: Final = 0.5
+"""Between two tries to reach an iperf3 server whose last client's goodbye has not got through yet."""
+_BUSY: Final = ("the server is busy", "unable to receive control message: Connection reset")
+"""How iperf3 tells it; the second is the same, overtaken by the reset of its connection."""
 _BLOCK_BYTES: Final = 1 << 20
-
-_REACHABLE: Final = "{peer} is reachable"
-_RULES_INSTALLED: Final = "the firewall rules are installed"
-"""What daemons log once the overlay is ready to carry connections (`seamless.transport.driver`, `.intercept.firewall`)."""
 
 
 @attrs.frozen
@@ -113,14 +111,18 @@ def set_congestion_control(bed: Bed, name: str) -> None:
 def iperf3(bed: Bed, seconds: float, *words: str, to: str = SERVER) -> Throughput:
     """Run iperf3 from the client to the server, or whoever is there for it; ``words`` are more of its options."""
     argv = ["iperf3", "-c", to, "-J", "-t", f"{seconds:g}", "-O", str(RAMP_SECONDS), *words]
-    done = bed.run(CLIENT, argv, timeout=seconds + RAMP_SECONDS + _PATIENCE_SECONDS, check=False)
-    try:
-        result = json.loads(done.stdout)
-    except ValueError:
-        raise SeamlessError(f"iperf3 gave no result: {done.stderr.strip() or done.stdout.strip()}") from None
-    if "error" in result:
-        raise SeamlessError(f"iperf3 failed: {result['error']}")
-    return read_throughput(result["end"])
+    give_up_at = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        done = bed.run(CLIENT, argv, timeout=seconds + RAMP_SECONDS + _PATIENCE_SECONDS, check=False)
+        try:
+            result = json.loads(done.stdout)
+        except ValueError:
+            raise SeamlessError(f"iperf3 gave no result: {done.stderr.strip() or done.stdout.strip()}") from None
+        if "error" not in result:
+            return read_throughput(result["end"])
+        if not any(words in result["error"] for words in _BUSY) or time.monotonic() > give_up_at:
+            raise SeamlessError(f"iperf3 failed: {result['error']}")
+        time.sleep(_BUSY_SECONDS)
 
 
 def read_throughput(end: dict[str, Any]) -> Throughput:
@@ -166,32 +168,19 @@ def wire_bytes(bed: Bed, one: str, other: str) -> int:
     return sum(sender["bytes_in"] for sender in bed.counters(one, other).values())
 
 
-def wait_for_overlay(ends: tuple[RunningNode, RunningNode]) -> None:
+def wait_for_overlay(one: RunningNode, other: RunningNode) -> None:
     """Return once two nodes reach each other and have their rules; from then on connections are captured."""
-    for node, peer in zip(ends, reversed(ends), strict=True):
-        for words in (_REACHABLE.format(peer=peer.name), _RULES_INSTALLED):
-            _wait_until(lambda node=node, words=words: words in node.log_text(), f"{node.name} never said: {words}")
+    for node, peer in ((one, other), (other, one)):
+        node.wait_for(f"{peer.name} is reachable")
+        node.wait_for("the firewall rules are installed")
 
 
 def wait_for_silence(bed: Bed) -> None:
     """Return once the native wire has been silent for a while: connections that ended have said their last words."""
-    seen = -1
-
-    def silent() -> bool:
-        nonlocal seen
-        before, seen = seen, wire_bytes(bed, *NATIVE_WIRE)
-        return before == seen
-
-    _wait_until(silent, "the native wire does not become silent", _SILENCE_SECONDS)
-
-
-_SILENCE_SECONDS: Final = 1.0
-"""More than any retransmission timeout of the last segments of a connection over 30 ms."""
-
-
-def _wait_until(true: Callable[[], bool], otherwise: str, interval: float = _POLL_SECONDS) -> None:
-    give_up_at = time.monotonic() + _OVERLAY_SECONDS
-    while not true():
+    give_up_at = time.monotonic() + _PATIENCE_SECONDS
+    before, now = -1, wire_bytes(bed, *NATIVE_WIRE)
+    while now != before:
         if time.monotonic() > give_up_at:
-            raise SeamlessError(f"Nothing can be measured: {otherwise}, in {_OVERLAY_SECONDS:g} s.")
-        time.sleep(interval)
+            raise SeamlessError("Something goes on talking over the native wire; nothing can be measured beside it.")
+        time.sleep(_SILENCE_SECONDS)
+        before, now = now, wire_bytes(bed, *NATIVE_WIRE)
