@@ -270,6 +270,11 @@ class Node:
         """Send a whole packet: hop by hop recovered, unordered."""
         self._session(self.peer_identifier(peer), now).send_packet(packet, now)
 
+    @property
+    def streams_kept(self) -> int:
+        """Return how many streams are not over: either end has still to learn something of them."""
+        return sum(session.streams_kept for session in self._sessions.values())
+
     def close(self, reason: str) -> None:
         """Say goodbye to all neighbors; the owner sends what `datagrams_to_send` returns and stops."""
         for link in self._links:

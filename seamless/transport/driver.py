@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from seamless.errors import LocalProtocolError, UnreachableError
@@ -40,6 +41,11 @@ from seamless.transport.udp import UdpPort
 
 TIMER_SLACK: Final = 0.001
 """Seconds. A timer that fires within this is as good as now: epoll cannot wait for less."""
+
+SETTLE_TIMEOUT: Final = 1.0
+"""Seconds for which a stopping node waits until its peers know how their streams ended: some round trips, some lost."""
+SETTLE_INTERVAL: Final = 0.01
+"""Seconds between two looks at whether they do."""
 
 OnPacket = Callable[[str, bytes], None]
 """(peer, whole packet)."""
@@ -80,6 +86,18 @@ class Driver:
             self._stop_ports()
             raise
         self.flush()
+
+    def settle(self, timeout: float = SETTLE_TIMEOUT) -> Deferred[None]:
+        """Fire once no stream waits for its peer any more, or after ``timeout``.
+
+        A RESET that is lost would leave the peer's application waiting until the session gives up.
+        """
+        if not self.node.streams_kept or timeout <= 0 or not self._ports:
+            return succeed(None)
+        self.flush()
+        later: Deferred[None] = Deferred()
+        self._reactor.callLater(SETTLE_INTERVAL, later.callback, None)
+        return later.addCallback(lambda _: self.settle(timeout - SETTLE_INTERVAL))
 
     def stop(self, reason: str) -> None:
         """Say goodbye to the neighbors and close the sockets."""
