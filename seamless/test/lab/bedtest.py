@@ -3,7 +3,7 @@
 A `Bed` is brought up once for a test module, when the first of its tests asks for it, and goes with the module's
 `BedSuite`. A test may kill whatever it likes: the next one starts what is missing again.
 
-`TestBed.socket` returns a socket of this process that belongs to a host of the lab: sockets stay in the network
+`TestBed.new_socket` returns a socket of this process that belongs to a host of the lab: sockets stay in the network
 namespace in which they were made, so a small process there makes them and passes them on. A test is then both of the
 applications, and reads like a transcript of what they do to each other.
 """
@@ -33,9 +33,10 @@ from seamless.lab.lab import Lab
 from seamless.test.lab.ground import why_not
 
 BED_FILE: Final = Path(seamless.__file__).parents[1] / "etc" / "lab.conf"
-SRC, DST = "10.1.9.1", "10.1.9.2"
+DST: Final = "10.1.9.2"
 PORTS: Final = range(5202, 5209)
 """What ``etc/lab.conf`` captures and no server of the lab has."""
+WEB_PORT: Final = 80
 DEAD_PORT: Final = 5209
 """Captured, and nobody ever listens there."""
 NODES: Final = ("src", "r1", "r2", "dst")
@@ -43,8 +44,9 @@ NODES: Final = ("src", "r1", "r2", "dst")
 LONG: Final = bool(os.environ.get("SEAMLESS_LONG_TESTS"))
 """Whether to take the sizes and times of issue 2 where a shorter test shows nearly the same."""
 
-PATIENCE: Final = 40.0
-"""Seconds until a test that waits has failed; more than the 30 s for which a session waits for its path."""
+PATIENCE: Final = 20.0
+"""Seconds until a test that waits has failed; less than the 30 s after which a session gives up its path, so that no
+end which comes only from that passes for one that was told."""
 POLL_SECONDS: Final = 0.02
 MEMORY_LIMIT_BYTES: Final = 300_000_000
 
@@ -84,6 +86,16 @@ class TestBed:
             wait_until(lambda near=near, far=far: self.reaches(near, far), f"{near} reaches {far}")  # type: ignore[misc]
             wait_until(lambda near=near: self.has_rules(near), f"{near} has its rules")  # type: ignore[misc]
 
+    def warm_up(self) -> None:
+        """Return once a connection gets through: the first after a restart tells src that dst is another one."""
+
+        def gets_through() -> bool:
+            with self.connect("src", DST, WEB_PORT) as connection:
+                connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+                return read_to_end(connection)[1] == EOF
+
+        wait_until(gets_through, "a connection gets through")
+
     def is_running(self, node: str) -> bool:
         """Tell whether a node was started and has not ended."""
         running = self.lab._nodes.get(node)
@@ -122,7 +134,7 @@ class TestBed:
 
     # Sockets.
 
-    def socket(self, host: str, kind: str = "t") -> socket.socket:
+    def new_socket(self, host: str, kind: str = "t") -> socket.socket:
         """Return a socket of a host: TCP, or with ``kind`` "u" UDP. Nothing in it waits longer than `PATIENCE`."""
         if host not in self._makers:
             ours, theirs = socket.socketpair()
@@ -137,7 +149,7 @@ class TestBed:
 
     def listen(self, host: str, port: int) -> socket.socket:
         """Return a socket that listens on a host."""
-        listening = self.socket(host)
+        listening = self.new_socket(host)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("", port))
         listening.listen(4096)
@@ -145,7 +157,7 @@ class TestBed:
 
     def connect(self, host: str, address: str, port: int) -> socket.socket:
         """Return a connection that an application on ``host`` made."""
-        connection = self.socket(host)
+        connection = self.new_socket(host)
         connection.connect((address, port))
         return connection
 
@@ -159,6 +171,7 @@ class BedTestCase(SynchronousTestCase):
         self.bed = shared_bed()
         self.lab = self.bed.lab
         self.bed.restore()
+        self.bed.warm_up()
 
     def listen(self, port: int = PORTS[0], host: str = "dst") -> socket.socket:
         listening = self.bed.listen(host, port)
@@ -283,7 +296,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 def read_to_end(sock: socket.socket) -> tuple[bytes, str]:
     """Return all that comes, and how it ends: `EOF` or `RESET`."""
-    pieces = []
+    pieces: list[bytes] = []
     while True:
         try:
             piece = sock.recv(1 << 18)

@@ -25,7 +25,6 @@ from seamless.test.lab.bedtest import (
     NODES,
     PORTS,
     RESET,
-    SRC,
     BedSuite,
     BedTestCase,
     TestBed,
