@@ -28,7 +28,7 @@ from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
-from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
+from seamless.link.batches import BATCH_BYTES, SEALING_BYTES, open_batch, seal_batches
 from seamless.link.hello import Adjacency, AdjacencyState
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
@@ -41,8 +41,9 @@ from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, OwnFram
 IPV4_UDP_BYTES: Final = 28
 IPV6_UDP_BYTES: Final = 48
 BATCH_INTERVAL: Final = 0.002
-"""Seconds of the rate that bulk packets are gathered for. Every wake-up of a node costs as much as twenty datagrams,
-so on a busy machine this decides about the throughput. What is urgent does not wait."""
+"""Seconds for which bulk packets are gathered when they do not fill a batch. Every batch and every wake-up of a node
+costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is urgent does not wait,
+and neither does the first batch after a pause."""
 LSA_FRAME_BYTES: Final = 5
 """Type and length of an LSA frame, at the most."""
 MAX_ACK_DELAY: Final = 0.004
@@ -91,6 +92,9 @@ class Link:
         self._orphans: list[bytes] = []
         self._neighbor_incarnation: int | None = None
         self._redial_at = now
+        self._bulk_waits_until = now
+        self._datagram_bytes = settings.mtu_bytes - self._ip_udp_bytes
+        self._full_batch_bytes = BATCH_BYTES // self._datagram_bytes * self.packet_bytes
         self._closed = False
 
     # What the node asks of a link.
@@ -311,7 +315,12 @@ class Link:
         ready_at = self.queue.ready_at(now)
         if ready_at is None or ready_at > now:
             return ready_at
-        return max(now, self._pacer.ready_at(1 if self.queue.is_urgent else self._bulk_batch_bytes()))
+        if self.queue.is_urgent:
+            return max(now, self._pacer.ready_at(1))
+        ready_at = self._pacer.ready_at(self._bulk_batch_bytes())
+        if self.queue.bulk_bytes < self._full_batch_bytes:
+            ready_at = max(ready_at, self._bulk_waits_until)
+        return max(now, ready_at)
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
@@ -410,18 +419,28 @@ class Link:
     def _bulk_batch_bytes(self) -> int:
         """Return how much the pacer should have allowed before bulk packets go out."""
         batch = int(self._controller.pacing_rate_bps() * BATCH_INTERVAL / 8)
-        return max(1, min(batch, self.queue.size_bytes))
+        return max(1, min(batch, self.queue.bulk_bytes))
+
+    def _bulk_budget(self, allowed: int, now: float) -> int:
+        """Return how much of ``allowed`` is for bulk now: whole batches only, or all of it when bulk has waited."""
+        if allowed < self._bulk_batch_bytes():
+            return 0
+        if now >= self._bulk_waits_until:
+            return allowed
+        charged_bytes = BATCH_BYTES // self._datagram_bytes * self.settings.mtu_bytes
+        batches = min(allowed // charged_bytes, self.queue.bulk_bytes // self._full_batch_bytes)
+        return batches * charged_bytes
 
     def _send_data(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
         allowed = min(self._pacer.budget_bytes(now), self._window_left())
         if allowed <= 0:
             return
-        with_bulk = allowed >= self._bulk_batch_bytes()
-        if not with_bulk and not self.queue.is_urgent:
-            return
-        packets = self.queue.take(allowed, self._overhead_bytes, now, with_bulk=with_bulk)
+        bulk_budget = self._bulk_budget(allowed, now)
+        packets = self.queue.take(allowed, bulk_budget, self._overhead_bytes, now)
         if not packets:
             return
+        if bulk_budget:
+            self._bulk_waits_until = now + BATCH_INTERVAL
         number = self.recovery.next_number
         self.recovery.sent(number, packets, self._overhead_bytes, now)
         transmits += seal_batches(key, number, packets, self.local, self.remote)

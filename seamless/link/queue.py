@@ -76,6 +76,11 @@ class FairQueue:
         return self._bulk_bytes + self._express_bytes
 
     @property
+    def bulk_bytes(self) -> int:
+        """Return the bytes of bulk that wait."""
+        return self._bulk_bytes
+
+    @property
     def flows(self) -> int:
         """Return the number of sessions with bulk packets waiting."""
         return len(self._turns)
@@ -130,10 +135,10 @@ class FairQueue:
             return None
         return max(now, min(flow.paused_until for flow in self._turns))
 
-    def take(self, budget_bytes: int, overhead_bytes: int, now: float, *, with_bulk: bool = True) -> list[bytes]:
+    def take(self, budget_bytes: int, bulk_budget_bytes: int, overhead_bytes: int, now: float) -> list[bytes]:
         """Take packets out, in the order in which they go, until their bytes reach ``budget_bytes``.
 
-        Without ``with_bulk`` only what is urgent. Each packet is charged ``overhead_bytes`` more than its length. The
+        Of bulk only up to ``bulk_budget_bytes``. Each packet is charged ``overhead_bytes`` more than its length. The
         last may exceed the budget: the pacer takes that back before the next.
         """
         taken: list[bytes] = []
@@ -145,7 +150,8 @@ class FairQueue:
             taken.append(packet)
         if self._express and left > 0:
             left = self._take_express(taken, left, overhead_bytes)
-        if with_bulk and self._turns and left > 0:
+        left = min(left, bulk_budget_bytes)
+        if self._turns and left > 0:
             self._take_bulk(taken, left, overhead_bytes, now)
         return taken
 

@@ -25,7 +25,7 @@ class FairQueueTests(SynchronousTestCase):
         self.queue = FairQueue(limit_bytes=100_000)
 
     def take(self, budget: int, now: float = 0.0) -> list[bytes]:
-        return self.queue.take(budget, OVERHEAD, now)
+        return self.queue.take(budget, budget, OVERHEAD, now)
 
     def test_resends_then_express_then_bulk(self) -> None:
         self.queue.put_bulk(b"bulk", packets(b"bulk", 1))
@@ -58,6 +58,15 @@ class FairQueueTests(SynchronousTestCase):
         taken = Counter(packet[:1] for _ in range(3) for packet in self.take(30_000))
         self.assertGreater(taken[b"b"], 0)
         self.assertGreater(taken[b"e"], 0)
+
+    def test_without_a_budget_for_bulk_only_the_urgent_goes(self) -> None:
+        self.queue.put_bulk(b"bulk", packets(b"bulk", 3))
+        self.queue.put_express(packets(b"express", 1))
+        self.queue.put_resend(b"resend")
+        self.assertTrue(self.queue.is_urgent)
+        self.assertEqual(len(self.queue.take(10_000, 0, OVERHEAD, 0.0)), 2)
+        self.assertFalse(self.queue.is_urgent)
+        self.assertEqual(len(self.queue.take(10_000, 2 * (1000 + OVERHEAD), OVERHEAD, 0.0)), 2)
 
     def test_bounds_are_kept_and_drops_counted(self) -> None:
         for _ in range(5):
@@ -104,9 +113,9 @@ class FairQueueTests(SynchronousTestCase):
             else:
                 queue.put_bulk(kind.encode(), packets(kind.encode(), count, size))
                 put += count
-            taken += len(queue.take(budget, OVERHEAD, 0.0))
+            taken += len(queue.take(budget, budget, OVERHEAD, 0.0))
         dropped = queue.counters.dropped_bulk + queue.counters.dropped_express
         while queue:
-            taken += len(queue.take(50_000, OVERHEAD, 0.0))
+            taken += len(queue.take(50_000, 50_000, OVERHEAD, 0.0))
         self.assertEqual(put, taken + dropped)
         self.assertEqual(queue.size_bytes, 0)
