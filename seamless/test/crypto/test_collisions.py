@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.crypto.keyring import MAX_NEXT, MAX_PREVIOUS
 from seamless.crypto.messages import INITIATION
-from seamless.test.crypto.pair import Pair, Wire
+from seamless.test.crypto.pair import CONTROL, Pair, Wire
 
 MAX_INDICES = MAX_PREVIOUS + 1 + MAX_NEXT + 1
 """All keys, and one attempt."""
@@ -43,6 +43,25 @@ class ByHandTests(SynchronousTestCase):
         self.assertGreater(pair.wires[0].lost, 1)
         self.assertTrue(converged(pair))
         self.assertTrue(pair.bob.established[-1].initiator)
+
+    def test_the_other_answer_is_not_awaited_any_more(self) -> None:
+        """A hello takes so long that the side that gave way tries again; then the hello comes."""
+        pair = Pair()
+        for end in pair.ends:
+            end.association.initiate(pair.now)
+        pair.wires[0].swallows = lambda datagram: datagram[0] == CONTROL
+        pair.wires[1].swallows = lambda datagram: datagram[0] == INITIATION
+        pair.run(1.05)
+        self.assertEqual([wire.lost for wire in pair.wires], [1, 2])
+        self.assertEqual(len(pair.bob.indices.lent), 2)
+        pair.wires[0].swallows = lambda datagram: False
+        pair.alice.send(b"another hello", pair.now)
+        pair.run(0.1)
+        sent = pair.bob.association.counters.initiations_sent
+        self.assertTrue(converged(pair))
+        self.assertEqual(len(pair.bob.indices.lent), 1)
+        pair.run(20.0)
+        self.assertEqual(pair.bob.association.counters.initiations_sent, sent)
 
     def test_both_after_a_long_silence(self) -> None:
         """Neither attempt is young any more when the wires come back, and both initiations cross."""

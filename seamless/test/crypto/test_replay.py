@@ -123,5 +123,10 @@ class BatchTests(SynchronousTestCase):
         self.assertTrue(0 < whole < len(batches))
         self.assertEqual(self.check([sorted(set(batch)) for batch in batches[:1]]), 1)
 
+    def test_numbers_far_apart(self) -> None:
+        """A sender may leap as far as it likes; that costs us no memory."""
+        for leap in (WINDOW_NUMBERS - 1, WINDOW_NUMBERS, WINDOW_NUMBERS + 1, NUMBER_LIMIT - 1):
+            self.assertEqual(self.check([[0, leap], [leap], [0], [leap - 1]]), 2)
+
     def test_an_empty_batch(self) -> None:
         self.assertIsNone(ReplayWindow().accept_batch([]))
