@@ -21,8 +21,8 @@ from seamless.linux.rules import Ruleset
 from seamless.linux.system import user_id
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Keep the rules of a node until the daemon is gone; return the exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="seamless.intercept.privileged", description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, as the daemon has it")
     parser.add_argument("--node", required=True, metavar="NAME", help="the node whose rules to keep")
@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--channel", type=int, metavar="DESCRIPTOR", help="a socket to the daemon, which is our parent")
     way.add_argument("--listen", type=Path, metavar="SOCKET", help="where daemons of --user come to")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Keep the rules of a node until the daemon is gone, or until SIGTERM; return the exit code."""
+    arguments = make_parser().parse_args(argv)
     if arguments.channel is None:
         return _stand(arguments)
     with socket.socket(fileno=arguments.channel) as channel:

@@ -168,7 +168,7 @@ def _only_one(owner: str) -> socket.socket:
 
 @contextmanager
 def _door(path: Path) -> Iterator[socket.socket]:
-    """Listen at ``path``. Everybody may knock; `_user_at` tells who it is, and giving the socket away took a privilege."""
+    """Listen at ``path``. Everybody may knock; `_user_at` says who it is."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
         try:
