@@ -1,6 +1,6 @@
 """What stands before the public-key operations of a node: a stranger must not make it work.
 
-Anybody can send an INITIATION, and opening one costs some fifty times what refusing it does. The way taken is
+Anybody can send an INITIATION, and opening one costs six to sixty times what refusing it does. The way taken is
 WireGuard's (whitepaper, sections 5.3 and 5.4.7), with the cookie always on: every initiation whose mac2 is not made
 from our cookie gets a COOKIE in return and nothing else happens. That costs a link one round trip when it starts, and a
 rekey one that nobody waits for; in return there is no load threshold to guess, and no public-key operation is ever done
