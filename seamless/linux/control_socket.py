@@ -98,7 +98,10 @@ def _process(sock: socket.socket) -> str:
 
 
 def find(node: str | None, path: str | None) -> Path:
-    """Return the socket to ask at: ``path``, or that of ``node``, or that of the only daemon that runs here."""
+    """Return the socket to ask at: ``path``, or that of ``node``, or that of whoever else can be meant.
+
+    That is the only node that runs here, or of several the one with the name of this host.
+    """
     if path is not None:
         return Path(path)
     if node is not None:
@@ -109,6 +112,9 @@ def find(node: str | None, path: str | None) -> Path:
             f"no node runs on this host as far as {directory()} shows: start one with twistd seamless; one that "
             "another user started is to be asked by that user, or with --socket PATH"
         )
+    namesake = path_of(socket.gethostname().partition(".")[0])
+    if len(running) > 1 and namesake in running:
+        return namesake
     if len(running) > 1:
         names = ", ".join(found.name.removesuffix(SUFFIX) for found in running)
         raise UsageError(f"several nodes run on this host: say with --node which one is meant ({names})")

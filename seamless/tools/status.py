@@ -39,7 +39,7 @@ Json = Mapping[str, Any]
 
 def add_socket_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says which daemon is asked."""
-    parser.add_argument("--node", metavar="NAME", help="the node; left out, the only one that runs on this host")
+    parser.add_argument("--node", metavar="NAME", help="the node; left out, the only one here, or the one called as this host is")
     parser.add_argument("--socket", metavar="PATH", help="where its daemon listens, if not at the usual place")
 
 
