@@ -35,7 +35,7 @@ from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Contents, Control, Recovery
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
-from seamless.wire.header import CONTROL, DATA
+from seamless.wire.header import CLASS_UNRECOVERED, CONTROL, DATA
 from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
 
 IPV4_UDP_BYTES: Final = 28
@@ -252,6 +252,8 @@ class Link:
         for contents in lost:
             if isinstance(contents, Control):
                 self._lsas.extend(frame.data for frame in contents.frames if isinstance(frame, LsaFrame))
+            elif contents[0] == CLASS_UNRECOVERED:
+                self.counters.forgotten += 1
             else:
                 self.counters.resent += 1
                 self.queue.put_resend(contents)
@@ -283,7 +285,7 @@ class Link:
     def abandon(self) -> None:
         """Turn all that waits or is unacknowledged into orphans: the neighbor is gone."""
         for contents in self.recovery.take_outstanding():
-            if isinstance(contents, bytes):
+            if isinstance(contents, bytes) and contents[0] != CLASS_UNRECOVERED:
                 self._orphans.append(contents)
         self._orphans.extend(self.queue.drain())
         self._lsas.clear()

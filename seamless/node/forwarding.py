@@ -8,14 +8,23 @@ the excess takes to drain (`seamless.link.queue` says why that suffices).
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from seamless.link.link import Link
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters
 from seamless.routing.routing import Routing
-from seamless.wire.header import CLASS_BULK, CLASS_HANDSHAKE, PACKET_HEADER, PACKET_HEADER_BYTES
+from seamless.wire.header import (
+    CLASS_EXPRESS,
+    CLASS_HANDSHAKE,
+    PACKET_CLASSES,
+    PACKET_HEADER,
+    PACKET_HEADER_BYTES,
+)
 from seamless.wire.link_frames import Pause
+
+URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
+"""What is served before bulk packets."""
 
 DeliverHere: TypeAlias = Callable[[int, int, list[bytes], float], None]
 """Called with (class, source, payloads without the packet header, now)."""
@@ -72,7 +81,7 @@ class Forwarding:
             counters.malformed_packets += len(packets)
             return
         packet_class, hop_limit, source, destination = PACKET_HEADER.unpack(head)
-        if source not in self._nodes or source == self._identifier or packet_class > CLASS_HANDSHAKE:
+        if source not in self._nodes or source == self._identifier or packet_class not in PACKET_CLASSES:
             counters.foreign_packets += len(packets)
         elif destination == self._identifier:
             counters.delivered += len(packets)
@@ -99,7 +108,7 @@ class Forwarding:
             return
         if came_by is None or onward.packet_bytes < came_by.packet_bytes:
             packets = self._fitting(packets, onward)
-        if packet_class != CLASS_BULK:
+        if packet_class in URGENT_CLASSES:
             onward.queue.put_express(packets)
         elif packets:
             key = flow_key(source, destination)

@@ -45,11 +45,14 @@ from seamless.routing.routing import Routing
 from seamless.session.events import PeerLost, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
-from seamless.wire.header import CLASS_HANDSHAKE
+from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES, TAG_BYTES
 from seamless.wire.link_frames import LinkFrame, LsaFrame, Pause
+from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 
 COST_INTERVAL: Final = 5.0
 """Seconds between two looks at what links cost."""
+WHOLE_PACKET_OVERHEAD_BYTES: Final = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES + TAG_BYTES + DATAGRAM_HEADER_BYTES
+"""What carrying a whole packet adds to it, the link's own overhead left out."""
 PULL_ROUNDS: Final = 4
 """How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
 
@@ -266,9 +269,14 @@ class Node:
         """Give ``nbytes`` of DataReceived back: the application's kernel has them."""
         self._sessions[stream[0]].consumed(stream, nbytes, now)
 
-    def send_packet(self, peer: str, packet: bytes, now: float) -> None:
-        """Send a whole packet: hop by hop recovered, unordered."""
-        self._session(self.peer_identifier(peer), now).send_packet(packet, now)
+    def send_packet(self, peer: str, packet: bytes, now: float, *, is_recovered: bool = True) -> None:
+        """Send a whole packet: unordered, and recovered hop by hop or not at all."""
+        self._session(self.peer_identifier(peer), now).send_packet(packet, now, is_recovered=is_recovered)
+
+    def whole_packet_bytes(self, peer: str) -> int | None:
+        """Return the longest packet that reaches ``peer`` unfragmented; None when there is no path."""
+        path_bytes = self._routing.path_mtu_bytes(self.peer_identifier(peer))
+        return None if path_bytes is None else path_bytes - WHOLE_PACKET_OVERHEAD_BYTES
 
     @property
     def streams_kept(self) -> int:

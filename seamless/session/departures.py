@@ -16,11 +16,10 @@ from seamless.session.controls import AckSent, Control, Packet, Ping
 from seamless.session.record import Cutter
 from seamless.session.recovery import Outgoing, Recovery
 from seamless.session.scheduler import Scheduler
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, RECORD, SEALED_HEADER, TAG_BYTES, word
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_UNRECOVERED, RECORD, SEALED_HEADER, word
 from seamless.wire.session_frames import (
     ACK,
     MAX_REASON_BYTES,
-    MAX_SEALED_BYTES,
     encode_datagram,
     encode_stream_header,
 )
@@ -30,9 +29,6 @@ CONTROL_SPACE: Final = MAX_REASON_BYTES + 64
 
 SMALLEST_FRAME: Final = 32
 """Bytes: less than this left in a record is padded, not filled with another frame."""
-
-MAX_PACKET_BYTES: Final = MAX_SEALED_BYTES - TAG_BYTES - 5
-"""The longest packet of a DATAGRAM frame: a record of its own."""
 
 PACKET_AGE_MAX: Final = 1.0
 """Seconds after which a packet is dropped rather than sent: its TCP has sent it again by then."""
@@ -51,13 +47,13 @@ class Departures:
         self.dropped_packets = 0
         self._scheduler = scheduler
         self._arrivals = arrivals
-        self._packets: deque[tuple[bytes, float]] = deque()
+        self._packets: deque[tuple[bytes, float, bool]] = deque()
         self._packets_bytes = 0
         self._packets_turn = False
 
-    def add_packet(self, packet: bytes, now: float) -> None:
-        """Queue a packet; the oldest give way when too many wait."""
-        self._packets.append((packet, now))
+    def add_packet(self, packet: bytes, is_recovered: bool, now: float) -> None:
+        """Queue a packet that links send again, or not, when they lose it; the oldest give way when too many wait."""
+        self._packets.append((packet, now, is_recovered))
         self._packets_bytes += len(packet)
         while self._packets_bytes > PACKETS_MAX_BYTES:
             self._drop_packet()
@@ -107,12 +103,14 @@ class Departures:
         parts: list[bytes | bytearray | memoryview] = []
         contents: list[Outgoing] = []
         space = cutter.plaintext_bytes
+        packet_class = lane
         if lane == CLASS_EXPRESS:
             space = self._add_ack_and_controls(parts, contents, space, now)
         elif self._packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
-            space = self._add_packets(parts, contents, space, now)
+            packet_class, space = self._add_packets(parts, contents, space, now)
         self._packets_turn = not self._packets_turn
-        space = self._add_pieces(parts, contents, lane, space, now)
+        if packet_class == lane:
+            space = self._add_pieces(parts, contents, lane, space, now)
         if self.recovery.lanes[lane].probe_wanted and not contents:
             ping = Ping()
             parts.append(ping.encode(now))
@@ -123,7 +121,7 @@ class Departures:
             parts.append(bytes(space))
         number = self.recovery.take_number()
         nonce = SEALED_HEADER.pack(word(RECORD, key.remote_index), number)
-        packets += cutter.cut(lane, nonce, key.encrypt(nonce, b"".join(parts), None))
+        packets += cutter.cut(packet_class, nonce, key.encrypt(nonce, b"".join(parts), None))
         if contents:
             self.recovery.sent(number, lane, contents, now)
         return True
@@ -166,19 +164,24 @@ class Departures:
 
     def _add_packets(
         self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
-    ) -> int:
-        """Put in packets that are not too old, at least one whatever its length; return the space left."""
+    ) -> tuple[int, int]:
+        """Put in packets that are not too old, at least one whatever its length; return class and space left.
+
+        A packet that no link recovers has a record of its own, so that a lost fragment costs one packet.
+        """
         while self._packets:
-            packet, queued_at = self._packets[0]
+            packet, queued_at, is_recovered = self._packets[0]
             if now - queued_at > PACKET_AGE_MAX:
                 self._drop_packet()
                 continue
             frame = encode_datagram(packet)
-            if parts and len(frame) > space:
+            if parts and (len(frame) > space or not is_recovered):
                 break
             self._packets.popleft()
             self._packets_bytes -= len(packet)
             parts.append(frame)
             contents.append(Packet())
             space -= len(frame)
-        return space
+            if not is_recovered:
+                return CLASS_UNRECOVERED, space
+        return CLASS_BULK, space

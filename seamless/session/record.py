@@ -13,11 +13,12 @@ from typing import Final
 from seamless.wire.header import (
     FRAGMENT_HEADER_BYTES,
     INITIAL_HOP_LIMIT,
+    PACKET_CLASSES,
     PACKET_HEADER,
     SEALED_HEADER_BYTES,
     TAG_BYTES,
 )
-from seamless.wire.session_frames import MAX_SEALED_BYTES
+from seamless.wire.session_frames import MAX_SEALED_BYTES, MAX_SEALED_PACKET_BYTES
 
 MAX_FRAGMENTS: Final = 256
 """Fragments of one record: their index is one byte."""
@@ -49,7 +50,7 @@ class Cutter:
         fragments = min(MAX_FRAGMENTS, max(1, MAX_SEALED_BYTES // piece_bytes))
         self.record_bytes = min(MAX_SEALED_BYTES, fragments * piece_bytes)
         """Bytes of a sealed record that fills all its fragments."""
-        self._heads = [PACKET_HEADER.pack(lane, INITIAL_HOP_LIMIT, local, peer) for lane in range(3)]
+        self._heads = [PACKET_HEADER.pack(lane, INITIAL_HOP_LIMIT, local, peer) for lane in PACKET_CLASSES]
 
     @property
     def plaintext_bytes(self) -> int:
@@ -125,7 +126,7 @@ class Reassembly:
         record.nbytes += len(piece)
         record.memory_bytes += len(piece)
         self.memory_bytes += len(piece)
-        if record.missing == 0 or record.nbytes > MAX_SEALED_BYTES:
+        if record.missing == 0 or record.nbytes > MAX_SEALED_PACKET_BYTES:
             return self._finish(nonce, record)
         if self.memory_bytes > self._max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
             self._evict_oldest()
@@ -134,7 +135,7 @@ class Reassembly:
     def _finish(self, nonce: bytes, record: _Incomplete) -> bytes | None:
         del self._incomplete[nonce]
         self.memory_bytes -= record.memory_bytes
-        if record.nbytes > MAX_SEALED_BYTES:
+        if record.nbytes > MAX_SEALED_PACKET_BYTES:
             self.evicted_records += 1
             return None
         return b"".join(record.slots)

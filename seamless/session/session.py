@@ -30,7 +30,7 @@ from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived, StreamKey
 from seamless.session.arrivals import Arrivals
 from seamless.session.controls import Ping
-from seamless.session.departures import MAX_PACKET_BYTES, Departures
+from seamless.session.departures import Departures
 from seamless.session.events import PeerLost, SessionEvent, SessionStatus, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.record import PIECE_MIN_BYTES, Cutter
@@ -47,6 +47,7 @@ from seamless.wire.header import (
     RESPONSE,
 )
 from seamless.wire.session_frames import (
+    MAX_PACKET_BYTES,
     AcceptFrame,
     DatagramFrame,
     Frame,
@@ -155,12 +156,15 @@ class Session:
         self._streams.consumed(stream, nbytes)
         self._note_waiting(now)
 
-    def send_packet(self, packet: bytes, now: float) -> None:
-        """Send a whole packet: unordered, not again when lost, and not at all when it would be late."""
+    def send_packet(self, packet: bytes, now: float, *, is_recovered: bool = True) -> None:
+        """Send a whole packet: unordered, not again end to end when lost, and not at all when it would be late.
+
+        Unless ``is_recovered``, links do not send it again either.
+        """
         if len(packet) > MAX_PACKET_BYTES:
             raise LocalProtocolError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET_BYTES} fit into a record")
         self._dormant = False
-        self._departures.add_packet(packet, now)
+        self._departures.add_packet(packet, is_recovered, now)
         self._note_waiting(now)
 
     # In, from the node.

@@ -274,6 +274,17 @@ class Driver:
         """Have ``callback(stream, peer, target)`` called for every stream that a peer opens."""
         self._on_open = callback
 
+    def listen_packets(self, callback: OnPacket) -> None:
+        """Have ``callback(peer, packet)`` called for every whole packet that a peer sends."""
+        self._on_packet = callback
+
+    def send_packets(self, peer: str, packets: list[bytes], *, is_recovered: bool = True) -> None:
+        """Send whole packets to node ``peer``: unordered, and recovered hop by hop or not at all."""
+        now = clock.now()
+        for packet in packets:
+            self.node.send_packet(peer, packet, now, is_recovered=is_recovered)
+        self._flush_soon()
+
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
         """Accept a stream that a peer opened; ``owner`` is told of all that follows."""
         self._owners[stream] = owner

@@ -13,6 +13,7 @@ import attrs
 
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.header import TAG_BYTES
 from seamless.wire.varint import MAX_VARINT, decode_varint, encode_varint
 
 PADDING: Final = 0x00
@@ -29,6 +30,15 @@ DATAGRAM: Final = 0x17
 
 MAX_SEALED_BYTES: Final = 16_384
 """A sealed record, tag included: large enough that Python's work for one is small beside the AES of its bytes."""
+
+MAX_PACKET_BYTES: Final = 65_535
+"""The longest packet of a DATAGRAM frame, and of IP: TCP's super-packets travel whole."""
+
+DATAGRAM_HEADER_BYTES: Final = 5
+"""The most that stands before a packet: type, and a length of four bytes."""
+
+MAX_SEALED_PACKET_BYTES: Final = MAX_PACKET_BYTES + DATAGRAM_HEADER_BYTES + TAG_BYTES
+"""A sealed record with the longest packet. No record is longer."""
 
 EARLY_WINDOW_BYTES: Final = 16_384
 """What the opener of a stream may send before it has heard an ACCEPT: as much as TCP sends in its first flight."""

@@ -292,7 +292,23 @@ class PacketTests(SynchronousTestCase):
 
     def test_longest_packet(self) -> None:
         pair = Pair()
-        pair.a.session.send_packet(bytes(16_000), pair.now)
+        longest = bytes(range(255)) * 257
+        self.assertEqual(len(longest), 65_535)
+        pair.a.session.send_packet(longest, pair.now)
         pair.run(0.5)
-        self.assertEqual(pair.b.packets, [bytes(16_000)])
-        self.assertRaises(LocalProtocolError, pair.a.session.send_packet, bytes(16_384), pair.now)
+        self.assertEqual(pair.b.packets, [longest])
+        self.assertRaises(LocalProtocolError, pair.a.session.send_packet, longest + b"x", pair.now)
+
+    def test_an_unrecovered_packet_is_a_record_of_its_own(self) -> None:
+        """A fragment that no link sends again costs one packet; what is recovered shares records."""
+        for is_recovered, records in ((True, 1), (False, 10)):
+            pair = Pair()
+            pair.open()
+            pair.run(0.5)
+            before = pair.b.session.status(pair.now).records_received
+            packets = [bytes((number,)) * 1400 for number in range(10)]
+            for packet in packets:
+                pair.a.session.send_packet(packet, pair.now, is_recovered=is_recovered)
+            pair.run(0.1)
+            self.assertTrue(sorted(pair.b.packets) == packets)
+            self.assertEqual(pair.b.session.status(pair.now).records_received - before, records)
