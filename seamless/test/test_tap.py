@@ -121,8 +121,17 @@ class RunningTests(_Node):
         self.assertIn("node src is up", log)
         for refused in (second, third):
             self.assertEqual(refused.returncode, EXIT_FAILED)
-            self.assertRegex(refused.stderr, rf"^seamless: .*{self.port} .*another program has it.*\n$")
+            self.assertRegex(refused.stderr, r"^seamless: node src runs on this host already .*: stop that daemon.*\n$")
         self.assertFalse((self.twistd.folder / "2.pid").exists())
+
+    def test_port_in_use(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", self.port))
+            for way in (["-n"], []):
+                refused = self.twistd.run(*way, "seamless", *self.words())
+                self.assertEqual(refused.returncode, EXIT_FAILED)
+                self.assertRegex(refused.stderr, rf"^seamless: .*{self.port} .*another program has it.*\n$")
+                self.assertFalse(self.twistd.pid_file.exists())
 
     def test_name_of_the_host(self) -> None:
         hostname = socket.gethostname().partition(".")[0]
