@@ -14,6 +14,7 @@ import atexit
 import hashlib
 import os
 import random
+import resource
 import socket
 import subprocess
 import sys
@@ -211,6 +212,9 @@ def shared_bed() -> TestBed:
     """Return the bed that is up, or bring one up."""
     global _bed
     if _bed is None:
+        # Ten thousand connections in one process; the nodes inherit it.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         _bed = TestBed(Lab(load_file(BED_FILE), configuration_file=BED_FILE).__enter__())
         _bed.lab.start_servers()
     return _bed
