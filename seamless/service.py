@@ -24,7 +24,9 @@ from seamless.intercept import rules
 from seamless.intercept.egress import PayloadEgress
 from seamless.intercept.firewall import FirewallService
 from seamless.intercept.flow import CaptureTable, ReleaseTable
+from seamless.intercept.interceptor import WholeInterceptor
 from seamless.intercept.payload import PayloadIngress
+from seamless.intercept.whole import packet_queues
 from seamless.linux import control_socket
 from seamless.linux.sockopt import set_mark
 from seamless.node import Node
@@ -86,15 +88,23 @@ class NodeService(MultiService):
         self._is_prepared = False
         self._is_left_out = user is not None or standing is not None
         self._captures_here = config_file is not None and bool(rules.capture_addresses(configuration, node_name))
+        self._whole_here = config_file is not None and bool(packet_queues(configuration, node_name))
+        self._whole: WholeInterceptor | None = None
         self._releases_here = config_file is not None and bool(configuration.nodes[node_name].serves)
         # Children start in this order and stop in the other one: rules are there only while interceptors are.
         self._interceptors = MultiService()
         self._interceptors.setServiceParent(self)
         self._reported: dict[str, Intercepting] = {}
         firewall = None
-        if config_file is not None and self._captures_here:
+        if config_file is not None and (self._captures_here or self._whole_here):
             firewall = FirewallService(
-                self._reactor, config_file, node_name, failed or self._rules_failed, user=user, standing=standing
+                self._reactor,
+                config_file,
+                node_name,
+                failed or self._rules_failed,
+                user=user,
+                standing=standing,
+                packets=self._attach_packets if self._whole_here else None,
             )
             firewall.setServiceParent(self)
         pings = PingService(self._reactor, self)
@@ -155,6 +165,15 @@ class NodeService(MultiService):
             ingress = PayloadIngress(self._reactor, driver, captures, listen, mark=mark, is_left_out=self._is_left_out)
             ingress.setServiceParent(self._interceptors)
             self._reported["payload ingress"] = ingress
+
+        if self._whole_here:
+            self._whole = WholeInterceptor(self._reactor, driver, self.configuration, self.node_name)
+            self._whole.setServiceParent(self._interceptors)
+            self._reported["whole packets"] = self._whole
+
+    def _attach_packets(self, channel: socket.socket) -> None:
+        assert self._whole is not None, "interceptors start before the rules"
+        self._whole.attach(channel)
 
     def _rules_failed(self, error: SeamlessError) -> None:
         self._log.critical("{error}; nothing is captured any more", error=error)

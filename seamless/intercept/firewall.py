@@ -11,6 +11,7 @@ its privilege cannot start one: it goes on with the rules as they are, and says 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from seamless.errors import SeamlessError
 from seamless.linux import privileged
 from seamless.linux.privileged import Channel, PrivilegedPart, StandingPart
 from seamless.transport import clock
+from seamless.transport.nfqueue import capture_channel
 
 MODULE: Final = "seamless.intercept.privileged"
 START_TIMEOUT: Final = 30.0
@@ -55,7 +57,7 @@ class FirewallService(Service):
     """Keeps the rules of one node; ``failed`` is called once it cannot, with the sentence to end the daemon with.
 
     ``user``: the user id that the daemon is about to take. ``standing``: the socket of a privileged part that stands by
-    itself; without it, one is started.
+    itself; without it, one is started. ``packets`` is given a channel to every part that captures whole packets.
     """
 
     _log = Logger()
@@ -69,6 +71,7 @@ class FirewallService(Service):
         *,
         user: int | None = None,
         standing: str | None = None,
+        packets: Callable[[socket.socket], None] | None = None,
     ) -> None:
         self.counters = FirewallCounters()
         self._reactor = reactor
@@ -77,6 +80,7 @@ class FirewallService(Service):
         if user is not None:
             self._arguments += ["--user", str(user)]
         self._standing = standing
+        self._packets = packets
         self._started_as: int | None = None
         self._failed = failed
         self._part: Channel | None = None
@@ -108,7 +112,7 @@ class FirewallService(Service):
         self.privilegedStartService()
         super().startService()
         assert self._part is not None
-        self._part.say(privileged.INSTALL)
+        self._install(self._part)
         self._reactor.addReader(self)
 
     def stopService(self) -> Deferred[None]:
@@ -133,6 +137,14 @@ class FirewallService(Service):
             self._started_as = os.geteuid()
             self._part = PrivilegedPart(MODULE, self._arguments)
         return self._part
+
+    def _install(self, part: Channel) -> None:
+        """Have the rules installed, once somebody listens to the packets that they send aside."""
+        if self._packets is not None:
+            ours, theirs = capture_channel()
+            part.capture(theirs)
+            self._packets(ours)
+        part.say(privileged.INSTALL)
 
     def _end(self) -> None:
         """Let the privileged part go."""
@@ -159,7 +171,7 @@ class FirewallService(Service):
             return
         word, _, rest = (message or "").partition(" ")
         if word == privileged.READY:
-            self._part.say(privileged.INSTALL)
+            self._install(self._part)
         elif word == privileged.INSTALLED:
             self.counters.installed += 1
             self._log.info("the firewall rules are installed{but}", but=rest and f", but {rest}")

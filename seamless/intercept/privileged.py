@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seamless.config.load import load_file
+from seamless.config.model import Configuration
 from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageError
-from seamless.intercept.rules import rulesets
-from seamless.linux.privileged import keep_rules, report_failure, serve_daemons
+from seamless.intercept.rules import OWN_MARK, rulesets
+from seamless.intercept.whole import packet_queues
+from seamless.linux.capture import Capture
+from seamless.linux.privileged import Capturing, keep_rules, report_failure, serve_daemons
 from seamless.linux.rules import Ruleset
 from seamless.linux.system import user_id
 
@@ -40,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stand(arguments)
     with socket.socket(fileno=arguments.channel) as channel:
         try:
-            keep_rules(channel, arguments.node, _rulesets(arguments))
+            configuration = _configuration(arguments)
+            rules = _rulesets(arguments, configuration)
+            keep_rules(channel, arguments.node, rules, capture=_capturing(arguments, configuration))
         except SeamlessError as error:
             report_failure(channel, error)
             return error.exit_code
@@ -51,19 +56,37 @@ def _stand(arguments: argparse.Namespace) -> int:
     try:
         if arguments.user is None:
             raise UsageError("--listen needs --user: the user that the daemon runs as")
-        serve_daemons(arguments.listen, user_id(arguments.user), arguments.node, _rulesets(arguments))
+        configuration = _configuration(arguments)
+        rules = _rulesets(arguments, configuration)
+        user = user_id(arguments.user)
+        serve_daemons(arguments.listen, user, arguments.node, rules, capture=_capturing(arguments, configuration))
     except SeamlessError as error:
         print(f"seamless: {error}", file=sys.stderr)
         return error.exit_code
     return EXIT_DONE
 
 
-def _rulesets(arguments: argparse.Namespace) -> tuple[Ruleset, ...]:
+def _configuration(arguments: argparse.Namespace) -> Configuration:
     configuration = load_file(arguments.config)
     if arguments.node not in configuration.nodes:
         raise ConfigurationError(f"{arguments.config}: there is no node {arguments.node}")
+    return configuration
+
+
+def _rulesets(arguments: argparse.Namespace, configuration: Configuration) -> tuple[Ruleset, ...]:
     user = None if arguments.user is None else user_id(arguments.user)
     return rulesets(configuration, arguments.node, user)
+
+
+def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Capturing:
+    """Return what begins to hand whole packets to a daemon: from the node's queues, whatever the daemon says."""
+    queues = {queue.number: queue.super_packets for queue in packet_queues(configuration, arguments.node)}
+    versions = sorted({network.version for network in configuration.nodes[arguments.node].serves})
+
+    def begin(channel: socket.socket) -> None:
+        Capture(channel, queues, OWN_MARK, versions).start()
+
+    return begin
 
 
 if __name__ == "__main__":

@@ -16,14 +16,27 @@ For the payload interceptor, in the table ``nat`` and per IP version::
   privilege for that: the rules leave out what that user's processes open. So the user must be nobody else's.
 * ``to`` is what the configuration resolves it to: never what the node itself serves. So what the egress dials is never
   captured there.
+
+For the interceptors of whole packets, in the table and at the hook that their `Place` names::
+
+    hook ──> SEAMLESS-<node>
+        what the daemon releases (it carries the mark)        RETURN
+        the datagrams of our own links                        RETURN
+        from SOURCE to DESTINATION, protocol, ports           NFQUEUE, by interceptor and peer; bypass
+
+What they match is exactly what the other end releases (`seamless.intercept.whole`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
 from typing import Final
 
-from seamless.config.model import Capture, Configuration, Network, PortRange
+from seamless.config.model import Configuration, Network, PortRange
+from seamless.intercept.local import LOCAL
+from seamless.intercept.router import ROUTER
+from seamless.intercept.whole import Crossing, PacketQueue, Place, packet_queues
 from seamless.interfaces import Address
 from seamless.linux.rules import IP_VERSIONS, IpVersion, Rule, Ruleset, chain_name
 
@@ -31,6 +44,7 @@ CAPTURE_PORT: Final = 7401
 """TCP port to which connections are diverted; beside the links' UDP 7400, and in nobody's list of services."""
 OWN_MARK: Final = 0x1000
 """Firewall mark of the daemon's own connections: a bit that kubernetes, docker, cilium and tailscale leave alone."""
+_OWN_PASS: Final = ("-m", "mark", "--mark", f"{OWN_MARK:#x}/{OWN_MARK:#x}", "-j", "RETURN")
 MAX_MULTIPORT_ENTRIES: Final = 15
 """Of one multiport match (iptables-extensions(8)); a range counts as two."""
 
@@ -41,9 +55,18 @@ def rulesets(configuration: Configuration, node_name: str, user: int | None = No
     ``user``: the user id that the daemon has without privilege, None when it runs as root. ``KeyError`` if there is no
     such node.
     """
-    captures = [capture for capture in configuration.captures(node_name) if capture.intercept.mode == "payload"]
+    queues = packet_queues(configuration, node_name)
     return tuple(
-        Ruleset(node_name, version, tuple(_payload(captures, node_name, version, user))) for version in IP_VERSIONS
+        Ruleset(
+            node_name,
+            version,
+            (
+                *_payload(configuration, node_name, version, user),
+                *_whole(configuration, node_name, queues, LOCAL, version),
+                *_whole(configuration, node_name, queues, ROUTER, version),
+            ),
+        )
+        for version in IP_VERSIONS
     )
 
 
@@ -51,42 +74,89 @@ def capture_addresses(configuration: Configuration, node_name: str) -> tuple[Add
     """Return where the payload interceptor of a node must listen for what its rules divert; none if it has no rules."""
     everywhere = {4: "0.0.0.0", 6: "::"}
     return tuple(
-        (everywhere[ruleset.version], CAPTURE_PORT) for ruleset in rulesets(configuration, node_name) if ruleset.rules
+        (everywhere[version], CAPTURE_PORT)
+        for version in IP_VERSIONS
+        if any(_payload(configuration, node_name, version, None))
     )
 
 
-def _payload(captures: Iterable[Capture], node_name: str, version: IpVersion, user: int | None) -> Iterator[Rule]:
+def _payload(configuration: Configuration, node_name: str, version: IpVersion, user: int | None) -> Iterator[Rule]:
     """Yield the payload interceptor's rules for one IP version, or none at all."""
     chain = chain_name(node_name)
     redirects = [
         Rule(
             "nat",
             chain,
-            (*_destination(network), "-p", "tcp", *ports, "-j", "REDIRECT", "--to-ports", str(CAPTURE_PORT)),
+            (*_network("-d", network), "-p", "tcp", *ports, "-j", "REDIRECT", "--to-ports", str(CAPTURE_PORT)),
         )
-        for capture in captures
+        for capture in configuration.captures(node_name)
+        if capture.intercept.mode == "payload"
         for network in capture.to
         if network.version == version
-        for ports in _ports(capture.ports)
+        for ports in _ports("--dports", capture.ports)
     ]
     if not redirects:
         return
-    comment = ("-m", "comment", "--comment", f"seamless:{node_name}")
+    comment = _comment(node_name)
     not_the_daemon = () if user is None else ("-m", "owner", "!", "--uid-owner", str(user))
     yield Rule("nat", "PREROUTING", ("-p", "tcp", *comment, "-j", chain))
     yield Rule("nat", "OUTPUT", ("-p", "tcp", *not_the_daemon, *comment, "-j", chain))
-    yield Rule("nat", chain, ("-m", "mark", "--mark", f"{OWN_MARK:#x}/{OWN_MARK:#x}", "-j", "RETURN"))
+    yield Rule("nat", chain, _OWN_PASS)
     opening = ("-p", "tcp", "-m", "tcp", "!", "--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
     yield Rule("nat", chain, (*opening, "-j", "RETURN"))
     yield from redirects
 
 
-def _destination(network: Network) -> tuple[str, ...]:
-    """Return the match on a destination; all addresses need none, and iptables-save prints none."""
-    return ("-d", str(network)) if network.prefixlen else ()
+def _whole(
+    configuration: Configuration, node_name: str, queues: Iterable[PacketQueue], place: Place, version: IpVersion
+) -> Iterator[Rule]:
+    """Yield the rules of a whole-packet interceptor for one IP version, or none at all."""
+    chain = chain_name(node_name)
+    diverted = [
+        Rule(place.table, chain, (*words, "-j", "NFQUEUE", "--queue-num", str(queue.number), "--queue-bypass"))
+        for queue in queues
+        if queue.intercept.mode == place.mode
+        for crossing in queue.crossings
+        for words in _crossing(queue, crossing, version)
+    ]
+    if not diverted:
+        return
+    yield Rule(place.table, place.hook, (*_comment(node_name), "-j", chain))
+    yield Rule(place.table, chain, _OWN_PASS)
+    for host, port in configuration.nodes[node_name].addresses:
+        address = ip_network(host)
+        if address.version == version:
+            link = ("-s", str(address), "-p", "udp", "-m", "udp", "--sport", str(port))
+            yield Rule(place.table, chain, (*link, "-j", "RETURN"))
+    if place.gathers_fragments:
+        untracked = ("-m", "conntrack", "--ctstate", "UNTRACKED")
+        yield Rule(place.table, chain, (*untracked, "-j", "RETURN"))
+    yield from diverted
 
 
-def _ports(ranges: tuple[PortRange, ...] | None) -> Iterator[tuple[str, ...]]:
+def _crossing(queue: PacketQueue, crossing: Crossing, version: IpVersion) -> Iterator[tuple[str, ...]]:
+    """Yield the matches that cover what of a crossing goes into this queue; TCP's rules stand before the others."""
+    name = "tcp" if queue.is_tcp else crossing.protocol
+    protocol = () if name == "ip" else ("-p", name)
+    for source in crossing.source:
+        for destination in crossing.destination:
+            if source.version == destination.version == version:
+                networks = (*_network("-s", source), *_network("-d", destination))
+                for source_ports in _ports("--sports", crossing.source_ports):
+                    for destination_ports in _ports("--dports", crossing.destination_ports):
+                        yield (*networks, *protocol, *source_ports, *destination_ports)
+
+
+def _comment(node_name: str) -> tuple[str, ...]:
+    return ("-m", "comment", "--comment", f"seamless:{node_name}")
+
+
+def _network(option: str, network: Network) -> tuple[str, ...]:
+    """Return the match on an address; all addresses need none, and iptables-save prints none."""
+    return (option, str(network)) if network.prefixlen else ()
+
+
+def _ports(option: str, ranges: tuple[PortRange, ...] | None) -> Iterator[tuple[str, ...]]:
     """Yield the matches that cover these ports, each within what one multiport match can hold."""
     if ranges is None:
         yield ()
@@ -96,12 +166,12 @@ def _ports(ranges: tuple[PortRange, ...] | None) -> Iterator[tuple[str, ...]]:
     for first, last in ranges:
         size = 1 if first == last else 2
         if used + size > MAX_MULTIPORT_ENTRIES:
-            yield _multiport(entries)
+            yield _multiport(option, entries)
             entries, used = [], 0
         entries.append(str(first) if first == last else f"{first}:{last}")
         used += size
-    yield _multiport(entries)
+    yield _multiport(option, entries)
 
 
-def _multiport(entries: list[str]) -> tuple[str, ...]:
-    return ("-m", "multiport", "--dports", ",".join(entries))
+def _multiport(option: str, entries: list[str]) -> tuple[str, ...]:
+    return ("-m", "multiport", option, ",".join(entries))

@@ -3,10 +3,11 @@
 The problem: rules outlive the process that installed them. A daemon killed with -9 cannot remove its own, and one that
 gave up its privilege may not. So a second, small process does it::
 
-    daemon  ── "install", "remove" ──>  privileged part  ──>  iptables
+    daemon  ── "install", "remove", "capture" ──>  privileged part  ──>  iptables
             <── "ready", "installed", "removed", "restored", "failed CODE SENTENCE" ──
 
-* It works out the rules by itself and takes nothing but these two words from the other end of the socket pair.
+* It works out the rules by itself and takes nothing but these words from the other end of the socket pair. With
+  "capture" comes a socket of the daemon's, for whole packets (`seamless.linux.capture`).
 * It sweeps what an earlier life left before it says ``ready``.
 * When the socket pair ends, however the daemon died, it removes the rules and ends. No signal that is sent to the
   daemon's whole group ends it before that.
@@ -27,10 +28,10 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import seamless
 from seamless.errors import EXIT_PRIVILEGE, PrivilegeError, SeamlessError
@@ -40,12 +41,16 @@ from seamless.linux.rules import Ruleset, chain_name
 # What the daemon says.
 INSTALL: Final = "install"
 REMOVE: Final = "remove"
+CAPTURE: Final = "capture"
 # What the privileged part says; the words after the first are for a person, but for `FAILED`: exit code, sentence.
 READY: Final = "ready"
 INSTALLED: Final = "installed"
 REMOVED: Final = "removed"
 RESTORED: Final = "restored"
 FAILED: Final = "failed"
+
+Capturing: TypeAlias = Callable[[socket.socket], None]
+"""Called with the daemon's socket for whole packets."""
 
 CHECK_INTERVAL: Final = 3.0
 """Seconds between two looks at whether the rules are still there. One look takes about 10 ms of processor time."""
@@ -67,18 +72,30 @@ _SIGNALS_FOR_THE_DAEMON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def keep_rules(
-    channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float = CHECK_INTERVAL
+    channel: socket.socket,
+    owner: str,
+    rulesets: Sequence[Ruleset],
+    check_interval: float = CHECK_INTERVAL,
+    capture: Capturing | None = None,
 ) -> None:
-    """Do what the daemon says at the other end of ``channel`` until that end is gone; then leave no rule behind."""
+    """Do what the daemon says at the other end of ``channel`` until that end is gone; then leave no rule behind.
+
+    ``capture`` is given the socket over which whole packets go to the daemon, and returns at once.
+    """
     for number in _SIGNALS_FOR_THE_DAEMON:
         signal.signal(number, signal.SIG_IGN)
     with _only_one(owner):
         iptables.sweep(owner)
-        _attend(channel, owner, rulesets, check_interval)
+        _attend(channel, owner, rulesets, check_interval, capture)
 
 
 def serve_daemons(
-    path: Path, user: int, owner: str, rulesets: Sequence[Ruleset], check_interval: float = CHECK_INTERVAL
+    path: Path,
+    user: int,
+    owner: str,
+    rulesets: Sequence[Ruleset],
+    check_interval: float = CHECK_INTERVAL,
+    capture: Capturing | None = None,
 ) -> None:
     """Do the same for one daemon of ``user`` after another that comes to the socket at ``path``, until SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -90,7 +107,7 @@ def serve_daemons(
             channel, _ = door.accept()
             with channel:
                 if _user_at(channel) == user:
-                    _attend(channel, owner, rulesets, check_interval)
+                    _attend(channel, owner, rulesets, check_interval, capture)
                 else:
                     report_failure(channel, PrivilegeError(f"only user {user} may have the rules of {owner} installed"))
 
@@ -100,21 +117,35 @@ def report_failure(channel: socket.socket, error: SeamlessError) -> None:
     _say(channel, f"{FAILED} {error.exit_code} {error}")
 
 
-def _attend(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float) -> None:
+def _attend(
+    channel: socket.socket,
+    owner: str,
+    rulesets: Sequence[Ruleset],
+    check_interval: float,
+    capture: Capturing | None,
+) -> None:
     """Serve one daemon until it is gone, and leave no rule behind."""
     try:
         _say(channel, READY)
-        _serve(channel, owner, rulesets, check_interval)
+        _serve(channel, owner, rulesets, check_interval, capture)
     finally:
         iptables.sweep(owner)
 
 
-def _serve(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], check_interval: float) -> None:
+def _serve(
+    channel: socket.socket,
+    owner: str,
+    rulesets: Sequence[Ruleset],
+    check_interval: float,
+    capture: Capturing | None,
+) -> None:
     installed = False
     while True:
         channel.settimeout(check_interval if installed else None)
         try:
-            word = channel.recv(MESSAGE_BYTES).decode(errors="replace")
+            message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
+            word = message.decode(errors="replace")
+            packets = [socket.socket(fileno=one) for one in descriptors]
             if not word:
                 return
             if word == INSTALL:
@@ -125,6 +156,8 @@ def _serve(channel: socket.socket, owner: str, rulesets: Sequence[Ruleset], chec
                 installed = False
                 iptables.sweep(owner)
                 _say(channel, REMOVED)
+            elif word == CAPTURE and packets and capture is not None:
+                capture(packets[0])
         except TimeoutError:
             _restore(channel, rulesets)
         except SeamlessError as error:
@@ -211,6 +244,14 @@ class Channel:
     def say(self, word: str) -> None:
         """Ask for `INSTALL` or `REMOVE`; the answer is heard later. Does nothing once the process is gone."""
         _say(self._channel, word)
+
+    def capture(self, packets: socket.socket) -> None:
+        """Ask for whole packets, over this socket, which is the process's from now on."""
+        with packets:
+            try:
+                socket.send_fds(self._channel, [CAPTURE.encode()], [packets.fileno()])
+            except OSError:
+                pass  # the process is gone, as `hear` will say
 
     def hear(self) -> str | None:
         """Return one message, or None if there is none yet. ``EOFError`` when the process is gone."""

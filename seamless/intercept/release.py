@@ -1,0 +1,147 @@
+"""What an egress does with a whole packet before it touches a wire: inspect it, put it in order, or refuse it.
+
+The overlay must not be a way to forge packets. A peer is who its key says, but what it sends is bytes: everything is
+held against the configuration (`seamless.intercept.whole`) and must have a sane header and right checksums. What is
+refused is counted by reason and goes nowhere. Pure: driven with explicit ``now``.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from struct import Struct
+from typing import Final, Literal, TypeAlias
+
+import attrs
+
+from seamless.config.model import Configuration
+from seamless.intercept.reorder import MOST_WAIT, Reorder
+from seamless.intercept.whole import Crossing, IPAddress, crossings
+from seamless.linux.packets import TCP, Header, MalformedPacketError, Reason, is_intact, parse
+
+Packet: TypeAlias = tuple[bytes, Header]
+Refusal: TypeAlias = Literal["source", "destination", "ports"]
+_Flow: TypeAlias = tuple[bytes, bytes, int, int, int, bool]
+
+FLOWS_KEPT: Final = 16_384
+"""Conversations of a peer whose admission is remembered; more than that and it is looked up anew."""
+
+_SEQUENCE: Final = Struct("!I")
+_SYN: Final = 0x02
+_FIN: Final = 0x01
+_RST: Final = 0x04
+
+
+@attrs.define
+class ReleaseCounters:
+    """Packets from peers: ``admitted``, or refused and why."""
+
+    admitted: int = 0
+    refused_truncated: int = 0
+    refused_version: int = 0
+    refused_length: int = 0
+    refused_options: int = 0
+    refused_expired: int = 0
+    refused_checksum: int = 0
+    refused_fragment: int = 0
+    refused_source: int = 0
+    """No interceptor takes packets of this peer from there..."""
+    refused_destination: int = 0
+    """...to there: not served here, or no address for others..."""
+    refused_ports: int = 0
+    """...or not of this protocol, or with these ports."""
+
+    def refuse(self, reason: Reason | Refusal) -> None:
+        """Count one refusal."""
+        name = f"refused_{reason}"
+        setattr(self, name, getattr(self, name) + 1)
+
+
+class Release:
+    """Packets from one peer to this node."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        peer: str,
+        node: str,
+        counters: ReleaseCounters,
+        most_wait: float = MOST_WAIT,
+    ) -> None:
+        self.counters = counters
+        self.reorder: Reorder[Packet] = Reorder(most_wait)
+        self._crossings = crossings(configuration, peer, node)
+        self._admitted: dict[_Flow, Crossing] = {}
+
+    def receive(self, packet: bytes, now: float) -> list[Packet]:
+        """Return what is to be released now that this packet came: nothing, itself, and what waited for it."""
+        try:
+            header = parse(packet)
+            if not is_intact(packet, header):
+                raise MalformedPacketError("checksum")
+        except MalformedPacketError as error:
+            self.counters.refuse(error.reason)
+            return []
+        crossing = self._admit(header)
+        if crossing is None:
+            return []
+        self.counters.admitted += 1
+        if header.protocol != TCP or header.is_fragment or crossing.intercept.recovery == "none":
+            return [(packet, header)]
+        return self._in_order(packet, header, now)
+
+    def _in_order(self, packet: bytes, header: Header, now: float) -> list[Packet]:
+        at = header.transport
+        flags = packet[at + 13]
+        length = len(packet) - at - (packet[at + 12] >> 4) * 4
+        # A reset takes no place in the sequence, but must not overtake the bytes before it.
+        length += bool(flags & _SYN) + bool(flags & (_FIN | _RST))
+        key = header.source + header.destination + packet[at : at + 4]
+        sequence = _SEQUENCE.unpack_from(packet, at + 4)[0]
+        return self.reorder.receive(key, sequence, length, bool(flags & _SYN), (packet, header), now)
+
+    def _admit(self, header: Header) -> Crossing | None:
+        flow = (
+            header.source,
+            header.destination,
+            header.protocol,
+            header.source_port,
+            header.destination_port,
+            header.offset > 0,
+        )
+        crossing = self._admitted.get(flow)
+        if crossing is None:
+            verdict = self._look_up(header)
+            if not isinstance(verdict, Crossing):
+                self.counters.refuse(verdict)
+                return None
+            if len(self._admitted) >= FLOWS_KEPT:
+                self._admitted.clear()
+            crossing = self._admitted[flow] = verdict
+        return crossing
+
+    def _look_up(self, header: Header) -> Crossing | Refusal:
+        source, destination = ip_address(header.source), ip_address(header.destination)
+        if not _is_plain(source):
+            return "source"
+        if not _is_plain(destination):
+            return "destination"
+        from_there = [crossing for crossing in self._crossings if crossing.has_source(source)]
+        if not from_there:
+            return "source"
+        to_here = [crossing for crossing in from_there if crossing.has_destination(destination)]
+        if not to_here:
+            return "destination"
+        return next((crossing for crossing in to_here if crossing.has_ports(header)), "ports")
+
+    def next_timeout(self) -> float | None:
+        """Return when `handle_timeout` is due."""
+        return self.reorder.next_timeout()
+
+    def handle_timeout(self, now: float) -> list[Packet]:
+        """Return what is to be released although something before it is missing."""
+        return self.reorder.handle_timeout(now)
+
+
+def _is_plain(address: IPAddress) -> bool:
+    """Tell whether this is the address of one host, for other hosts to use."""
+    return not (address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local)

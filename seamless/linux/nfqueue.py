@@ -1,0 +1,222 @@
+"""The kernel's packet queues (NFQUEUE), read over netlink without truncating anything.
+
+The problem: a firewall rule sends packets aside into a numbered queue, and whoever listens there gets a copy of each
+and must pass a verdict on it. Packets are up to 64 kB here, since the kernel hands over *super-packets* whole
+(`NFQA_CFG_F_GSO`) and leaves their checksums half done. The library that others use for this cuts them at 4 kB; the
+protocol itself is a page (linux/netfilter/nfnetlink_queue.h), and this is that page.
+
+The rules:
+
+* One socket serves all queues of a process. Nobody listens to a queue that is not bound; with ``--queue-bypass`` in the
+  rule its packets then go on as if there were no rule.
+* A queue that is full lets packets pass (`NFQA_CFG_F_FAIL_OPEN`); so does nothing, ever, stop a host's traffic.
+* Overruns are reported by the kernel as ENOBUFS: counted, and survived.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from seamless.errors import PrivilegeError
+from seamless.linux.sockopt import set_buffers
+
+# linux/netfilter/nfnetlink.h and nfnetlink_queue.h. Numbers in netlink's own headers are in host byte order, those of
+# the queue's attributes in network byte order.
+NETLINK_NETFILTER: Final = 12
+_PACKET: Final = 3 << 8 | 0
+_VERDICT: Final = 3 << 8 | 1
+_CONFIG: Final = 3 << 8 | 2
+_VERDICT_BATCH: Final = 3 << 8 | 3
+_NLMSG_ERROR: Final = 2
+_REQUEST: Final = 1
+_REQUEST_WITH_ANSWER: Final = 1 | 4
+_CFG_CMD: Final = 1
+_CFG_PARAMS: Final = 2
+_CFG_QUEUE_MAXLEN: Final = 3
+_CFG_MASK: Final = 4
+_CFG_FLAGS: Final = 5
+_CMD_BIND: Final = 1
+_CMD_UNBIND: Final = 2
+_COPY_PACKET: Final = 2
+_F_FAIL_OPEN: Final = 1
+_F_GSO: Final = 4
+_ATTRIBUTE_PACKET_HDR: Final = 1
+_ATTRIBUTE_VERDICT_HDR: Final = 2
+_ATTRIBUTE_PAYLOAD: Final = 10
+_ATTRIBUTE_CAP_LEN: Final = 13
+_ATTRIBUTE_SKB_INFO: Final = 14
+_CHECKSUM_NOT_READY: Final = 1
+DROP: Final = 0
+ACCEPT: Final = 1
+
+_MESSAGE: Final = struct.Struct("=IHHII")
+_FAMILY: Final = struct.Struct("!BBH")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_LONG: Final = struct.Struct("!I")
+_TWO_LONGS: Final = struct.Struct("!II")
+_ERROR: Final = struct.Struct("=i")
+_HEADERS_BYTES: Final = _MESSAGE.size + _FAMILY.size
+
+COPY_BYTES: Final = 0xFFFF - 4
+"""The longest packet that fits a netlink attribute, whose length has 16 bits (NFQNL_MAX_COPY_RANGE)."""
+QUEUE_PACKETS: Final = 8192
+"""Packets that may wait for their verdict: 100 ms of small packets at 1 Gb/s."""
+BUFFER_BYTES: Final = 32 << 20
+"""Of the socket: 50 ms of super-packets as the kernel counts them, at 1 Gb/s."""
+_RECEIVE_BYTES: Final = 66_000
+"""More than a netlink message with the longest packet."""
+ANSWER_TIMEOUT: Final = 5.0
+"""Seconds for the kernel's answer to a request, which is there when the request returns."""
+KERNEL_COUNTERS: Final = Path("/proc/net/netfilter/nfnetlink_queue")
+
+
+class Queued(NamedTuple):
+    """A packet that waits for its verdict."""
+
+    queue: int
+    number: int
+    packet: memoryview
+    checksum_is_ready: bool
+    is_truncated: bool
+
+
+class QueueSocket:
+    """A netlink socket, and the queues that are bound to it. Only `bind` and `unbind` wait, for the kernel's answer."""
+
+    def __init__(self) -> None:
+        """Raise `PrivilegeError` where the kernel has no such queues."""
+        self.overruns = 0
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        except OSError as error:
+            raise PrivilegeError(
+                f"this kernel has no packet queues ({error.strerror}): modprobe nfnetlink_queue, "
+                "or use intercept payload instead"
+            ) from None
+        self._socket.bind((0, 0))
+        set_buffers(self._socket, BUFFER_BYTES)
+        self._socket.setblocking(False)
+        self._waiting: list[Queued] = []
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there are packets."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Unbind all queues; what waits in them is dropped."""
+        self._socket.close()
+
+    def bind(self, queue: int, *, super_packets: bool) -> None:
+        """Listen to a queue. With ``super_packets`` TCP comes in units of up to 64 kB, otherwise as on the wire."""
+        flags = _F_FAIL_OPEN | (_F_GSO if super_packets else 0)
+        self._configure(queue, _attribute(_CFG_CMD, struct.pack("!BBH", _CMD_BIND, 0, 0)))
+        self._configure(
+            queue,
+            _attribute(_CFG_PARAMS, struct.pack("!IB", COPY_BYTES, _COPY_PACKET)),
+            _attribute(_CFG_QUEUE_MAXLEN, _LONG.pack(QUEUE_PACKETS)),
+            _attribute(_CFG_FLAGS, _LONG.pack(flags)),
+            _attribute(_CFG_MASK, _LONG.pack(_F_FAIL_OPEN | _F_GSO)),
+        )
+
+    def unbind(self, queue: int) -> None:
+        """Listen to a queue no more; what waits in it is dropped, and what comes from now on passes by."""
+        self._configure(queue, _attribute(_CFG_CMD, struct.pack("!BBH", _CMD_UNBIND, 0, 0)))
+
+    def _configure(self, queue: int, *attributes: bytes) -> None:
+        self._socket.settimeout(ANSWER_TIMEOUT)
+        try:
+            self._send(_CONFIG, _REQUEST_WITH_ANSWER, queue, *attributes)
+            code = self._answer()
+        finally:
+            self._socket.setblocking(False)
+        if code == errno.EPERM:
+            raise PrivilegeError(
+                f"cannot listen to packet queue {queue}: start seamless as root, or stop what else listens there"
+            )
+        if code:
+            raise OSError(code, f"packet queue {queue}: {errno.errorcode.get(code, code)}")
+
+    def _answer(self) -> int:
+        """Return the error number of the kernel's answer, 0 for success; packets that come before it are kept."""
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.overruns += 1
+                continue
+            if _MESSAGE.unpack_from(data)[1] == _NLMSG_ERROR:
+                return -int(_ERROR.unpack_from(data, _MESSAGE.size)[0])
+            self._waiting.append(_queued(data))
+
+    def _send(self, kind: int, flags: int, queue: int, *attributes: bytes) -> None:
+        body = _FAMILY.pack(socket.AF_UNSPEC, 0, queue) + b"".join(attributes)
+        self._socket.send(_MESSAGE.pack(_MESSAGE.size + len(body), kind, flags, 0, 0) + body)
+
+    def receive(self, limit: int) -> list[Queued]:
+        """Return the packets that wait, about ``limit`` at most; an empty list when there are none."""
+        received, self._waiting = self._waiting, []
+        receive = self._socket.recv
+        try:
+            while len(received) < limit:
+                data = receive(_RECEIVE_BYTES)
+                if _MESSAGE.unpack_from(data)[1] == _PACKET:
+                    received.append(_queued(data))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self.overruns += 1
+        return received
+
+    def decide(self, queue: int, number: int, verdict: int) -> None:
+        """Pass a verdict on one packet."""
+        self._send(_VERDICT, _REQUEST, queue, _attribute(_ATTRIBUTE_VERDICT_HDR, _TWO_LONGS.pack(verdict, number)))
+
+    def decide_all(self, queue: int, number: int, verdict: int) -> None:
+        """Pass a verdict on all packets of a queue up to this one."""
+        header = _TWO_LONGS.pack(verdict, number)
+        self._send(_VERDICT_BATCH, _REQUEST, queue, _attribute(_ATTRIBUTE_VERDICT_HDR, header))
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _queued(data: bytes) -> Queued:
+    """Return what a message says of a packet; the payload is its last attribute."""
+    queue = _FAMILY.unpack_from(data, _MESSAGE.size)[2]
+    view = memoryview(data)
+    number = 0
+    packet = view[:0]
+    ready, truncated = True, False
+    at = _HEADERS_BYTES
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        value = at + _ATTRIBUTE.size
+        if kind == _ATTRIBUTE_PAYLOAD:
+            packet = view[value : at + length]
+        elif kind == _ATTRIBUTE_PACKET_HDR:
+            number = _LONG.unpack_from(data, value)[0]
+        elif kind == _ATTRIBUTE_SKB_INFO:
+            ready = not _LONG.unpack_from(data, value)[0] & _CHECKSUM_NOT_READY
+        elif kind == _ATTRIBUTE_CAP_LEN:
+            truncated = True
+        at += max(length + 3 & ~3, _ATTRIBUTE.size)
+    return Queued(queue, number, packet, ready, truncated)
+
+
+def kernel_drops() -> dict[int, int]:
+    """Return by queue how many packets the kernel dropped: the queue was full, or its reader too slow."""
+    try:
+        lines = KERNEL_COUNTERS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    # queue, port, waiting, copy mode, copy range, dropped in the queue, dropped for the reader, ...
+    return {int(fields[0]): int(fields[5]) + int(fields[6]) for fields in map(str.split, lines)}

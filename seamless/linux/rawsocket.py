@@ -1,0 +1,55 @@
+"""Raw sockets that put whole IP packets on the way, header and all, as if this host had made them.
+
+They are opened and marked with privilege, and may then be used without: a process that holds one needs no capability to
+send. The mark lets our own firewall rules tell what we release from what an application sends (`seamless.linux.rules`).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+from seamless.errors import PrivilegeError
+from seamless.linux.sockopt import set_buffers, set_mark
+
+IPV6_HDRINCL: Final = 36
+"""linux/in6.h"""
+_IP_MTU: Final = 14
+_IPV6_MTU: Final = 24
+SMALLEST_MTU_BYTES: Final = 1280
+"""What every way to an IPv6 host carries (RFC 8200, section 5): the answer for one that we know no way to."""
+BUFFER_BYTES: Final = 4 << 20
+"""What may wait for a device: 30 ms at 1 Gb/s."""
+
+
+def open_raw(version: int, mark: int) -> socket.socket:
+    """Return a socket whose datagrams are whole IP packets of this version. `PrivilegeError` without CAP_NET_RAW."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    try:
+        raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    except PermissionError:
+        raise PrivilegeError(
+            "cannot open a raw socket to release whole packets: start seamless as root, or use intercept payload"
+        ) from None
+    if version == 6:
+        raw.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
+    set_mark(raw, mark)
+    set_buffers(raw, BUFFER_BYTES)
+    raw.setblocking(False)
+    return raw
+
+
+def path_mtu(version: int, destination: str) -> int:
+    """Return the MTU, in bytes, of the way to a host, as far as this host knows it."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((destination, 9))
+            if version == 4:
+                return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
+            return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
+        except OSError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES):
+                return SMALLEST_MTU_BYTES
+            raise

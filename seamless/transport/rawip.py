@@ -1,0 +1,96 @@
+"""Whole packets back onto the wire: cut to the way's MTU, and sent as they are, under the addresses they came with.
+
+What goes to this host itself passes the loopback device, which takes 64 kB at once, so TCP's super-packets are released
+whole. For hosts behind a gateway TCP is cut into segments, and everything else into fragments even where the sender
+forbade it: the overlay hides the path, so nobody could tell the sender its MTU, and a black hole is worse.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import attrs
+
+from seamless.linux.packets import TCP, Header, fragments, segments
+from seamless.linux.rawsocket import path_mtu
+
+MTU_MEMORY: Final = 10.0
+"""Seconds for which the MTU of the way to a host is remembered: routes change seldom."""
+WAYS_KEPT: Final = 4096
+"""Hosts whose address and MTU are remembered."""
+
+
+class SendsPackets(Protocol):
+    """What a raw socket does for us."""
+
+    def sendto(self, packet: bytes, address: tuple[str, int], /) -> int:
+        """Send one packet."""
+        ...
+
+
+@attrs.define
+class RawCounters:
+    """What was released."""
+
+    released: int = 0
+    released_bytes: int = 0
+    cut: int = 0
+    """Packets that had to be cut to fit the way's MTU."""
+    refused: int = 0
+    """Datagrams that the kernel would not take: no route, no room, or a firewall's rule."""
+
+
+@attrs.define
+class _Way:
+    host: str
+    mtu_bytes: int
+    checked_at: float
+
+
+class RawReleaser:
+    """Sends whole packets through raw sockets, one for each IP version. A failure is a lost packet, and counted."""
+
+    def __init__(self, sockets: Mapping[int, SendsPackets], mtu_of: Callable[[int, str], int] = path_mtu) -> None:
+        self.counters = RawCounters()
+        self._sockets = sockets
+        self._mtu_of = mtu_of
+        self._ways: dict[bytes, _Way] = {}
+        self._identification = 0
+
+    def release(self, packet: bytes, header: Header, now: float) -> None:
+        """Send one packet that was inspected."""
+        way = self._ways.get(header.destination)
+        if way is None or now - way.checked_at > MTU_MEMORY:
+            way = self._look(header, now)
+        counters = self.counters
+        if len(packet) <= way.mtu_bytes:
+            pieces = [packet]
+        else:
+            counters.cut += 1
+            pieces = self._cut(packet, header, way.mtu_bytes)
+        sender = self._sockets.get(header.version)
+        for piece in pieces:
+            try:
+                if sender is None:
+                    raise OSError
+                sender.sendto(piece, (way.host, 0))
+            except OSError:
+                counters.refused += 1
+            else:
+                counters.released += 1
+                counters.released_bytes += len(piece)
+
+    def _look(self, header: Header, now: float) -> _Way:
+        host = socket.inet_ntop(socket.AF_INET if header.version == 4 else socket.AF_INET6, header.destination)
+        if len(self._ways) >= WAYS_KEPT:
+            self._ways.clear()
+        way = self._ways[header.destination] = _Way(host, self._mtu_of(header.version, host), now)
+        return way
+
+    def _cut(self, packet: bytes, header: Header, mtu_bytes: int) -> list[bytes]:
+        if header.protocol == TCP and not header.is_fragment:
+            return segments(packet, header, mtu_bytes)
+        self._identification = (self._identification + 1) & 0xFFFFFFFF
+        return fragments(packet, header, mtu_bytes, self._identification)
