@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from seamless.errors import EXIT_DONE
 from seamless.linux import control_socket
 from seamless.tools import units
-from seamless.tools.table import Row, table
+from seamless.tools.table import WIDTH, Row, table
 from seamless.tools.verbs import VerbParsers, add_verb
 
 DESCRIPTION = """\
@@ -39,7 +40,9 @@ Json = Mapping[str, Any]
 
 def add_socket_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says which daemon is asked."""
-    parser.add_argument("--node", metavar="NAME", help="the node; left out, the only one here, or the one called as this host is")
+    parser.add_argument(
+        "--node", metavar="NAME", help="the node; left out, the only one here, or the one called as this host is"
+    )
     parser.add_argument("--socket", metavar="PATH", help="where its daemon listens, if not at the usual place")
 
 
@@ -69,7 +72,7 @@ def text(report: Json) -> str:
         f"node {report['node']} of overlay {report['overlay']}: seamless {report['version']}, "
         f"up {units.duration(report['uptime'])}, process {report['process']}"
     )
-    parts = [title, _links(report), _routes(report)]
+    parts = [textwrap.fill(title, WIDTH), _links(report), _routes(report)]
     if report["sessions"]:
         parts.append(_sessions(report))
     if report["interceptors"]:

@@ -222,7 +222,7 @@ class Reporter(Service):
                 InterceptorReport(name, each.connections, each.waiting, _fields(each.counters))
                 for name, each in self._interceptors.items()
             ),
-            ports=tuple(PortReport(port.local, port.offload, attrs.evolve(port.counters)) for port in driver.ports),
+            ports=tuple(PortReport(port.local, port.offload, _copied(port.counters)) for port in driver.ports),
             packets=status.counters,
             handshakes={**_NO_HANDSHAKES, **status.gate},
             routing=_routing_counters(_fields(status.routing.counters)),
@@ -246,6 +246,10 @@ class Reporter(Service):
             elif name != core.name:
                 reports.append(RouteReport(name, (), None, None))
         return tuple(reports)
+
+
+def _copied(counters: UdpCounters) -> UdpCounters:
+    return attrs.evolve(counters, send_errors=counters.send_errors.copy())
 
 
 def _fields(record: Any) -> dict[str, Any]:
