@@ -6,15 +6,17 @@
 
 One lab: first TCP CUBIC, TCP BBR and (if kcptun is installed) iperf3 through kcptun, over the native wire; then nodes,
 and iperf3 over them one way, the other way, with eight connections, both ways at once, and as a flood beside a sender
-that limits itself. CPU is in processors, that is CPU seconds per second, of each node's daemon and of the emulator.
-RSS is the highest that a daemon ever had. Wasted are datagrams, of all that carried data, that were sent again although
-the first had only been late.
+that limits itself. CPU is in processors, that is CPU seconds per second, of each node's daemon and of the emulator, and
+what the whole machine was busy with: where that is all it has, rates say how fast the machine is.
+RSS is the highest that a daemon ever had. Lost and wasted are shares of the datagrams with data on all hops together;
+wasted are those that were sent again although the first had only been late.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -97,11 +99,18 @@ def _peak_rss_bytes(pid: int) -> int:
     return 0
 
 
+def _busy_seconds() -> float:
+    """Return the CPU seconds that the machine has spent on anything, of all processors (proc_stat(5))."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 @attrs.define
 class Cost:
     """What a measurement cost the nodes; filled in when it is over."""
 
     cpu: dict[str, float] = attrs.Factory(dict)
+    busy: float = 0.0
     sent: int = 0
     lost: int = 0
     wasted: int = 0
@@ -109,8 +118,8 @@ class Cost:
 
     def __str__(self) -> str:
         cpu = ", ".join(f"{name} {share:.2f}" for name, share in self.cpu.items())
-        total = sum(self.cpu.values())
-        return f"CPU {cpu}, all {total:.2f}; lost {share(self.lost, self.sent)}, wasted {share(self.wasted, self.sent)}"
+        total = f"{sum(self.cpu.values()):.2f} of {self.busy:.2f} busy"
+        return f"CPU {cpu}, all {total}; lost {share(self.lost, self.sent)}, wasted {share(self.wasted, self.sent)}"
 
 
 def share(part: int, whole: int) -> str:
@@ -122,9 +131,10 @@ def costing(watched: Watched) -> Iterator[Cost]:
     """Measure what happens inside to the nodes."""
     cost = Cost()
     links, downs = watched.links(), watched.downs()
-    cpu, begun_at = watched.cpu(), time.monotonic()
+    cpu, busy, begun_at = watched.cpu(), _busy_seconds(), time.monotonic()
     yield cost
     seconds = time.monotonic() - begun_at
+    cost.busy = (_busy_seconds() - busy) / seconds
     cost.cpu = {name: (now - cpu[name]) / seconds for name, now in watched.cpu().items()}
     now_links, cost.downs = watched.links(), watched.downs() - downs
     for name, field in (("sent", "data_sent"), ("lost", "lost"), ("wasted", "wasted")):
@@ -231,7 +241,8 @@ def flood(lab: Lab, watched: Watched, seconds: float, verdicts: Verdicts) -> Non
 
 def run(seconds: float, only_seamless: bool) -> Verdicts:
     verdicts = Verdicts()
-    with Lab(measure.load_bed(), configuration_file=measure.BED_FILE) as lab:
+    bed = Lab(measure.load_bed(), configuration_file=measure.BED_FILE)
+    with ending_on_signals() as ignore_signals, bed as lab:
         lab.start_servers()
         if not only_seamless:
             native(lab, seconds)
@@ -244,6 +255,7 @@ def run(seconds: float, only_seamless: bool) -> Verdicts:
         flood(lab, watched, seconds, verdicts)
         native_bytes = measure.wire_bytes(lab, *NATIVE_WIRE) - native_bytes
         verdicts.judge(native_bytes == 0, f"bytes on the native wire: {native_bytes}, none")
+        ignore_signals()
     return verdicts
 
 
@@ -253,8 +265,7 @@ def main() -> int:
     parser.add_argument("--seamless", action="store_true")
     parser.add_argument("--check", action="store_true")
     words = parser.parse_args()
-    with ending_on_signals():
-        verdicts = run(words.seconds, words.seamless)
+    verdicts = run(words.seconds, words.seamless)
     return 1 if words.check and verdicts.missed else 0
 
 

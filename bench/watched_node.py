@@ -1,4 +1,4 @@
-"""A node's daemon as ``twistd seamless`` makes it, which also writes the counters of its links to a file: for ``bench/bed.py``.
+"""A node's daemon as ``twistd seamless`` makes it, which also writes its links' counters to a file: for bench/bed.py.
 
 python bench/watched_node.py STATUS_FILE --config FILE --node NAME --key FILE
 """
