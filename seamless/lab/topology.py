@@ -20,6 +20,8 @@ _DEVICE_NAME_CHARACTERS: Final = 15
 _TRANSMIT_QUEUE_PACKETS: Final = 1000
 """What the device holds until the emulator reads it: some 60 ms of super-packets at 10 Gb/s."""
 
+_EVERYWHERE: Final = {4: "0.0.0.0/0", 6: "::/0"}
+
 _SYSCTLS: Final = {
     "net.ipv4.conf.all.rp_filter": "0",  # Routes of a lab are asymmetric on purpose.
     "net.ipv4.conf.default.rp_filter": "0",
@@ -115,7 +117,8 @@ def _gateway_commands(configuration: Configuration, host: HostConfig) -> list[st
     commands = []
     if host.gateway is not None:
         for device, version in _wires_to(configuration, host.name, host.gateway):
-            commands.append(f"-{version} route add default dev {device}{_own_source(host, version)}")
+            # Not "-4 route add default": where iproute2 reads commands from a file it takes no options before them.
+            commands.append(f"route add {_EVERYWHERE[version]} dev {device}{_own_source(host, version)}")
     for client in configuration.hosts.values():
         if client.gateway == host.name:
             for device, version in _wires_to(configuration, host.name, client.name):

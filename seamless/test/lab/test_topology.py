@@ -40,7 +40,7 @@ class Topology(SynchronousTestCase):
         self.assertIn("route add 10.5.9.1/32 dev gate metric 2 src 10.5.9.2", self.commands("far"))
 
     def test_a_gateway_is_the_default_route_and_knows_the_way_back(self) -> None:
-        self.assertIn("-4 route add default dev gate src 10.5.9.1", self.commands("pc"))
+        self.assertIn("route add 0.0.0.0/0 dev gate src 10.5.9.1", self.commands("pc"))
         self.assertIn("route add 10.5.9.1/32 dev pc", self.commands("gate"))
 
     def test_only_routers_forward(self) -> None:
