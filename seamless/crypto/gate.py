@@ -23,7 +23,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias, Union
 
 import attrs
@@ -35,6 +35,7 @@ from seamless.crypto.messages import (
     INITIATION,
     INITIATION_BYTES,
     LINK_PROLOGUE,
+    MAC2_AT,
     MAC2_SPAN,
     NO_MAC2,
     build_cookie,
@@ -155,6 +156,22 @@ class HandshakeGate:
     def sources(self) -> int:
         """Return how many hosts have a bucket of their own."""
         return len(self._sources)
+
+    def sift(self, run: memoryview, segment_size: int, now: float) -> Iterator[bytes]:
+        """Yield those of a batch of INITIATIONs that are to be asked in with `admit`.
+
+        In a flood of them nearly all end here, at a tenth of what `admit` costs: without mac2 when no cookies are left.
+        """
+        data = bytes(run)
+        turned_away = 0
+        for begin in range(0, len(data), segment_size):
+            lacks_mac2 = segment_size == INITIATION_BYTES and data.startswith(NO_MAC2, begin + MAC2_AT)
+            if lacks_mac2 and (turned_away or not self._answers.available(now)):
+                turned_away += 1
+            else:
+                yield data[begin : begin + segment_size]
+        if turned_away:
+            self.dropped[DropReason.TOO_MANY_ANSWERS] += turned_away
 
     def admit(self, datagram: bytes, source: Address, now: float) -> Admission:
         """Say what becomes of a datagram of type INITIATION from ``source``."""

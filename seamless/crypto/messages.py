@@ -57,6 +57,8 @@ COOKIE_MESSAGE_BYTES: Final = _WORD.size + COOKIE_NONCE_BYTES + COOKIE_BYTES + 1
 
 MAC1_SPAN: Final = slice(-2 * MAC_BYTES, -MAC_BYTES)
 MAC2_SPAN: Final = slice(-MAC_BYTES, None)
+MAC2_AT: Final = INITIATION_BYTES - MAC_BYTES
+"""Where the mac2 of an INITIATION begins."""
 NO_MAC2: Final = bytes(MAC_BYTES)
 
 

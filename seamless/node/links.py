@@ -139,7 +139,7 @@ class Links:
         now: float,
         received: list[Received],
     ) -> None:
-        """Take in datagrams that all begin with the same word."""
+        """Take in datagrams that all begin with the same word, or are handshake messages of one type."""
         word = int.from_bytes(run[:4], "big")
         datagram_type = word >> INDEX_BITS
         if datagram_type in (DATA, CONTROL):
@@ -150,12 +150,17 @@ class Links:
             else:
                 received.append((link, *link.receive_sealed(key, run, segment_size, remote, now)))
             return
-        for offset in range(0, len(run), segment_size):
-            datagram = bytes(run[offset : offset + segment_size])
+        for datagram in self._handshakes(datagram_type, run, segment_size, now):
             try:
                 self._receive_handshake(datagram_type, datagram, local, remote, now)
             except RemoteProtocolError:
                 self._counters.refused_handshakes += 1
+
+    def _handshakes(self, datagram_type: int, run: memoryview, segment_size: int, now: float) -> Iterator[bytes]:
+        """Return the datagrams of a run that are worth a look."""
+        if datagram_type == INITIATION:
+            return self._gate.sift(run, segment_size, now)
+        return (bytes(run[offset : offset + segment_size]) for offset in range(0, len(run), segment_size))
 
     def _receive_handshake(
         self, datagram_type: int, datagram: bytes, local: Address, remote: Address, now: float
@@ -240,10 +245,14 @@ class Links:
 
 
 def _run_end(view: memoryview, offset: int, segment_size: int) -> int:
-    """Return the end of the run of datagrams that begin with the same word as the one at ``offset``."""
-    first = bytes(view[offset : offset + 4])
+    """Return the end of the run of datagrams that are for the same key as the one at ``offset``.
+
+    Handshake messages of one type make a run whomever they are for.
+    """
+    same_bytes = 4 if view[offset] in (DATA, CONTROL) else 1
+    first = bytes(view[offset : offset + same_bytes])
     total = len(view)
     offset += segment_size
-    while offset < total and view[offset : offset + 4] == first:
+    while offset < total and view[offset : offset + same_bytes] == first:
         offset += segment_size
     return min(offset, total)
