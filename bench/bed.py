@@ -17,9 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from seamless.lab import measure
 from seamless.lab.demo import ending_on_signals
 from seamless.lab.figures import NATIVE_WAYS, percent, rate
 from seamless.lab.lab import Lab
-from seamless.lab.measure import CLIENT, NATIVE_WIRE, SERVER, Throughput
+from seamless.lab.measure import CLIENT, NATIVE_WIRE, SERVER
 from seamless.lab.nodes import RunningNode, environment
 from seamless.linux.system import cpu_seconds, program
 
@@ -146,34 +147,31 @@ def costing(watched: Watched) -> Iterator[Cost]:
 
 def native(lab: Lab, seconds: float) -> None:
     """Measure what seamless is compared with."""
-    ways: dict[str, Callable[[], Throughput]] = {
-        way: lambda name=name: _with_congestion_control(lab, name, seconds)  # type: ignore[misc]
-        for way, name in NATIVE_WAYS.items()
-    }
-    if _start_kcptun(lab):
-        ways["kcptun"] = lambda: measure.iperf3(lab, seconds, "-p", str(KCPTUN_PORTS[0]), to="127.0.0.1")
+    kcptun = _start_kcptun(lab)
     for loss in TARGETS_BPS:
         measure.set_loss(lab, loss)
-        for way, run in ways.items():
-            print(f"{percent(loss):>6} {way:<10} {rate(run().bps):>11}", flush=True)
+        for way, name in NATIVE_WAYS.items():
+            measure.set_congestion_control(lab, name)
+            print(f"{percent(loss):>6} {way:<10} {rate(measure.iperf3(lab, seconds).bps):>11}", flush=True)
+        if kcptun:
+            got = measure.iperf3(lab, seconds, "-p", str(KCPTUN_PORTS[0]), to="127.0.0.1")
+            print(f"{percent(loss):>6} kcptun     {rate(got.bps):>11}", flush=True)
+    for process in kcptun:
+        process.kill()
 
 
-def _with_congestion_control(lab: Lab, name: str, seconds: float) -> Throughput:
-    measure.set_congestion_control(lab, name)
-    return measure.iperf3(lab, seconds)
-
-
-def _start_kcptun(lab: Lab) -> bool:
-    """Start both ends of kcptun; return whether it is installed."""
+def _start_kcptun(lab: Lab) -> list[subprocess.Popen[bytes]]:
+    """Start both ends of kcptun and return them; none if it is not installed."""
     near, far = KCPTUN_PORTS
     try:
         client, server = program("kcptun-client"), program("kcptun-server")
     except SeamlessError:
-        return False
-    lab.popen(SERVER, [server, "-l", f":{far}", "-t", "127.0.0.1:5201", *KCPTUN])
+        return []
     remote = str(lab.configuration.hosts[SERVER].addresses[0])
-    lab.popen(CLIENT, [client, "-l", f"127.0.0.1:{near}", "-r", f"{remote}:{far}", *KCPTUN])
-    return True
+    return [
+        lab.popen(SERVER, [server, "-l", f":{far}", "-t", "127.0.0.1:5201", *KCPTUN]),
+        lab.popen(CLIENT, [client, "-l", f"127.0.0.1:{near}", "-r", f"{remote}:{far}", *KCPTUN]),
+    ]
 
 
 # The overlay.

@@ -54,9 +54,10 @@ def percent(share: float) -> str:
 
 
 def rate(bps: float) -> str:
-    """Return a rate in Mb/s, with a decimal where it matters."""
+    """Return a rate in Mb/s, with decimals where they matter."""
     mbps = bps / 1e6
-    return f"{mbps:.0f} Mb/s" if mbps >= 100 else f"{mbps:.1f} Mb/s"
+    decimals = 0 if mbps >= 100 else 1 if mbps >= 1 else 2
+    return f"{mbps:.{decimals}f} Mb/s"
 
 
 def times(ratio: float) -> str:
