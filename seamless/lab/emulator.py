@@ -7,6 +7,11 @@ the 64 kB super-packets that the kernel made of them unless something happens to
 The process has one loop without threads: packets that are due go first, then every device that has something is read,
 then it sleeps until the next packet is due. `select` sleeps with microseconds; `epoll`, in Python, only with
 milliseconds. It ends when its standard input does, that is with its owner.
+
+The emulator must not be the thing that is measured. It shares its processors with what it carries, so it takes turns
+of `_TURN_SECONDS` instead of a wake-up per packet. And it may be late: a packet that it finds in a device has been
+there since some moment after the device was last seen empty, and a wire would have been sending it meanwhile; so that
+is when it counts as sent (but no longer ago than `_LATENESS_SECONDS`).
 """
 
 from __future__ import annotations
@@ -37,6 +42,12 @@ _PR_SET_TIMERSLACK: Final = 29
 """include/uapi/linux/prctl.h"""
 _TIMER_SLACK_NANOSECONDS: Final = 1000
 """The kernel's default of 50 us would be seen in the delays."""
+
+
+_TURN_SECONDS: Final = 0.0002
+"""While there is something to do: what a packet may be early or late by."""
+_LATENESS_SECONDS: Final = 0.004
+"""The longest that a packet may have waited unseen: a time slice of the scheduler."""
 
 
 @attrs.define
@@ -77,24 +88,34 @@ class Emulator:
         """Carry packets until standard input ends."""
         stdin = sys.stdin.fileno()
         devices = list(self._by_source)
+        turn_at = time.monotonic()
         while True:
             timeout = self._deliver()
-            readable, _, _ = select.select([*devices, stdin, *self._control.descriptors()], [], [], timeout)
+            readable, _, _ = select.select([*devices, stdin, *self._control.descriptors()], [], [], 0)
+            if not readable:
+                # Nothing came since the last look: what comes now wakes us, and comes now.
+                readable, _, _ = select.select([*devices, stdin, *self._control.descriptors()], [], [], timeout)
+                turn_at = time.monotonic()
+            seen_at = max(turn_at, time.monotonic() - _LATENESS_SECONDS)
+            turn_at = time.monotonic()
             for descriptor in readable:
                 direction = self._by_source.get(descriptor)
                 if direction is not None:
-                    self._take(direction)
+                    self._take(direction, seen_at)
                 elif descriptor == stdin:
                     return
                 else:
                     self._control.answer(descriptor, self._obey)
+            if readable:
+                time.sleep(_TURN_SECONDS)
 
     def _deliver(self) -> float | None:
-        """Write what is due; return the seconds until the next packet is, or None."""
+        """Write what is due in this turn; return the seconds until the next packet is, or None."""
         due = self._due
+        now = time.monotonic()
         while due:
-            wait = due[0][0] - time.monotonic()
-            if wait > 0:
+            wait = due[0][0] - now
+            if wait > _TURN_SECONDS / 2:
                 return wait
             _, _, direction, packet = heappop(due)
             try:
@@ -104,8 +125,8 @@ class Emulator:
                 direction.traffic.refused += 1
         return None
 
-    def _take(self, direction: Direction) -> None:
-        """Read what a device has to send, and schedule what survives."""
+    def _take(self, direction: Direction, seen_at: float) -> None:
+        """Read what a device has to send, and schedule what survives; it counts as sent at ``seen_at``."""
         source = direction.source
         offer = direction.impaired.offer
         due = self._due
@@ -115,7 +136,7 @@ class Emulator:
             except BlockingIOError:
                 return
             form = shape(packet)
-            pieces = offer(time.monotonic(), *form)
+            pieces = offer(seen_at, *form)
             if len(pieces) == 1 and pieces[0].packets * form.segment_bytes >= form.payload_bytes:
                 if pieces[0].corrupt:
                     packet = corrupt(packet, self._randomness.random())

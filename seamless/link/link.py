@@ -292,17 +292,18 @@ class Link:
 
     # Time.
 
-    def next_timeout(self, now: float) -> float | None:
+    def next_timeout(self, now: float) -> float:
         """Return when `handle_timeout` or `datagrams_to_send` has something to do."""
-        candidates = [
+        earliest = self.adjacency.next_timeout()
+        for at in (
             self.association.next_timeout(),
-            self.adjacency.next_timeout(),
-            self.recovery.next_timeout() if self.is_up else None,
+            self.recovery.next_timeout() if self.is_up else self._redial_due(),
             self._acknowledger.due_at if self.association.send_key is not None else None,
             self._data_at(now),
-            self._redial_due(),
-        ]
-        return min((at for at in candidates if at is not None), default=None)
+        ):
+            if at is not None and at < earliest:
+                earliest = at
+        return earliest
 
     def _redial_due(self) -> float | None:
         if self.is_up or not self.settings.dials or self._closed:
@@ -356,14 +357,17 @@ class Link:
         return transmits
 
     def _send_control(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
+        due_at = self._acknowledger.due_at
+        ack_is_due = due_at is not None and due_at <= now
+        if not (ack_is_due or self._control or self._lsas or self.adjacency.hello_due(now)):
+            return
         frames: list[OwnFrame] = []
         if self.adjacency.hello_due(now) and not self._closed:
             frames.append(self._hello(now))
         frames.extend(self._control)
         self._control.clear()
         ack, acked_below = b"", -1
-        due_at = self._acknowledger.due_at
-        if due_at is not None and (due_at <= now or frames):
+        if ack_is_due or (due_at is not None and frames):
             ack = self._acknowledger.take(now)
             acked_below = self._acknowledger.largest
             if not frames and self._acknowledger.wants_ping(now):
@@ -434,15 +438,18 @@ class Link:
         return batches * charged_bytes
 
     def _send_data(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
-        allowed = min(self._pacer.budget_bytes(now), self._window_left())
-        if allowed <= 0:
-            return
-        bulk_budget = self._bulk_budget(allowed, now)
-        packets = self.queue.take(allowed, bulk_budget, self._overhead_bytes, now)
-        if not packets:
-            return
-        if bulk_budget:
-            self._bulk_waits_until = now + BATCH_INTERVAL
+        window_left = self._window_left()
+        allowed = min(self._pacer.budget_bytes(now), window_left)
+        if allowed > 0:
+            bulk_budget = self._bulk_budget(allowed, now)
+            packets = self.queue.take(allowed, bulk_budget, self._overhead_bytes, now)
+            if bulk_budget:
+                self._bulk_waits_until = now + BATCH_INTERVAL
+            if packets:
+                self._send_packets(key, packets, transmits, now)
+        self._pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes >= self._full_batch_bytes, now)
+
+    def _send_packets(self, key: SendKey, packets: list[bytes], transmits: list[Transmit], now: float) -> None:
         number = self.recovery.next_number
         self.recovery.sent(number, packets, self._overhead_bytes, now)
         transmits += seal_batches(key, number, packets, self.local, self.remote)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.link.pacing import LATENESS_INTERVAL, MIN_BURST_BYTES, Pacer
+from seamless.link.pacing import BACKLOG_LATENESS_INTERVAL, LATENESS_INTERVAL, MIN_BURST_BYTES, Pacer
 
 RATES = st.sampled_from([1e5, 1e6, 3.3e7, 5e8, 1e10])
 WAKE_UPS = st.lists(st.tuples(st.floats(0.0, 0.05), st.floats(0.0, 1.0)), min_size=1, max_size=40)
@@ -101,3 +101,11 @@ class BookkeepingTests(SynchronousTestCase):
         self.assertEqual(pacer.budget_bytes(0.0), 500_000)
         pacer.set_rate(1e6, 0.0)
         self.assertEqual(pacer.budget_bytes(0.0), MIN_BURST_BYTES)
+
+    def test_a_backlog_is_made_good_for_longer(self) -> None:
+        pacer = Pacer(5e8, 0.0)
+        pacer.spend(pacer.burst_bytes, 0.0)
+        pacer.set_backlog(True, 0.0)
+        self.assertAlmostEqual(pacer.budget_bytes(1.0), 5e8 * BACKLOG_LATENESS_INTERVAL / 8, delta=2)
+        pacer.set_backlog(False, 1.0)
+        self.assertEqual(pacer.budget_bytes(2.0), pacer.burst_bytes)
