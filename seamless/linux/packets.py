@@ -42,6 +42,7 @@ _OFFSET_MASK: Final = 0x1FFF
 
 _IPV4: Final = Struct("!BBHHHBBH4s4s")
 _WORD: Final = Struct("!H")
+_TWO_WORDS: Final = Struct("!HH")
 _LONG: Final = Struct("!I")
 
 Reason: TypeAlias = Literal["truncated", "version", "length", "options", "expired", "checksum", "fragment"]
@@ -228,28 +229,52 @@ def segments(packet: Buffer, header: Header, mtu_bytes: int) -> list[bytes]:
     step = mtu_bytes - body
     if len(packet) <= mtu_bytes or step <= 0:
         return [bytes(packet)]
-    head = bytearray(packet[:body])
+    template = _Template(packet, header, body)
     payload = memoryview(packet)[body:]
-    flags_at = header.transport + 13
-    flags = head[flags_at]
-    first_sequence = _LONG.unpack_from(head, header.transport + 4)[0]
-    identification = _WORD.unpack_from(head, 4)[0]
-    made = []
-    for index, start in enumerate(range(0, len(payload), step)):
-        segment = head + payload[start : start + step]
-        is_last = start + step >= len(payload)
-        segment[flags_at] = flags & ~(_CWR if index else 0) & (0xFF if is_last else ~_FIN_OR_PSH)
-        _LONG.pack_into(segment, header.transport + 4, (first_sequence + start) & 0xFFFFFFFF)
-        if header.version == 4:
-            _WORD.pack_into(segment, 4, (identification + index) & 0xFFFF)
-            _finish_ipv4(segment)
+    starts = range(0, len(payload), step)
+    return [
+        template.segment(index, start, payload[start : start + step], start == starts[-1])
+        for index, start in enumerate(starts)
+    ]
+
+
+class _Template:
+    """The headers of a TCP packet, from which those of its segments are made: their sums are taken once."""
+
+    def __init__(self, packet: Buffer, header: Header, body: int) -> None:
+        self._head = bytearray(packet[:body])
+        self._version = header.version
+        self._transport = header.transport
+        self._identification = _WORD.unpack_from(packet, 4)[0]
+        self._sequence = _LONG.unpack_from(packet, header.transport + 4)[0]
+        self._flags = packet[header.transport + 13]
+        # What changes from segment to segment is left out of the sums.
+        blank = bytearray(self._head)
+        at = header.transport
+        for first, end in ((2, 6), (10, 12)) if header.version == 4 else ():
+            blank[first:end] = bytes(end - first)
+        for first, end in ((at + 4, at + 8), (at + 13, at + 14), (at + 16, at + 18)):
+            blank[first:end] = bytes(end - first)
+        self._ip_sum = sum16(blank[:IPV4_HEADER_BYTES])
+        self._tcp_sum = sum16(blank[at:]) + sum16(header.source) + sum16(header.destination) + TCP + body - at
+
+    def segment(self, index: int, start: int, payload: memoryview, is_last: bool) -> bytes:
+        """Return one segment, whose payload begins at byte ``start`` of the packet's."""
+        head, at = self._head, self._transport
+        sequence = (self._sequence + start) & 0xFFFFFFFF
+        flags = self._flags & (0xFF if is_last else ~_FIN_OR_PSH) & (~_CWR if index else 0xFF)
+        _LONG.pack_into(head, at + 4, sequence)
+        head[at + 13] = flags
+        total = self._tcp_sum + sum16(payload) + len(payload) + (sequence >> 16) + (sequence & 0xFFFF) + flags
+        _WORD.pack_into(head, at + _CHECKSUM_AT[TCP], -total % 65535)
+        length = len(head) + len(payload)
+        if self._version == 4:
+            identification = (self._identification + index) & 0xFFFF
+            _TWO_WORDS.pack_into(head, 2, length, identification)
+            _WORD.pack_into(head, 10, -(self._ip_sum + length + identification) % 65535)
         else:
-            _WORD.pack_into(segment, 4, len(segment) - IPV6_HEADER_BYTES)
-        checksum_at = header.transport + _CHECKSUM_AT[TCP]
-        segment[checksum_at : checksum_at + 2] = b"\0\0"
-        _put_checksum(segment, checksum_at, _transport_sum(segment, header), TCP)
-        made.append(bytes(segment))
-    return made
+            _WORD.pack_into(head, 4, length - IPV6_HEADER_BYTES)
+        return b"".join((head, payload))
 
 
 def fragments(packet: Buffer, header: Header, mtu_bytes: int, identification: int) -> list[bytes]:

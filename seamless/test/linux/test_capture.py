@@ -1,0 +1,299 @@
+"""The kernel's packet queues and raw sockets, in a namespace of our own: what is captured, passes, is released.
+
+`Capture` runs here as it does in the privileged part; only the process is the test's.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.errors import PrivilegeError
+from seamless.linux import capture, nfqueue
+from seamless.linux.capture import BIND, FRAME, ORDER, PACKETS, RAW_SOCKETS, UNBIND, Capture, CaptureCounters
+from seamless.linux.packets import TCP, UDP, is_intact, parse
+from seamless.linux.rawsocket import open_raw, path_mtu
+from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
+from seamless.transport.nfqueue import capture_channel
+
+QUEUE = 7400
+MARK = 0x1000
+PORT = 5000
+TIMEOUT = 5.0
+QUIET = 0.2
+LONGEST_UDP = 65_507
+
+
+class CaptureTestCase(SynchronousTestCase):
+    """A namespace whose packets to `PORT` are sent aside into `QUEUE`."""
+
+    skip = SKIP_WITHOUT_ROOT
+    super_packets = True
+
+    def setUp(self) -> None:
+        self.namespace = Namespace()
+        self.addCleanup(self.namespace.remove)
+        inside = self.namespace.entered()
+        inside.__enter__()
+        self.addCleanup(inside.__exit__, None, None, None)
+        for tool in ("iptables", "ip6tables"):
+            for protocol in ("tcp", "udp"):
+                self.namespace.run(
+                    tool, "-A", "OUTPUT", "-p", protocol, "--dport", str(PORT), "-m", "mark", "!", "--mark", "0x1000",
+                    "-j", "NFQUEUE", "--queue-num", str(QUEUE), "--queue-bypass",
+                )  # fmt: skip
+        self.messages: list[bytes] = []
+        self.raw: dict[int, socket.socket] = {}
+        self.channel, theirs = capture_channel()
+        self.addCleanup(self.channel.close)
+        self.capture = Capture(theirs, {QUEUE: self.super_packets}, MARK, (4, 6))
+        self.addCleanup(theirs.close)
+        self.addCleanup(self.wait_for_the_end)
+        self.capture.start()
+        self.addCleanup(self.channel.close)
+        self.hear(lambda: len(self.raw) == 2)
+        for raw in self.raw.values():
+            self.addCleanup(raw.close)
+
+    def wait_for_the_end(self) -> None:
+        until = time.monotonic() + TIMEOUT
+        while QUEUE in nfqueue.kernel_drops() and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def hear(self, enough: Callable[[], bool], timeout: float = TIMEOUT) -> None:
+        """Take messages until there are enough."""
+        until = time.monotonic() + timeout
+        while not enough() and time.monotonic() < until:
+            if select.select((self.channel,), (), (), 0.05)[0]:
+                message, descriptors, _, _ = socket.recv_fds(self.channel, 100_000, 2)
+                if message and message[0] == RAW_SOCKETS:
+                    self.raw = {version: socket.socket(fileno=one) for version, one in zip(message[1:], descriptors)}
+                elif message:
+                    self.messages.append(message)
+
+    @property
+    def packets(self) -> list[bytes]:
+        """Return all packets that came."""
+        packets = []
+        for message in self.messages:
+            at = 1 if message[0] == PACKETS else len(message)
+            while at < len(message):
+                queue, length = FRAME.unpack_from(message, at)
+                self.assertEqual(queue, QUEUE)
+                packets.append(message[at + FRAME.size : at + FRAME.size + length])
+                at += FRAME.size + length
+        return packets
+
+    def hear_packets(self, count: int) -> list[bytes]:
+        self.hear(lambda: len(self.packets) >= count)
+        return self.packets
+
+    def order(self, word: bytes) -> None:
+        """Have the queue bound or not, and wait until the kernel says so."""
+        self.channel.send(ORDER.pack(word, QUEUE))
+        until = time.monotonic() + TIMEOUT
+        while (QUEUE in nfqueue.kernel_drops()) != (word == BIND):
+            self.assertLess(time.monotonic(), until)
+            time.sleep(0.005)
+
+    def receiver(self, host: str = "127.0.0.1") -> socket.socket:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(sock.close)
+        sock.bind((host, PORT))
+        sock.settimeout(TIMEOUT)
+        return sock
+
+    def sender(self, host: str = "127.0.0.1") -> socket.socket:
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(sock.close)
+        sock.connect((host, PORT))
+        return sock
+
+    def counters(self, enough: Callable[[CaptureCounters], bool]) -> CaptureCounters:
+        """Wait for a report that says so."""
+
+        def newest() -> CaptureCounters:
+            reports = [message for message in self.messages if message[0] == capture.COUNTERS]
+            return capture.decode_counters(reports[-1]) if reports else CaptureCounters()
+
+        self.hear(lambda: enough(newest()))
+        return newest()
+
+
+class QueueTests(CaptureTestCase):
+    """What comes out of a queue."""
+
+    def test_captured_whole_and_not_delivered(self) -> None:
+        receiver, sender = self.receiver(), self.sender()
+        self.order(BIND)
+        sizes = (1, 1400, 4016, 4017, 40_000)
+        for size in sizes:
+            sender.send(bytes(size))
+        packets = self.hear_packets(len(sizes))
+        self.assertEqual([len(packet) for packet in packets], [28 + size for size in sizes])
+        for packet in packets:
+            header = parse(packet)
+            self.assertEqual((header.protocol, header.destination_port), (UDP, PORT))
+            self.assertTrue(is_intact(packet, header))
+        receiver.settimeout(QUIET)
+        self.assertRaises(TimeoutError, receiver.recv, 1)
+
+    def test_ipv6(self) -> None:
+        self.receiver("::1"), self.order(BIND)
+        self.sender("::1").send(b"hello")
+        (packet,) = self.hear_packets(1)
+        header = parse(packet)
+        self.assertEqual((header.version, packet[header.transport + 8 :]), (6, b"hello"))
+        self.assertTrue(is_intact(packet, header))
+
+    def test_an_unbound_queue_lets_everything_pass(self) -> None:
+        receiver, sender = self.receiver(), self.sender()
+        sender.send(b"before")
+        self.assertEqual(receiver.recv(100), b"before")
+        self.order(BIND)
+        sender.send(b"captured")
+        self.hear_packets(1)
+        self.order(UNBIND)
+        sender.send(b"after")
+        self.assertEqual(receiver.recv(100), b"after")
+        self.assertEqual(len(self.packets), 1)
+
+    def test_the_daemon_ends(self) -> None:
+        receiver, sender = self.receiver(), self.sender()
+        self.order(BIND)
+        self.channel.close()
+        self.wait_for_the_end()
+        sender.send(b"the native way")
+        self.assertEqual(receiver.recv(100), b"the native way")
+
+    def test_the_longest_packets(self) -> None:
+        """Four bytes are more than a queue can hand over: such packets go the native way, and are counted."""
+        receiver, sender = self.receiver(), self.sender()
+        self.order(BIND)
+        longest_carried = nfqueue.COPY_BYTES - 28
+        sender.send(bytes(longest_carried))
+        (packet,) = self.hear_packets(1)
+        self.assertEqual(len(packet), nfqueue.COPY_BYTES)
+        self.assertTrue(is_intact(packet, parse(packet)))
+        for size in (longest_carried + 1, LONGEST_UDP):
+            sender.send(bytes(size))
+            self.assertEqual(len(receiver.recv(70_000)), size)
+        counters = self.counters(lambda counters: counters.passed_truncated == 2)
+        self.assertEqual((counters.passed_truncated, counters.captured), (2, 1))
+
+    def test_a_daemon_that_does_not_read(self) -> None:
+        """Its packets go the native way, but for those that it can still have; and it gets new ones when it reads."""
+        receiver, sender = self.receiver(), self.sender()
+        receiver.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
+        self.order(BIND)
+        sent = 0
+        until = time.monotonic() + 2 * TIMEOUT
+        receiver.setblocking(False)
+        while time.monotonic() < until:
+            sender.send(bytes(60_000))
+            sent += 1
+            try:
+                receiver.recv(70_000)
+                break
+            except BlockingIOError:
+                pass
+        self.assertGreater(sent, 50)
+        time.sleep(QUIET)
+        self.counters(lambda counters: counters.passed_unread > 0)
+        seen = len(self.packets)
+        sender.send(b"read again")
+        self.assertEqual(self.hear_packets(seen + 1)[-1][28:], b"read again")
+
+
+class TcpTests(CaptureTestCase):
+    """TCP's super-packets."""
+
+    def test_super_packets_are_whole_and_their_checksums_right(self) -> None:
+        """Carried by hand: each captured packet is released through the raw socket, and the connection works."""
+        self.order(BIND)
+        listener = socket.create_server(("127.0.0.1", PORT))
+        self.addCleanup(listener.close)
+        client = socket.socket()
+        self.addCleanup(client.close)
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", PORT))
+        data = bytes(range(256)) * 4096
+        server: socket.socket | None = None
+        got, sent, carried = b"", 0, 0
+        until = time.monotonic() + 2 * TIMEOUT
+        longest = 0
+        while len(got) < len(data) and time.monotonic() < until:
+            self.hear(lambda seen=carried: len(self.packets) > seen, 0.02)  # type: ignore[misc]
+            for packet in self.packets[carried:]:
+                header = parse(packet)
+                self.assertEqual(header.protocol, TCP)
+                self.assertTrue(is_intact(packet, header))
+                longest = max(longest, len(packet))
+                self.raw[4].sendto(packet, ("127.0.0.1", 0))
+                carried += 1
+            if server is None and select.select((listener,), (), (), 0)[0]:
+                server, _ = listener.accept()
+                server.setblocking(False)
+                self.addCleanup(server.close)
+            if server is not None and sent < len(data):
+                try:
+                    sent += client.send(data[sent:])
+                except BlockingIOError:
+                    pass
+            if server is not None:
+                try:
+                    got += server.recv(1 << 20)
+                except BlockingIOError:
+                    pass
+        self.assertEqual(got, data)
+        self.assertGreater(longest, 20_000)
+
+
+class SingleTests(CaptureTestCase):
+    """Where super-packets are not wanted, the kernel cuts them."""
+
+    super_packets = False
+
+    def test_udp_batches_are_cut(self) -> None:
+        self.receiver(), self.order(BIND)
+        sender = self.sender()
+        sender.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+        sender.send(bytes(5500))
+        packets = self.hear_packets(6)
+        self.assertEqual([len(packet) for packet in packets], [1028] * 5 + [528])
+        self.assertTrue(all(is_intact(packet, parse(packet)) for packet in packets))
+
+
+class RawSocketTests(SynchronousTestCase):
+    skip = SKIP_WITHOUT_ROOT
+
+    def test_someone_else_listens(self) -> None:
+        namespace = Namespace()
+        self.addCleanup(namespace.remove)
+        with namespace.entered():
+            one, other = nfqueue.QueueSocket(), nfqueue.QueueSocket()
+            self.addCleanup(one.close)
+            self.addCleanup(other.close)
+            one.bind(QUEUE, super_packets=True)
+            self.assertRaises(PrivilegeError, other.bind, QUEUE, super_packets=True)
+            one.unbind(QUEUE)
+            other.bind(QUEUE, super_packets=False)
+
+    def test_mark_and_mtu(self) -> None:
+        near, far = Namespace(), Namespace()
+        self.addCleanup(near.remove)
+        self.addCleanup(far.remove)
+        near.join(far, "10.77.0.1/24", "10.77.0.2/24", mtu=1400)
+        with near.entered():
+            self.assertEqual(path_mtu(4, "10.77.0.2"), 1400)
+            self.assertEqual(path_mtu(4, "127.0.0.1"), 65_535)
+            raw = open_raw(4, MARK)
+            self.addCleanup(raw.close)
+            self.assertEqual(raw.getsockopt(socket.SOL_SOCKET, socket.SO_MARK), MARK)
+            error = self.assertRaises(OSError, raw.sendto, b"\x45" + bytes(1500), ("10.77.0.2", 0))
+            self.assertEqual(error.errno, errno.EMSGSIZE)
