@@ -28,7 +28,7 @@ from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
-from seamless.link.batches import BATCH_BYTES, SEALING_BYTES, open_batch, seal_batches
+from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
 from seamless.link.hello import Adjacency, AdjacencyState
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
@@ -41,9 +41,9 @@ from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, OwnFram
 IPV4_UDP_BYTES: Final = 28
 IPV6_UDP_BYTES: Final = 48
 BATCH_INTERVAL: Final = 0.002
-"""Seconds for which bulk packets are gathered when they do not fill a batch. Every batch and every wake-up of a node
-costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is urgent does not wait,
-and neither does the first batch after a pause."""
+"""Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
+wake-up of a node costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is
+urgent does not wait, and neither does the first bulk packet after a pause."""
 LSA_FRAME_BYTES: Final = 5
 """Type and length of an LSA frame, at the most."""
 MAX_ACK_DELAY: Final = 0.004
@@ -93,8 +93,6 @@ class Link:
         self._neighbor_incarnation: int | None = None
         self._redial_at = now
         self._bulk_waits_until = now
-        self._datagram_bytes = settings.mtu_bytes - self._ip_udp_bytes
-        self._full_batch_bytes = BATCH_BYTES // self._datagram_bytes * self.packet_bytes
         self._closed = False
 
     # What the node asks of a link.
@@ -318,12 +316,8 @@ class Link:
         ready_at = self.queue.ready_at(now)
         if ready_at is None or ready_at > now:
             return ready_at
-        if self.queue.is_urgent:
-            return max(now, self._pacer.ready_at(1))
-        ready_at = self._pacer.ready_at(self._bulk_batch_bytes())
-        if self.queue.bulk_bytes < self._full_batch_bytes:
-            ready_at = max(ready_at, self._bulk_waits_until)
-        return max(now, ready_at)
+        ready_at = self._pacer.ready_at(1)
+        return max(now, ready_at if self.queue.is_urgent else max(ready_at, self._bulk_waits_until))
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
@@ -422,32 +416,17 @@ class Link:
     def _window_left(self) -> int:
         return self._controller.window_bytes() - self.recovery.bytes_in_flight
 
-    def _bulk_batch_bytes(self) -> int:
-        """Return how much the pacer should have allowed before bulk packets go out."""
-        batch = int(self._controller.pacing_rate_bps() * BATCH_INTERVAL / 8)
-        return max(1, min(batch, self.queue.bulk_bytes))
-
-    def _bulk_budget(self, allowed: int, now: float) -> int:
-        """Return how much of ``allowed`` is for bulk now: whole batches only, or all of it when bulk has waited."""
-        if allowed < self._bulk_batch_bytes():
-            return 0
-        if now >= self._bulk_waits_until:
-            return allowed
-        charged_bytes = BATCH_BYTES // self._datagram_bytes * self.settings.mtu_bytes
-        batches = min(allowed // charged_bytes, self.queue.bulk_bytes // self._full_batch_bytes)
-        return batches * charged_bytes
-
     def _send_data(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
         window_left = self._window_left()
         allowed = min(self._pacer.budget_bytes(now), window_left)
         if allowed > 0:
-            bulk_budget = self._bulk_budget(allowed, now)
-            packets = self.queue.take(allowed, bulk_budget, self._overhead_bytes, now)
-            if bulk_budget:
-                self._bulk_waits_until = now + BATCH_INTERVAL
+            bulk_goes = now >= self._bulk_waits_until
+            packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
             if packets:
                 self._send_packets(key, packets, transmits, now)
-        self._pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes >= self._full_batch_bytes, now)
+                if bulk_goes:
+                    self._bulk_waits_until = now + BATCH_INTERVAL
+        self._pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes > 0, now)
 
     def _send_packets(self, key: SendKey, packets: list[bytes], transmits: list[Transmit], now: float) -> None:
         number = self.recovery.next_number

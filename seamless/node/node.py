@@ -324,13 +324,16 @@ class Node:
             pulled = pulled or bool(express or bulk)
         return pulled
 
-    def next_timeout(self, now: float) -> float | None:
+    def next_timeout(self, now: float) -> float:
         """Return when `handle_timeout` wants to be called next."""
-        candidates = [link.next_timeout(now) for link in self._links]
-        candidates += [session.next_timeout() for session in self._sessions.values()]
-        candidates.append(self._routing.next_timeout())
-        candidates.append(self._cost_at)
-        return min((at for at in candidates if at is not None), default=None)
+        earliest = self._cost_at
+        for link in self._links:
+            earliest = min(earliest, link.next_timeout(now))
+        for core in (*self._sessions.values(), self._routing):
+            at = core.next_timeout()
+            if at is not None and at < earliest:
+                earliest = at
+        return earliest
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""

@@ -165,8 +165,6 @@ class Driver:
         if self._fires_soon(now):
             return
         at = self.node.next_timeout(now)
-        if at is None:
-            return
         timer = self._timer
         if timer is not None and timer.active():
             if self._timer_at <= at:
