@@ -329,11 +329,12 @@ class Node:
         earliest = self._cost_at
         for link in self._links:
             earliest = min(earliest, link.next_timeout(now))
-        for core in (*self._sessions.values(), self._routing):
-            at = core.next_timeout()
+        for session in self._sessions.values():
+            at = session.next_timeout()
             if at is not None and at < earliest:
                 earliest = at
-        return earliest
+        at = self._routing.next_timeout()
+        return earliest if at is None else min(earliest, at)
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
