@@ -31,13 +31,17 @@ class Sink:
     """Takes everything at once and gives nothing."""
 
     def send(self, stream: StreamKey, data: bytes) -> int:
+        """Have room for ever."""
         return 1 << 20
 
-    def finish(self, stream: StreamKey) -> None: ...
+    def finish(self, stream: StreamKey) -> None:
+        """Do not care."""
 
-    def reset(self, stream: StreamKey, code: int, reason: str) -> None: ...
+    def reset(self, stream: StreamKey, code: int, reason: str) -> None:
+        """Do not care."""
 
-    def consumed(self, stream: StreamKey, nbytes: int) -> None: ...
+    def consumed(self, stream: StreamKey, nbytes: int) -> None:
+        """Do not care."""
 
 
 def splice_of(sock: socket.socket) -> Splice:

@@ -61,9 +61,7 @@ class Hello:
     def encode(self) -> bytes:
         """Return the frame's bytes."""
         return (
-            bytes([HELLO])
-            + _HELLO_FIXED.pack(self.state, self.hello_ms, self.dead_ms)
-            + encode_varint(self.received)
+            bytes([HELLO]) + _HELLO_FIXED.pack(self.state, self.hello_ms, self.dead_ms) + encode_varint(self.received)
         )
 
 
