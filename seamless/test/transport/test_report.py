@@ -77,17 +77,28 @@ class LinkTests(SynchronousTestCase):
         self.assertApproximates(time.time() - link.since, 5.0 - 0.3, 0.2)
         self.assertEqual(bed.link("src").state, "UP")
 
-    def test_a_neighbor_that_began_to_count_anew(self) -> None:
+    def test_what_is_said_to_have_arrived_can_be_compared_with_what_was_sent(self) -> None:
         bed = Reported()
         bed.transfer(self, 10_000_000)
         bed.pass_time(2.0)
-        before = bed.link("r2").neighbor_received
-        bed.net.start("r2")
+        # Towards src go acknowledgements only, and nothing is lost on this link.
+        link = bed.link("src")
+        self.assertGreater(link.neighbor_received, 100)
+        self.assertGreater(link.control_sent, link.data_sent)
+        self.assertApproximates(link.sent_at_report, link.neighbor_received, 2)
+
+    def test_a_neighbor_that_began_to_count_anew(self) -> None:
+        bed = Reported()
+        bed.transfer(self, 200_000_000)
         bed.pass_time(2.0)
+        before = bed.link("r2")
+        bed.net.start("r2")
+        bed.pass_time(1.0)
         link = bed.link("r2")
-        self.assertLess(link.neighbor_received, before)
         self.assertEqual(link.state, "UP")
-        self.assertIn(link.rates.arrived_ratio, (None, 1.0))
+        self.assertLess(link.neighbor_received, before.neighbor_received)
+        self.assertGreater(link.sent_at_report - before.sent_at_report, 1000)
+        self.assertIsNone(link.rates.arrived_ratio)
 
 
 class ReportTests(SynchronousTestCase):
