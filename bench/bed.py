@@ -263,7 +263,11 @@ def main() -> int:
     parser.add_argument("--seamless", action="store_true")
     parser.add_argument("--check", action="store_true")
     words = parser.parse_args()
-    verdicts = run(words.seconds, words.seamless)
+    try:
+        verdicts = run(words.seconds, words.seamless)
+    except SeamlessError as error:
+        print(f"bed: {error}", file=sys.stderr)
+        return error.exit_code
     return 1 if words.check and verdicts.missed else 0
 
 
