@@ -23,7 +23,7 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from typing import Final
+from typing import Any, Final
 
 from twisted.trial.runner import TestLoader, TestSuite
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,6 +31,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import seamless
 from seamless.config.load import load_file
 from seamless.lab.lab import Lab
+from seamless.linux import control_socket
 from seamless.test.lab.ground import why_not
 
 BED_FILE: Final = Path(seamless.__file__).parents[1] / "etc" / "lab.conf"
@@ -114,6 +115,10 @@ class TestBed:
     def has_rules(self, host: str) -> bool:
         """Tell whether any firewall rule of ours is on a host."""
         return "SEAMLESS" in self.lab.run(host, ["iptables-save"]).stdout
+
+    def report(self, node: str) -> Any:
+        """Return all that a node says of itself, as ``seamless status --json`` prints it."""
+        return control_socket.ask(self.lab.directory / "run" / f"{node}.sock", {"ask": "status"})
 
     def resident_bytes(self, node: str) -> int:
         """Return how much memory a node takes now (VmRSS)."""
