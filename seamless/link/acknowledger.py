@@ -38,7 +38,9 @@ class Acknowledger:
         """Note a batch of numbers, none of them received before."""
         add = self.received.add
         first = last = numbers[0]
-        for number in numbers[1:] if numbers[-1] - first + 1 != len(numbers) else ():
+        # Without a gap, and in order but for what lies between the ends: the usual batch.
+        whole = numbers[-1] - first + 1 == len(numbers) and max(numbers) == numbers[-1] and min(numbers) == first
+        for number in () if whole else numbers[1:]:
             if number != last + 1:
                 add(first, last)
                 first = number

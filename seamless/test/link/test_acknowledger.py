@@ -52,6 +52,11 @@ class AcknowledgerTests(SynchronousTestCase):
         self.acknowledger.on_ack_acknowledged(4 * PING_RANGES - 2)
         self.assertFalse(self.acknowledger.wants_ping(6.0))
 
+    def test_a_batch_out_of_order_with_gaps(self) -> None:
+        """As long as one without gaps would be: what is missing inside must not be acknowledged."""
+        self.acknowledger.on_received([5, 9, 7], True, 5.0)
+        self.assertEqual(self.take(5.0).ranges, [(9, 9), (7, 7), (5, 5)])
+
     @given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=20, unique=True), min_size=1, max_size=10))
     def test_ranges_are_the_set_of_what_came(self, batches: list[list[int]]) -> None:
         acknowledger = Acknowledger()
