@@ -19,10 +19,10 @@ from seamless.session.scheduler import Scheduler
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_UNRECOVERED, RECORD, SEALED_HEADER, word
 from seamless.wire.session_frames import (
     ACK,
-    MAX_REASON_BYTES,
     encode_datagram,
     encode_stream_header,
 )
+from seamless.wire.text import MAX_REASON_BYTES
 
 CONTROL_SPACE: Final = MAX_REASON_BYTES + 64
 """Bytes of the longest control frame."""

@@ -21,6 +21,7 @@ import attrs
 
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.text import MAX_REASON_BYTES, printable
 from seamless.wire.varint import decode_varint, encode_varint
 
 PADDING: Final = 0x00
@@ -99,7 +100,7 @@ class Close:
 
     def encode(self) -> bytes:
         """Return the frame's bytes."""
-        text = self.reason.encode()[:255]
+        text = self.reason.encode()[:MAX_REASON_BYTES]
         return bytes([CLOSE]) + encode_varint(len(text)) + text
 
 
@@ -142,7 +143,7 @@ def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
         return Pause(source, destination, microseconds), offset
     if kind == CLOSE:
         body, offset = _counted(data, offset)
-        return Close(body.decode(errors="replace")), offset
+        return Close(printable(body)), offset
     raise RemoteProtocolError(f"an unknown link frame of type {kind:#04x}")
 
 
@@ -157,4 +158,7 @@ def parse_link_frames(data: bytes) -> list[LinkFrame]:
         if kind != PADDING:
             frame, offset = _decode_frame(kind, data, offset)
             frames.append(frame)
+    if sum(type(frame) is Ack for frame in frames) > 1:
+        # One says all; hundreds of them would make us look for lost packets hundreds of times.
+        raise RemoteProtocolError("two ACKs in one datagram")
     return frames

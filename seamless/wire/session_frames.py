@@ -14,6 +14,7 @@ import attrs
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
 from seamless.wire.header import TAG_BYTES
+from seamless.wire.text import MAX_REASON_BYTES, printable
 from seamless.wire.varint import MAX_VARINT, decode_varint, encode_varint
 
 PADDING: Final = 0x00
@@ -48,9 +49,6 @@ SESSION_WINDOW_INITIAL_BYTES: Final = 4 << 20
 
 MAX_TARGET_BYTES: Final = 512
 """The target of an OPEN: an address, or a name of at most 255 bytes, and what may come to stand beside it."""
-
-MAX_REASON_BYTES: Final = 512
-"""The reason of a RESET: a sentence for a log."""
 
 STREAM_LENGTH_BYTES: Final = 2
 """STREAM lengths are always written in two bytes, so that a record can be filled to the last byte."""
@@ -236,7 +234,7 @@ def _decode_reset(data: bytes, offset: int) -> tuple[Frame, int]:
     code, offset = decode_varint(data, offset)
     final_offset, offset = decode_varint(data, offset)
     reason, offset = _decode_bytes(data, offset, MAX_REASON_BYTES)
-    return ResetFrame(stream, code, final_offset, reason.decode("utf-8", "replace")), offset
+    return ResetFrame(stream, code, final_offset, printable(reason)), offset
 
 
 def _decode_window(data: bytes, offset: int) -> tuple[Frame, int]:

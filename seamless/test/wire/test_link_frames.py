@@ -16,7 +16,7 @@ FRAMES: st.SearchStrategy[OwnFrame] = st.one_of(
     st.builds(Hello, st.integers(0, 2), _u16, _u16, st.integers(0, (1 << 62) - 1)),
     st.builds(LsaFrame, st.binary(max_size=300)),
     st.builds(Pause, _u32, _u32, _u32),
-    st.builds(Close, st.text(max_size=60)),
+    st.builds(Close, st.text(st.characters(exclude_categories=("C", "Z")), max_size=60)),
 )
 
 

@@ -11,7 +11,6 @@ from seamless.wire.ack import Ack, encode_ack
 from seamless.wire.ranges import RangeSet
 from seamless.wire.session_frames import (
     ACK,
-    MAX_REASON_BYTES,
     MAX_STREAM_BYTES,
     MAX_TARGET_BYTES,
     AcceptFrame,
@@ -32,15 +31,17 @@ from seamless.wire.session_frames import (
     encode_stream_header,
     encode_window,
 )
+from seamless.wire.text import MAX_REASON_BYTES
 from seamless.wire.varint import MAX_VARINT
 
 numbers = st.integers(0, MAX_VARINT)
+printable_text = st.text(st.characters(exclude_categories=("C", "Z")), max_size=MAX_REASON_BYTES // 4)
 frames = st.one_of(
     st.builds(PingFrame),
     st.builds(StreamFrame, numbers, st.integers(0, MAX_VARINT - 100), st.binary(max_size=100), st.booleans()),
     st.builds(OpenFrame, numbers, numbers, st.binary(max_size=MAX_TARGET_BYTES)),
     st.builds(AcceptFrame, numbers, numbers),
-    st.builds(ResetFrame, numbers, numbers, numbers, st.text(max_size=MAX_REASON_BYTES // 4)),
+    st.builds(ResetFrame, numbers, numbers, numbers, printable_text),
     st.builds(WindowFrame, numbers, numbers),
     st.builds(SessionWindowFrame, numbers),
     st.builds(DatagramFrame, st.binary(max_size=100)),
