@@ -12,6 +12,8 @@ The rules:
   charged for them). A flooded link keeps its adjacency and its acknowledgements.
 * Keys and liveness are separate. Keys come from the `Association` and outlive silence; the `Adjacency` says whether
   the neighbor is heard. DATA is sent only while it is UP.
+* What breaks the protocol has no effect and is counted; a neighbor that does it again and again, or that comes and goes
+  all the time, is shut out for a while (`seamless.link.conduct`).
 * A neighbor's restart (a new incarnation) empties the packet number spaces; what was not acknowledged goes back to the
   node, which sends it another way.
 """
@@ -29,6 +31,7 @@ from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
 from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
+from seamless.link.conduct import SHUT_OUT_SECONDS, Conduct
 from seamless.link.hello import Adjacency, AdjacencyState
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
@@ -82,6 +85,7 @@ class Link:
         self.neighbor_received = 0
         self._sent_at_report = 0
         self.loss_rate = 0.0
+        self._conduct = Conduct(now)
         self._controller = controller
         self._pacer = Pacer(controller.pacing_rate_bps(), now)
         self._acknowledger = Acknowledger()
@@ -169,6 +173,13 @@ class Link:
 
         Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and forgotten.
         """
+        if now < self._conduct.shut_out_until:
+            self.counters.shut_out += -(-len(buffer) // segment_size)
+            return [], []
+        if segment_size > self.settings.mtu_bytes - self._ip_udp_bytes:
+            # A packet that is longer than our links' datagrams would be sent in vain for ever.
+            self.counters.malformed += -(-len(buffer) // segment_size)
+            return [], []
         datagram_type = buffer[0]
         numbers, contents, failed = open_batch(key, buffer, segment_size)
         self.counters.failed_authentication += failed
@@ -203,13 +214,16 @@ class Link:
         for number, content in zip(numbers, contents):
             try:
                 for frame in parse_link_frames(content):
+                    if now < self._conduct.shut_out_until:
+                        break
                     if not isinstance(frame, (Ack, Close)):
                         ack_eliciting = True
                     # A late HELLO tells of a state that is over.
                     if number == newest or not isinstance(frame, (Hello, Close)):
                         self._receive_frame(frame, for_node, now)
-            except RemoteProtocolError:
+            except RemoteProtocolError as error:
                 self.counters.malformed += 1
+                self._violated(f"it broke the protocol: {error}", now)
         self._acknowledger.on_received(numbers, ack_eliciting, now)
         return for_node
 
@@ -219,14 +233,23 @@ class Link:
         elif isinstance(frame, Hello):
             self.neighbor_received = frame.received
             self._sent_at_report = self.counters.data_sent + self.counters.control_sent
+            was_up = self.is_up
             self.adjacency.received_hello(frame.state, frame.hello_ms / 1000, frame.dead_ms / 1000, now)
+            if was_up and not self.is_up:
+                self._violated("it comes and goes", now)
         elif isinstance(frame, Close):
             self.adjacency.closed(f"{self.settings.neighbor} says: {frame.reason}", now)
+            self._violated("it says goodbye all the time", now)
         elif isinstance(frame, Pause):
             self.counters.pauses_received += 1
             for_node.append(frame)
         elif isinstance(frame, LsaFrame):
             for_node.append(frame)
+
+    def _violated(self, how: str, now: float) -> None:
+        """Take note of what a neighbor should not do, or not often."""
+        if self._conduct.violated(now):
+            self.adjacency.closed(f"{how}, again and again; shut out for {SHUT_OUT_SECONDS:g} s", now)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
         rtt = self.recovery.rtt.smoothed
@@ -270,6 +293,7 @@ class Link:
         if self._neighbor_incarnation is not None:
             self.counters.restarts += 1
             self.adjacency.closed(f"{self.settings.neighbor} restarted", now)
+            self._violated("it restarts all the time", now)
             self.abandon()
             # The neighbor's numbers start anew, and so do ours: it has forgotten all it acknowledged.
             recovery = Recovery(MAX_ACK_DELAY)

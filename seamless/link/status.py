@@ -83,6 +83,8 @@ class LinkCounters:
     failed_authentication: int = 0
     replayed: int = 0
     malformed: int = 0
+    shut_out: int = 0
+    """Datagrams that were not read, because the neighbor had broken the protocol too often."""
     pauses_sent: int = 0
     pauses_received: int = 0
     restarts: int = 0

@@ -48,6 +48,9 @@ REFRESH_JITTER_RATIO: Final = 0.25
 """Up to this part of the refresh interval is cut at random, so that nodes that started together do not stay so."""
 MIN_ORIGINATION_INTERVAL: Final = 0.05
 """Seconds between two LSAs of our own: well below the dead interval, well above the computing for fifty nodes."""
+MIN_ARRIVAL_INTERVAL: Final = 0.025
+"""Seconds between two LSAs of one origin that we act upon (RFC 2328's MinLSArrival), however many come: half of what
+an honest origin leaves between them. The newest that comes earlier waits."""
 MIN_JUMP_INTERVAL: Final = 1.0
 """Seconds between two jumps above a foreign LSA of our own: two nodes with the same key must not flood the network."""
 COST_CHANGE_RATIO: Final = 0.25
@@ -75,6 +78,7 @@ class RoutingCounters:
     lsas_duplicate: int = 0
     lsas_older: int = 0
     lsas_expired: int = 0
+    lsas_postponed: int = 0
     lsas_originated: int = 0
     lsas_flooded: int = 0
     jumps: int = 0
@@ -126,6 +130,7 @@ class Routing:
         self._originate_at: float | None = None
         self._jump_at = now - MIN_JUMP_INTERVAL  # the latest jump, done or planned
         self._to_flood: dict[tuple[int, int], bytes] = {}
+        self._postponed: dict[int, tuple[Lsa, bytes, int]] = {}
         self._table: Table = {}
         self._announced_table: Table = {}
         self._table_is_stale = False
@@ -196,7 +201,24 @@ class Routing:
             )
         return lsa
 
+    def _arrives_too_early(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> bool:
+        """Tell whether a newer LSA must wait; of those that wait the newest is kept."""
+        known = self._lsdb.newest(lsa.origin)
+        if known is None or lsa.sequence <= known.lsa.sequence or now >= known.received_at + MIN_ARRIVAL_INTERVAL:
+            return False
+        self.counters.lsas_postponed += 1
+        waiting = self._postponed.get(lsa.origin)
+        if waiting is None or lsa.sequence > waiting[0].sequence:
+            self._postponed[lsa.origin] = lsa, data, neighbor
+        return True
+
+    def _postponed_until(self, origin: int) -> float:
+        known = self._lsdb.newest(origin)
+        return 0.0 if known is None else known.received_at + MIN_ARRIVAL_INTERVAL
+
     def _receive_foreign_lsa(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> None:
+        if self._arrives_too_early(lsa, data, neighbor, now):
+            return
         verdict = self._lsdb.offer(lsa, data, now)
         if verdict is Verdict.OLDER:
             self.counters.lsas_older += 1
@@ -285,12 +307,15 @@ class Routing:
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` wants to be called."""
         deadlines = [at for at in (self._originate_at, self._lsdb.next_expiry()) if at is not None]
+        deadlines += map(self._postponed_until, self._postponed)
         return min(deadlines, default=None)
 
     def handle_timeout(self, now: float) -> None:
         """Announce ourselves when it is time, and forget who did not."""
         if self._originate_at is not None and now >= self._originate_at:
             self._originate(now)
+        for origin in [origin for origin in self._postponed if now >= self._postponed_until(origin)]:
+            self._receive_foreign_lsa(*self._postponed.pop(origin), now)
         expired = self._lsdb.expire(now)
         if expired:
             self.counters.lsas_expired += expired

@@ -22,6 +22,7 @@ from collections import deque
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.association import Association, KeysEstablished
+from seamless.crypto.gate import TokenBucket
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.crypto.noise import public_key_of
@@ -59,6 +60,9 @@ from seamless.wire.session_frames import (
     decode_frames,
 )
 
+OPENINGS_PER_SECOND = 10.0
+"""INITIATIONs opened in the name of one peer. Each costs a public-key operation, and any relay can make them up."""
+
 HANDSHAKES_KEPT = 4
 """Handshake messages that wait for a path; older ones are of no use by then."""
 
@@ -88,6 +92,7 @@ class Session:
         self._events: deque[SessionEvent] = deque()
         self._handshakes: deque[bytes] = deque(maxlen=HANDSHAKES_KEPT)
         self._handshakes_refused = 0
+        self._openings = TokenBucket(OPENINGS_PER_SECOND, now)
         self._cutter: Cutter | None = None
         self._incarnation: int | None = None
         self._closed = ""
@@ -183,6 +188,8 @@ class Session:
         """Take the payload of a class 2 packet; what is no good is counted and gone."""
         try:
             if message[:1] == bytes((INITIATION,)):
+                if not self._openings.take(now):
+                    raise RemoteProtocolError("too many initiations")
                 self.association.receive_initiation(self._reader.open(message), now)
             elif message[:1] == bytes((RESPONSE,)):
                 self.association.receive_response(message, now)

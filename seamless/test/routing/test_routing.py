@@ -11,6 +11,7 @@ from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.routing.lsa import TAG_BYTES, Lsa, LsaLink, LsaRefusedError, Refusal, decode_lsa, encode_lsa
 from seamless.routing.lsdb import MAX_AGE_SECONDS
 from seamless.routing.routing import (
+    MIN_ARRIVAL_INTERVAL,
     MIN_JUMP_INTERVAL,
     MIN_ORIGINATION_INTERVAL,
     REFRESH_INTERVAL,
@@ -95,9 +96,28 @@ class FloodingTests(RoutingTestCase):
         self.assertEqual(self.flood(), [])
 
     def test_newest_supersedes_what_was_not_yet_sent(self) -> None:
-        for sequence in range(5, 500):
-            self.core.receive_lsa(lsa_bytes(4, sequence, [3]), 3, 2.0)
-        self.assertEqual([lsa.sequence for _, lsa in self.flood()], [499])
+        for sequence in range(5, 25):
+            self.core.receive_lsa(lsa_bytes(4, sequence, [3]), 3, 2.0 + sequence * MIN_ARRIVAL_INTERVAL)
+        self.assertEqual([lsa.sequence for _, lsa in self.flood()], [24])
+
+    def test_an_origin_that_never_stops(self) -> None:
+        """It costs us and the network a fixed number a second, and what it said last counts in the end."""
+        self.core.receive_lsa(lsa_bytes(4, 5, [3]), 3, 2.0)
+        self.flood()
+        flooded = 0
+        for sequence in range(6, 2006):
+            now = 2.0 + sequence * 0.0005
+            self.core.receive_lsa(lsa_bytes(4, sequence, [3] if sequence % 2 else []), 3, now)
+            self.core.handle_timeout(now)
+            self.core.next_event()
+            flooded += len(self.flood())
+        self.assertLessEqual(flooded, 1.0 / MIN_ARRIVAL_INTERVAL + 2)
+        self.assertLessEqual(self.core.counters.table_computations, 1.0 / MIN_ARRIVAL_INTERVAL + 4)
+        self.assertGreater(self.core.counters.lsas_postponed, 1900)
+        at = self.core.next_timeout()
+        assert at is not None
+        self.core.handle_timeout(at)
+        self.assertEqual([lsa.sequence for _, lsa in self.flood()], [2005])
 
     def test_neighbor_that_comes_up_gets_all_but_its_own(self) -> None:
         self.core.receive_lsa(lsa_bytes(4, 5, [3]), 3, 2.0)
