@@ -113,9 +113,10 @@ class QueueSocket:
     def bind(self, queue: int, *, super_packets: bool) -> None:
         """Listen to a queue. With ``super_packets`` TCP comes in units of up to 64 kB, otherwise as on the wire."""
         flags = _F_FAIL_OPEN | (_F_GSO if super_packets else 0)
-        self._configure(queue, _attribute(_CFG_CMD, struct.pack("!BBH", _CMD_BIND, 0, 0)))
+        # In one message: a queue that is bound and has no copy mode yet drops its packets.
         self._configure(
             queue,
+            _attribute(_CFG_CMD, struct.pack("!BBH", _CMD_BIND, 0, 0)),
             _attribute(_CFG_PARAMS, struct.pack("!IB", COPY_BYTES, _COPY_PACKET)),
             _attribute(_CFG_QUEUE_MAXLEN, _LONG.pack(QUEUE_PACKETS)),
             _attribute(_CFG_FLAGS, _LONG.pack(flags)),

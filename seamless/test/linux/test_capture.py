@@ -18,6 +18,7 @@ from seamless.linux import capture, nfqueue
 from seamless.linux.capture import BIND, FRAME, ORDER, PACKETS, RAW_SOCKETS, UNBIND, Capture, CaptureCounters
 from seamless.linux.packets import TCP, UDP, is_intact, parse
 from seamless.linux.rawsocket import open_raw, path_mtu
+from seamless.linux.sockopt import SO_RCVBUFFORCE, UDP_SEGMENT
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.transport.nfqueue import capture_channel
 
@@ -144,7 +145,8 @@ class QueueTests(CaptureTestCase):
         self.assertRaises(TimeoutError, receiver.recv, 1)
 
     def test_ipv6(self) -> None:
-        self.receiver("::1"), self.order(BIND)
+        self.receiver("::1")
+        self.order(BIND)
         self.sender("::1").send(b"hello")
         (packet,) = self.hear_packets(1)
         header = parse(packet)
@@ -189,7 +191,7 @@ class QueueTests(CaptureTestCase):
     def test_a_daemon_that_does_not_read(self) -> None:
         """Its packets go the native way, but for those that it can still have; and it gets new ones when it reads."""
         receiver, sender = self.receiver(), self.sender()
-        receiver.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self.order(BIND)
         sent = 0
         until = time.monotonic() + 2 * TIMEOUT
@@ -260,9 +262,10 @@ class SingleTests(CaptureTestCase):
     super_packets = False
 
     def test_udp_batches_are_cut(self) -> None:
-        self.receiver(), self.order(BIND)
+        self.order(BIND)
+        self.receiver()
         sender = self.sender()
-        sender.setsockopt(socket.IPPROTO_UDP, 103, 1000)
+        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1000)
         sender.send(bytes(5500))
         packets = self.hear_packets(6)
         self.assertEqual([len(packet) for packet in packets], [1028] * 5 + [528])

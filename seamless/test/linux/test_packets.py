@@ -37,8 +37,8 @@ V6 = IPv6(src="2001:db8:1::1", dst="2001:db8:2::1")
 TIMESTAMP = [("NOP", None), ("NOP", None), ("Timestamp", (1, 2))]
 
 
-def tcp(**fields: object) -> Packet:
-    return TCP(sport=40000, dport=22, seq=0xFFFF_FF00, ack=7, flags="PAF", options=TIMESTAMP, **fields)
+def tcp() -> Packet:
+    return TCP(sport=40000, dport=22, seq=0xFFFF_FF00, ack=7, flags="PAF", options=TIMESTAMP)
 
 
 class ParseTests(SynchronousTestCase):
