@@ -27,7 +27,6 @@ from seamless.tools.keys import encode_key, generate_private_key, public_key_of
 CHECKOUT: Final = Path(ROOT)
 
 MODULES_OF_DISTRIBUTIONS: Final = {
-    "NetfilterQueue": "netfilterqueue",
     "Twisted": "twisted",
     "prometheus-client": "prometheus_client",
     "zope.interface": "zope",
@@ -50,17 +49,13 @@ def imported_by_the_product() -> Iterator[tuple[str, str]]:
                 yield ast.literal_eval(node.args[0]).partition(".")[0], str(path)
 
 
-def declared() -> tuple[set[str], set[str]]:
-    """Return (modules of install_requires, modules of the extra whole-packets) of setup.cfg."""
+def declared() -> set[str]:
+    """Return the modules of install_requires in setup.cfg."""
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg")
-
-    def modules(section: str, option: str) -> set[str]:
-        names = {re.split(r"[ >=]", line, maxsplit=1)[0] for line in setup[section][option].split("\n") if line.strip()}
-        return {MODULES_OF_DISTRIBUTIONS.get(name, name) for name in names}
-
-    whole_packets = modules("options.extras_require", "whole-packets")
-    return modules("options", "install_requires"), whole_packets
+    lines = setup["options"]["install_requires"].split("\n")
+    names = {re.split(r"[ >=]", line, maxsplit=1)[0] for line in lines if line.strip()}
+    return {MODULES_OF_DISTRIBUTIONS.get(name, name) for name in names}
 
 
 class PackageTests(SynchronousTestCase):
@@ -79,15 +74,13 @@ class PackageTests(SynchronousTestCase):
         self.assertEqual(metadata.version("seamless"), seamless.__version__)
 
     def test_every_import_is_declared(self) -> None:
-        required, whole_packets = declared()
-        known = required | whole_packets | set(sys.stdlib_module_names) | {"seamless"}
+        known = declared() | set(sys.stdlib_module_names) | {"seamless"}
         undeclared = sorted({item for item in imported_by_the_product() if item[0] not in known})
         self.assertEqual(undeclared, [])
 
     def test_every_declared_library_is_imported(self) -> None:
-        required, _ = declared()
         imported = {module for module, _ in imported_by_the_product()}
-        self.assertEqual(sorted(required - imported), [])
+        self.assertEqual(sorted(declared() - imported), [])
 
     def test_importing_seamless_is_cheap(self) -> None:
         heavy = "{'twisted', 'txaio', 'asyncio', 'pyparsing', 'cryptography'}"
