@@ -123,7 +123,7 @@ class DaemonTests(SynchronousTestCase):
             key = self.folder / f"{name}.key"
             key.write_text(encode_key(bytes([number]) * 32))
             key.chmod(0o600)
-        self.twistd = Twistd(self.folder)
+        self.twistd = Twistd(self.folder, sockets=self.folder)
 
     def start(self, name: str) -> Any:
         words = (f"--config={self.folder}/pair.conf", f"--node={name}", f"--key={self.folder}/{name}.key")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -23,8 +26,15 @@ ROOT: Final = str(Path(__file__).parents[3])
 class Twistd:
     """A folder in which twistd runs, and the environment in which it finds seamless and further plugins."""
 
-    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
-        """``prefix``: words before the command, such as those that give it a network of its own."""
+    def __init__(self, folder: Path, prefix: Sequence[str] = (), sockets: Path | None = None) -> None:
+        """``prefix``: words before the command, such as those that give it a network of its own.
+
+        Daemons answer in ``sockets``, left out in a directory with a short name: the path of a Unix socket has room for
+        107 bytes, and trial's folders may have more.
+        """
+        if sockets is None:
+            sockets = Path(tempfile.mkdtemp(prefix="seamless-sockets-"))
+            weakref.finalize(self, shutil.rmtree, sockets, True)
         self.folder = folder
         self.prefix = prefix
         self.pid_file = folder / "twistd.pid"
@@ -33,7 +43,7 @@ class Twistd:
             **os.environ,
             "PYTHONPATH": f"{folder}:{ROOT}",
             "PYTHONUNBUFFERED": "1",
-            DIRECTORY_VARIABLE: str(folder),
+            DIRECTORY_VARIABLE: str(sockets),
         }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
