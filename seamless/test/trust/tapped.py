@@ -41,6 +41,7 @@ class TappedBed(Simulation):
 
     def __init__(self, configuration: Configuration, seed: int) -> None:
         self.seen: list[Datagram] = []
+        self.is_recording = True
         self._wanted = 0
         self._held: list[Datagram] = []
         super().__init__(configuration, private_key, Random(seed))
@@ -48,7 +49,7 @@ class TappedBed(Simulation):
     def _transmit(self, transmit: Transmit) -> None:
         data = b"".join(transmit.buffers)
         size = transmit.segment_size
-        for begin in range(0, len(data), size):
+        for begin in range(0, len(data) if self.is_recording else 0, size):
             self.seen.append(Datagram(self.now, transmit.local, transmit.remote, data[begin : begin + size]))
         super()._transmit(transmit)
 
