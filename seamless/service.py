@@ -29,6 +29,7 @@ from seamless.intercept.payload import PayloadIngress
 from seamless.intercept.whole import packet_queues
 from seamless.linux import control_socket
 from seamless.linux.sockopt import set_mark
+from seamless.linux.system import raise_descriptor_limit
 from seamless.node import Node
 from seamless.transport import clock
 from seamless.transport.control import Control
@@ -129,6 +130,8 @@ class NodeService(MultiService):
         self._is_prepared = True
         if self._control is not None:
             self._control.open()
+            # A daemon of our own, and not somebody's program: every connection takes a descriptor.
+            raise_descriptor_limit()
         gc.set_threshold(GC_THRESHOLD)
         # One clock for the node's deadlines and Twisted's timers, before the first of either.
         clock.make_monotonic(self._reactor)
