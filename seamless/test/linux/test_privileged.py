@@ -146,6 +146,7 @@ class PrivilegedPartTests(SynchronousTestCase):
 
     def test_its_own_death_is_noticed_and_the_next_start_sweeps(self) -> None:
         part = self.install()
+        assert part.pid is not None
         os.kill(part.pid, signal.SIGKILL)
         select.select([part], [], [], TIMEOUT)
         self.assertRaises(EOFError, part.hear)
