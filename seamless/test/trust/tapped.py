@@ -111,7 +111,7 @@ def _note(changes: list[LinkUp | LinkDown | StreamOpened], then: Callable[[Event
 
 def refusals(status: NodeStatus) -> int:
     """Return how many datagrams a node has refused, whatever for."""
-    links = sum(link.replayed + link.failed_authentication for link in status.links)
+    links = sum(link.replayed + link.failed_authentication + link.malformed for link in status.links)
     counters = status.counters
     return (
         links
