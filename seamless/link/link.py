@@ -32,6 +32,7 @@ from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
 from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
 from seamless.link.conduct import SHUT_OUT_SECONDS, Conduct
+from seamless.link.copies import Copies, Seen
 from seamless.link.hello import Adjacency, AdjacencyState
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
@@ -58,6 +59,8 @@ QUEUE_TARGET_INTERVAL: Final = 0.004
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
 PAUSE_MAX: Final = 0.5
 """Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
+SPARSE_BATCH: Final = 4
+"""Packets in one batch up to which they may be sparse; larger ones are not looked through."""
 LOSS_WEIGHT: Final = 1 / 16
 """How fast the estimate of the loss rate follows, per ACK."""
 REDIAL_INTERVAL: Final = 5.0
@@ -94,6 +97,8 @@ class Link:
         self._control: deque[OwnFrame] = deque()
         self._lsas: deque[bytes] = deque()
         self._orphans: list[bytes] = []
+        self._copies = Copies()
+        self._seen = Seen()
         self._neighbor_incarnation: int | None = None
         self._redial_at = now
         self._bulk_waits_until = now
@@ -197,6 +202,8 @@ class Link:
         if datagram_type == DATA:
             self.counters.data_received += len(numbers)
             self._acknowledger.on_received(numbers, True, now)
+            if len(contents) <= SPARSE_BATCH:
+                contents = self._seen.first(contents)
             return contents, []
         return [], self._receive_control(numbers, contents, now)
 
@@ -266,6 +273,7 @@ class Link:
         if total:
             self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
         if result.lost:
+            self._copies.lost(now)
             self._resend(result.lost)
         self._pacer.set_rate(self._controller.pacing_rate_bps(), now)
 
@@ -310,6 +318,7 @@ class Link:
             if isinstance(contents, bytes) and contents[0] != CLASS_UNRECOVERED:
                 self._orphans.append(contents)
         self._orphans.extend(self.queue.drain())
+        self._copies.clear()
         self._lsas.clear()
 
     # Time.
@@ -322,6 +331,7 @@ class Link:
             self.recovery.next_timeout() if self.is_up else self._redial_due(),
             self._acknowledger.due_at if self.association.send_key is not None else None,
             self._data_at(now),
+            self._copies.due_at,
         ):
             if at is not None and at < earliest:
                 earliest = at
@@ -370,6 +380,8 @@ class Link:
             self._send_control(key, transmits, now)
             if self.is_up and self.queue and not self._closed:
                 self._send_data(key, transmits, now)
+            if self._copies.due_at is not None:
+                self._send_copies(key, transmits, now)
             if self.recovery.next_number != before:
                 self.association.sent(self.recovery.next_number - before, now)
         return transmits
@@ -456,8 +468,23 @@ class Link:
         number = self.recovery.next_number
         self.recovery.sent(number, packets, self._overhead_bytes, now)
         transmits += seal_batches(key, number, packets, self.local, self.remote)
+        if len(packets) <= SPARSE_BATCH:
+            self._copies.sent(packets, self.recovery.bytes_in_flight, now)
         size = sum(map(len, packets)) + self._overhead_bytes * len(packets)
         self.counters.data_sent += len(packets)
+        self.counters.sent_bytes += size
+        self._pacer.spend(size, now)
+
+    def _send_copies(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
+        """Send the copies of sparse packets that are due, under numbers that nobody waits for."""
+        copies = self._copies.take(now)
+        if not copies:
+            return
+        transmits += seal_batches(key, self.recovery.next_number, copies, self.local, self.remote)
+        self.recovery.next_number += len(copies)
+        size = sum(map(len, copies)) + self._overhead_bytes * len(copies)
+        self.counters.copies += len(copies)
+        self.counters.data_sent += len(copies)
         self.counters.sent_bytes += size
         self._pacer.spend(size, now)
 

@@ -77,6 +77,8 @@ class LinkCounters:
     data_sent: int = 0
     control_sent: int = 0
     resent: int = 0
+    copies: int = 0
+    """Of sparse packets, on a link that loses (`seamless.link.copies`)."""
     forgotten: int = 0
     """Lost, and of the class that is not sent again."""
     data_received: int = 0

@@ -1,0 +1,80 @@
+"""Whole packets over whole nodes on virtual time: how late they are when links lose, and what is not sent again."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.config.load import load_file
+from seamless.interfaces import Event, PacketReceived
+from seamless.lab.nodes import private_key
+from seamless.lab.simulated import Simulation
+from seamless.test.lab.test_simulated import ETC, settle
+
+INTERVAL = 0.020
+EXCHANGES = 1500
+HOP_RTT = 0.010
+PATH_RTT = 0.030
+MARGIN = 0.005
+LAYOUT = struct.Struct(">d56x")
+
+
+class SparseTests(SynchronousTestCase):
+    """A request and an answer of 64 bytes every 20 ms for half a minute, at 5 % loss both ways on the middle hop."""
+
+    def exchange(self, loss: float, seed: int = 1) -> tuple[Simulation, list[float]]:
+        configuration = load_file(ETC / "lab.conf")
+        wires = tuple(
+            attrs.evolve(
+                wire,
+                forward=attrs.evolve(wire.forward, loss=loss),
+                backward=attrs.evolve(wire.backward, loss=loss),
+            )
+            if wire.ends == ("r1", "r2")
+            else wire
+            for wire in configuration.wires
+        )
+        net = Simulation(attrs.evolve(configuration, wires=wires), private_key, Random(seed))
+        settle(net)
+        took: list[float] = []
+
+        def send(near: str, far: str, packet: bytes) -> None:
+            net.command(near, lambda node, now: node.send_packet(far, packet, now))
+
+        def answer(event: Event) -> None:
+            if isinstance(event, PacketReceived):
+                net.at(net.now, send, "dst", "src", event.packet)
+
+        def receive(event: Event) -> None:
+            if isinstance(event, PacketReceived):
+                took.append(net.now - LAYOUT.unpack(event.packet)[0])
+
+        def ask() -> None:
+            send("src", "dst", LAYOUT.pack(net.now))
+
+        net.nodes["dst"].on_event = answer
+        net.nodes["src"].on_event = receive
+        # Keys, round trip times, and how lossy the hop is.
+        for number in range(200):
+            net.at(net.now + number * INTERVAL, ask)
+        net.run(net.now + 200 * INTERVAL + 1)
+        took.clear()
+        for number in range(EXCHANGES):
+            net.at(net.now + number * INTERVAL, ask)
+        net.run(net.now + EXCHANGES * INTERVAL + 1)
+        return net, sorted(took)
+
+    def test_lossy(self) -> None:
+        net, took = self.exchange(0.05)
+        self.assertEqual(len(took), EXCHANGES)
+        self.assertGreater(net.counters("r1", "r2").lost, EXCHANGES * 0.05)
+        self.assertLess(took[int(EXCHANGES * 0.5)], PATH_RTT + MARGIN)
+        self.assertLess(took[-1], PATH_RTT + 2 * HOP_RTT + MARGIN)
+
+    def test_clean(self) -> None:
+        net, took = self.exchange(0.0)
+        self.assertEqual(len(took), EXCHANGES)
+        self.assertLess(took[-1], PATH_RTT + MARGIN)
