@@ -75,6 +75,6 @@ class SparseTests(SynchronousTestCase):
         self.assertLess(took[-1], PATH_RTT + 2 * HOP_RTT + MARGIN)
 
     def test_clean(self) -> None:
-        net, took = self.exchange(0.0)
+        _, took = self.exchange(0.0)
         self.assertEqual(len(took), EXCHANGES)
         self.assertLess(took[-1], PATH_RTT + MARGIN)
