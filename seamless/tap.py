@@ -16,9 +16,11 @@ from typing import NoReturn
 from twisted.application.service import IService
 from twisted.python import usage
 
+import seamless
 from seamless.config.load import load_file
 from seamless.config.model import NodeConfig
-from seamless.errors import EXIT_USAGE, ConfigurationError, SeamlessError
+from seamless.errors import EXIT_USAGE, ConfigurationError, PrivilegeError, SeamlessError
+from seamless.linux.system import closed_folder
 from seamless.service import NodeService
 from seamless.tools.choose import choose_node
 from seamless.tools.keys import encode_key, public_key_of, read_private_key
@@ -97,7 +99,16 @@ def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:
 def _later_user(options: Options) -> int | None:
     """Return the user id that twistd will take before it starts services, None if it keeps the one it has."""
     user: int | None = options.parent["uid"] if options.parent is not None else None
-    return None if user == os.geteuid() else user
+    if user is None or user == os.geteuid():
+        return None
+    for path in (seamless.__file__, sys.executable, os.__file__):
+        folder = closed_folder(user, Path(path))
+        if folder is not None:
+            raise PrivilegeError(
+                f"user {user} may not enter {folder}, where what the daemon still has to load is: install seamless and "
+                "its Python elsewhere, such as in /opt, or let that user enter"
+            )
+    return user
 
 
 def _stays_in_foreground(options: Options) -> bool:

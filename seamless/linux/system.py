@@ -6,8 +6,10 @@ import os
 import pwd
 import resource
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from seamless.errors import PrivilegeError, SeamlessError, UsageError
@@ -59,6 +61,20 @@ def user_id(name: str) -> int:
         return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
     except KeyError:
         raise UsageError(f"there is no user {name} on this host: make one, or name another") from None
+
+
+def closed_folder(user: int, path: Path) -> Path | None:
+    """Return the folder on the way to ``path`` that a user may not enter; None if there is none. Knows no ACLs."""
+    try:
+        group = pwd.getpwuid(user).pw_gid
+    except KeyError:
+        group = -1
+    for folder in reversed(path.resolve().parents):
+        status = folder.stat()
+        right = stat.S_IXUSR if status.st_uid == user else stat.S_IXGRP if status.st_gid == group else stat.S_IXOTH
+        if not status.st_mode & right:
+            return folder
+    return None
 
 
 def cpu_seconds(pid: int) -> float:

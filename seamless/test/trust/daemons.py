@@ -17,12 +17,18 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.test.linux.namespaces import Namespace
+import seamless
+from seamless.linux.system import closed_folder
+from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.test.tools.twistd import ROOT
 from seamless.tools.keys import encode_key, public_key_of
 
 USER: Final = "nobody"
 USER_ID: Final = pwd.getpwnam(USER).pw_uid
+CLOSED: Final = [closed_folder(USER_ID, Path(path)) for path in (seamless.__file__, sys.executable, os.__file__)]
+SKIP: Final = SKIP_WITHOUT_ROOT or next(
+    (f"user {USER} may not enter {folder}: put the checkout elsewhere" for folder in CLOSED if folder), None
+)
 PATIENCE: Final = 20.0
 POLL_SECONDS: Final = 0.02
 SRC_KEY, DST_KEY = bytes([1]) * 32, bytes([2]) * 32
@@ -102,7 +108,13 @@ class DaemonTestCase(SynchronousTestCase):
         twistd = [sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.exit(run())"]
         words = [f"--config={self.configuration}", "--node=src", f"--key={self.key}", *more]
         process = self.popen(*prefix, *twistd, "-n", "--pidfile=", *options, "seamless", *words, **environment)
-        self.until(lambda: self.log.read_text().count("rules are installed") > seen, "the rules are installed")
+
+        def is_up() -> bool:
+            if process.poll() is not None:
+                self.fail(f"the node has ended: {self.log.read_text()}")
+            return self.log.read_text().count("rules are installed") > seen
+
+        self.until(is_up, "the rules are installed")
         return process
 
     def privileged_part_of(self, process: subprocess.Popen[bytes]) -> int:
