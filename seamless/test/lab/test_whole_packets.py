@@ -7,10 +7,12 @@ packet is fragmented on its way.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
+import time
 import unittest
 from pathlib import Path
 from typing import ClassVar, Final
@@ -283,9 +285,23 @@ class RouterTests(WholePacketCase):
         """Hosts send them in fragments; the far gateway cuts them anew."""
         for size in (1, 1472, 1473, 9000, COPY_BYTES - UDP_OVERHEAD):
             self.udp("a1", "b1", "10.2.2.1", 5203, size)
-        self.udp("a3", "b3", "10.2.2.3", 5203, 8972, fragmentable=False)
-        self.udp("a3", "b1", "10.2.2.1", 5203, 8972, fragmentable=False)
+        self.udp("a3", "b3", "10.2.2.3", 5203, 8972)
+        self.udp("a3", "b1", "10.2.2.1", 5203, 8972)
         self.nothing_native()
+
+    def test_unfragmentable_and_longer_than_the_native_route(self) -> None:
+        """The gateway's kernel answers for its native route before anything is captured: the sender is told."""
+        with self.bed.new_socket("a3", "u") as sender:
+            sender.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+            refused = None
+            for _ in range(20):
+                try:
+                    sender.sendto(bytes(8972), ("10.2.2.3", 5203))
+                except OSError as error:
+                    refused = error.errno
+                    break
+                time.sleep(0.1)
+        self.assertEqual(refused, errno.EMSGSIZE)
 
 
 def testSuite() -> TestSuite:
