@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
 from seamless.config.load import load_file
+from seamless.errors import UsageError
 from seamless.lab.lab import Lab
 from seamless.linux import control_socket
 from seamless.test.lab.ground import why_not
@@ -100,8 +101,10 @@ class TestBed:
 
     def is_running(self, node: str) -> bool:
         """Tell whether a node was started and has not ended."""
-        running = self.lab._nodes.get(node)
-        return running is not None and running.process.poll() is None
+        try:
+            return self.lab.node(node).process.poll() is None
+        except UsageError:
+            return False
 
     def reaches(self, node: str, peer: str) -> bool:
         """Tell whether a node's log says that it has a path to another now."""
