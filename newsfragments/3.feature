@@ -1,0 +1,1 @@
+Whole packets: ``intercept local`` and ``intercept router`` capture them with NFQUEUE, carry them sealed and recovered hop by hop, check each against the configuration at the egress, put TCP's back in order there, and release them. TCP stays what it is from end to end, and the server sees the client's real address.
