@@ -24,6 +24,7 @@ from seamless.test.lab.bedtest import (
     LONG,
     MEMORY_LIMIT_BYTES,
     NODES,
+    PATIENCE,
     PORTS,
     RESET,
     BedSuite,
@@ -176,6 +177,7 @@ class Backpressure(BedTestCase):
     def test_a_stopped_reader(self) -> None:
         client, server = self.pair()
         data = pattern(64_000_000)
+        client.settimeout(STOPPED_SECONDS + PATIENCE)
         upload = Writer(client, data)
         self.assertEqual(read_exactly(server, 1_000_000), data[:1_000_000])
         stopped_until = time.monotonic() + STOPPED_SECONDS
