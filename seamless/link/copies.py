@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES
 
 COPY_DELAYS: Final = (0.002, 0.005)
 """Seconds after the packet at which its copies go: soon enough to matter, apart enough to escape a short burst."""
@@ -34,7 +34,7 @@ LOSS_MEMORY: Final = 10.0
 SEEN_PACKETS: Final = 512
 """Small packets that a receiver remembers: seconds of sparse traffic."""
 
-_HOP_LIMIT_AT: Final = 1
+_COPIED: Final = (bytes((CLASS_BULK,)), bytes((CLASS_EXPRESS,)))
 _NAME: Final = slice(2, PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES)
 """What tells overlay packets apart: source, destination, record and fragment."""
 
@@ -100,4 +100,4 @@ class Seen:
 
 
 def _is_sparse(packet: bytes) -> bool:
-    return len(packet) <= SPARSE_BYTES and packet[:_HOP_LIMIT_AT] != bytes((CLASS_HANDSHAKE,))
+    return len(packet) <= SPARSE_BYTES and packet[:1] in _COPIED

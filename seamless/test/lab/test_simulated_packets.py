@@ -22,23 +22,57 @@ MARGIN = 0.005
 LAYOUT = struct.Struct(">d56x")
 
 
+def bed(loss: float) -> Simulation:
+    """Return the bed of etc/lab.conf, settled, with this loss on its middle hop."""
+    configuration = load_file(ETC / "lab.conf")
+    wires = tuple(
+        attrs.evolve(
+            wire, forward=attrs.evolve(wire.forward, loss=loss), backward=attrs.evolve(wire.backward, loss=loss)
+        )
+        if wire.ends == ("r1", "r2")
+        else wire
+        for wire in configuration.wires
+    )
+    net = Simulation(attrs.evolve(configuration, wires=wires), private_key, Random(1))
+    settle(net)
+    return net
+
+
+class RecoveryTests(SynchronousTestCase):
+    """What links send again, and what they do not."""
+
+    def arrived(self, is_recovered: bool) -> int:
+        """Return how many of 2000 packets arrive."""
+        net = bed(0.05)
+        packets = [number.to_bytes(2, "big") * 500 for number in range(2000)]
+
+        def send(packet: bytes) -> None:
+            net.command("src", lambda node, now: node.send_packet("dst", packet, now, is_recovered=is_recovered))
+
+        begin = net.now + 0.1
+        send(b"to have keys")
+        for number, packet in enumerate(packets):
+            net.at(begin + number * 0.0005, send, packet)
+        net.run(begin + 2.0)
+        got = [event.packet for event in net.nodes["dst"].events if isinstance(event, PacketReceived)]
+        self.assertGreater(net.counters("r1", "r2").lost, 50)
+        self.assertEqual(len(set(got)), len(got))
+        return len(set(got) & set(packets))
+
+    def test_reliable(self) -> None:
+        self.assertEqual(self.arrived(is_recovered=True), 2000)
+
+    def test_none(self) -> None:
+        arrived = self.arrived(is_recovered=False)
+        self.assertGreater(arrived, 1850)
+        self.assertLess(arrived, 1950)
+
+
 class SparseTests(SynchronousTestCase):
     """A request and an answer of 64 bytes every 20 ms for half a minute, at 5 % loss both ways on the middle hop."""
 
-    def exchange(self, loss: float, seed: int = 1) -> tuple[Simulation, list[float]]:
-        configuration = load_file(ETC / "lab.conf")
-        wires = tuple(
-            attrs.evolve(
-                wire,
-                forward=attrs.evolve(wire.forward, loss=loss),
-                backward=attrs.evolve(wire.backward, loss=loss),
-            )
-            if wire.ends == ("r1", "r2")
-            else wire
-            for wire in configuration.wires
-        )
-        net = Simulation(attrs.evolve(configuration, wires=wires), private_key, Random(seed))
-        settle(net)
+    def exchange(self, loss: float) -> tuple[Simulation, list[float]]:
+        net = bed(loss)
         took: list[float] = []
 
         def send(near: str, far: str, packet: bytes) -> None:

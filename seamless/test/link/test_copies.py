@@ -13,7 +13,7 @@ from seamless.link.copies import (
     Copies,
     Seen,
 )
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE, CLASS_UNRECOVERED
 
 
 def packet(number: int, size: int = 100, packet_class: int = CLASS_EXPRESS) -> bytes:
@@ -49,6 +49,7 @@ class CopiesTests(SynchronousTestCase):
         self.sent(packet(1), under_way=SPARSE_UNDER_WAY_BYTES + 1)
         self.sent(packet(2, SPARSE_BYTES + 1, CLASS_BULK))
         self.sent(packet(3, packet_class=CLASS_HANDSHAKE))
+        self.sent(packet(4, packet_class=CLASS_UNRECOVERED))
         self.assertIsNone(self.copies.due_at)
 
     def test_a_dead_link_sends_none(self) -> None:

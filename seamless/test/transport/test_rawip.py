@@ -1,0 +1,88 @@
+"""Released packets: whole where the way takes them whole, cut where it does not."""
+
+from __future__ import annotations
+
+import logging
+
+from twisted.trial.unittest import SynchronousTestCase
+
+logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
+
+from scapy.layers.inet import IP, TCP, UDP  # noqa: E402
+from scapy.layers.inet6 import IPv6  # noqa: E402
+
+from seamless.linux.packets import is_intact, parse  # noqa: E402
+from seamless.transport.rawip import MTU_MEMORY, RawReleaser  # noqa: E402
+
+
+class Kernel:
+    """Takes what is sent, as long as it fits."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, str]] = []
+        self.full = False
+
+    def sendto(self, packet: bytes, address: tuple[str, int], /) -> int:
+        if self.full:
+            raise BlockingIOError
+        self.sent.append((packet, address[0]))
+        return len(packet)
+
+
+class RawReleaserTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.kernel = Kernel()
+        self.mtu_bytes = 1500
+        self.asked: list[tuple[int, str]] = []
+        self.releaser = RawReleaser({4: self.kernel, 6: self.kernel}, self.mtu_of)
+
+    def mtu_of(self, version: int, host: str) -> int:
+        self.asked.append((version, host))
+        return self.mtu_bytes
+
+    def release(self, packet: bytes, now: float = 0.0) -> list[bytes]:
+        self.kernel.sent.clear()
+        self.releaser.release(packet, parse(packet), now)
+        return [sent for sent, _ in self.kernel.sent]
+
+    def test_what_fits(self) -> None:
+        for packet, host in (
+            (bytes(IP(dst="10.1.9.2") / TCP() / bytes(1400)), "10.1.9.2"),
+            (bytes(IPv6(dst="2001:db8::2") / TCP() / bytes(1400)), "2001:db8::2"),
+        ):
+            self.assertEqual(self.release(packet), [packet])
+            self.assertEqual(self.kernel.sent[0][1], host)
+        self.assertEqual((self.releaser.counters.released, self.releaser.counters.cut), (2, 0))
+
+    def test_tcp_is_segmented_and_the_rest_fragmented(self) -> None:
+        for network in (IP(dst="10.1.9.2", flags="DF"), IPv6(dst="2001:db8::2")):
+            segments = self.release(bytes(network / TCP(flags="A") / bytes(20_000)))
+            self.assertEqual(len(segments), 14)
+            self.assertTrue(all(is_intact(one, parse(one)) and not parse(one).is_fragment for one in segments))
+            fragments = self.release(bytes(network / UDP() / bytes(20_000)))
+            self.assertEqual(len(fragments), 14)
+            self.assertTrue(all(parse(one).is_fragment and len(one) <= 1500 for one in fragments))
+        self.assertEqual(self.releaser.counters.cut, 4)
+
+    def test_loopback_takes_super_packets(self) -> None:
+        self.mtu_bytes = 65_535
+        packet = bytes(IP(dst="10.1.9.2") / TCP() / bytes(60_000))
+        self.assertEqual(self.release(packet), [packet])
+
+    def test_the_way_is_looked_up_now_and_then(self) -> None:
+        packet = bytes(IP(dst="10.1.9.2") / UDP() / bytes(1400))
+        self.release(packet)
+        self.release(packet, now=MTU_MEMORY / 2)
+        self.assertEqual(len(self.asked), 1)
+        self.mtu_bytes = 1000
+        self.assertEqual(len(self.release(packet, now=MTU_MEMORY + 1)), 2)
+        self.assertEqual(self.asked, [(4, "10.1.9.2")] * 2)
+
+    def test_what_the_kernel_refuses_is_lost_and_counted(self) -> None:
+        self.kernel.full = True
+        self.assertEqual(self.release(bytes(IP(dst="10.1.9.2") / UDP())), [])
+        self.assertEqual((self.releaser.counters.refused, self.releaser.counters.released), (1, 0))
+        self.releaser = RawReleaser({4: self.kernel}, self.mtu_of)
+        self.kernel.full = False
+        self.assertEqual(self.release(bytes(IPv6(dst="2001:db8::2") / UDP())), [])
+        self.assertEqual(self.releaser.counters.refused, 1)
