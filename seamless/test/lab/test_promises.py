@@ -241,7 +241,7 @@ class Deaths(BedTestCase):
             self.assertIsInstance(writer.outcome(), ConnectionResetError)
 
     def test_a_relay_is_killed_and_comes_back(self) -> None:
-        data = pattern(30_000_000)
+        data = pattern(120_000_000)  # more than all buffers on the way hold
         ends = [self.pair(port) for port in PORTS[:2]]
         readers = [ends[0][1], ends[1][0]]
         writers = [Writer(ends[0][0], data), Writer(ends[1][1], data)]
