@@ -20,7 +20,7 @@ LATENESS_INTERVAL: Final = 0.004
 Measured on two cores beside four processes that were busy 70 % of the time: 99 % under 2.3 ms, the worst 4.9 ms."""
 BACKLOG_LATENESS_INTERVAL: Final = 0.010
 """Seconds by which a wake-up may be late while packets wait: a few time slices, on a machine whose processors are all
-busy. Four nodes on two processors ran at 432 Mb/s of 471 without it, and at 455 with it."""
+busy. Four nodes on two processors ran at 408 to 448 Mb/s of 471 without it, and at 446 to 465 with it."""
 MIN_BURST_BYTES: Final = 15_000
 """Ten datagrams: what RFC 9002, section 7.7 allows as a burst on any path."""
 
