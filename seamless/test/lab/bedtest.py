@@ -170,6 +170,18 @@ class TestBed:
         connection.connect((address, port))
         return connection
 
+    def connect_and_read(self, host: str, address: str, port: int) -> tuple[bytes, str]:
+        """Return all that a connection which is refused at once reads, and how it ends.
+
+        The kernel of ``host`` completes the handshake by itself, so RST may be there before `connect` returns or after.
+        """
+        with self.new_socket(host) as connection:
+            try:
+                connection.connect((address, port))
+            except ConnectionResetError:
+                return b"", RESET
+            return read_to_end(connection)
+
 
 class BedTestCase(SynchronousTestCase):
     """A test on the bed, with every node up and the overlay carrying when it begins."""

@@ -165,9 +165,7 @@ class Endings(BedTestCase):
 
     def test_a_connection_to_the_capture_port_is_refused(self) -> None:
         for address in ("127.0.0.1", "10.1.1.1"):
-            client = self.bed.connect("src", address, CAPTURE_PORT)
-            self.addCleanup(client.close)
-            self.assertEqual(read_to_end(client), (b"", RESET))
+            self.assertEqual(self.bed.connect_and_read("src", address, CAPTURE_PORT), (b"", RESET))
         self.said("src", "it was made straight to the capture port")
 
 
@@ -279,9 +277,7 @@ class Deaths(BedTestCase):
             refusing = TestBed(lab)
             self.addCleanup(refusing.close)
             wait_until(lambda: refusing.has_rules("src"), "src has its rules")
-            client = refusing.connect("src", DST, PORTS[0])
-            self.assertEqual(read_to_end(client), (b"", RESET))
-            client.close()
+            self.assertEqual(refusing.connect_and_read("src", DST, PORTS[0]), (b"", RESET))
             self.assertEqual(refusing.native_packets(), 0)
             self.assertIn("node dst cannot be reached now", refusing.log("src"))
 
