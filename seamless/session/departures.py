@@ -36,6 +36,10 @@ PACKET_AGE_MAX: Final = 1.0
 PACKETS_MAX_BYTES: Final = 2 << 20
 """Bytes of packets that wait: 30 ms at 500 Mb/s."""
 
+PACKETS_SPARSE_BYTES: Final = 512
+"""Bytes of waiting packets, up to which an acknowledgement that is owed goes along with them: requests and answers then
+need no records for their acknowledgements alone. Beside bulk it would wait where bulk waits."""
+
 
 class Departures:
     """What is to be sent to one incarnation of the peer."""
@@ -107,7 +111,10 @@ class Departures:
         if lane == CLASS_EXPRESS:
             space = self._add_ack_and_controls(parts, contents, space, now)
         elif self._packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
+            is_sparse = self._packets_bytes <= PACKETS_SPARSE_BYTES
             packet_class, space = self._add_packets(parts, contents, space, now)
+            if is_sparse and contents and packet_class == lane:
+                space -= self._add_ack(parts, contents, now)
         self._packets_turn = not self._packets_turn
         if packet_class == lane:
             space = self._add_pieces(parts, contents, lane, space, now)
@@ -130,12 +137,8 @@ class Departures:
         self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
     ) -> int:
         """Put in the acknowledgement that is owed and the control frames that wait; return the space left."""
-        acking = self._arrivals.ack_at is not None
-        if acking:
-            body = self._arrivals.take_ack(now)
-            parts += (bytes((ACK,)), body)
-            space -= 1 + len(body)
-        self.ack_due = False
+        acks: list[Outgoing] = []
+        space -= self._add_ack(parts, acks, now)
         while self.controls and space >= CONTROL_SPACE:
             control = self.controls.popleft()
             frame = control.encode(now)
@@ -143,9 +146,19 @@ class Departures:
                 parts.append(frame)
                 contents.append(control)
                 space -= len(frame)
-        if acking and contents:
-            contents.append(AckSent(self._arrivals))
+        if contents:
+            contents += acks
         return space
+
+    def _add_ack(self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], now: float) -> int:
+        """Put in the acknowledgement that is owed, if any; return the space that it takes."""
+        self.ack_due = False
+        if self._arrivals.ack_at is None:
+            return 0
+        body = self._arrivals.take_ack(now)
+        parts += (bytes((ACK,)), body)
+        contents.append(AckSent(self._arrivals))
+        return 1 + len(body)
 
     def _add_pieces(
         self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], lane: int, space: int, now: float

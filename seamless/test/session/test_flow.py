@@ -312,3 +312,20 @@ class PacketTests(SynchronousTestCase):
             pair.run(0.1)
             self.assertTrue(sorted(pair.b.packets) == packets)
             self.assertEqual(pair.b.session.status(pair.now).records_received - before, records)
+
+    def test_acknowledgements_come_along_with_answers(self) -> None:
+        """Requests and answers, 20 ms after one another, take a record each and none for acknowledgements alone."""
+        pair = Pair()
+        pair.open()
+        pair.run(0.5)
+        before = pair.b.session.status(pair.now).records_received
+        for number in range(100):
+            pair.a.session.send_packet(bytes((number,)) * 64, pair.now)
+            pair.run_until(lambda number=number: len(pair.b.packets) > number)  # type: ignore[misc]
+            pair.b.session.send_packet(bytes((number,)) * 64, pair.now)
+            pair.run(0.020)
+        self.assertEqual(len(pair.a.packets), 100)
+        self.assertLess(pair.b.session.status(pair.now).records_received - before, 105)
+        pair.run(1.0)
+        statuses = [end.session.status(pair.now) for end in pair.ends.values()]
+        self.assertEqual([status.records_lost for status in statuses], [0, 0])
