@@ -12,7 +12,6 @@ directions of the middle hop and of the native wire. On a machine of few cores i
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from asking import answers, percentile, start_asking
 
 from seamless.config.load import load_file
 from seamless.lab import nodes
@@ -30,7 +31,6 @@ from seamless.linux.system import cpu_seconds
 ETC = Path(__file__).resolve().parents[1] / "etc"
 SECONDS = 10
 JITTER_SECONDS = 60
-INTERVAL = 0.020
 HOP_RTT = 0.010
 PATH_RTT = 0.030
 NATIVE_PORT = 6001
@@ -43,40 +43,6 @@ from seamless.intercept.release import Release
 Release._in_order = lambda self, packet, header, now: [(packet, header)]
 from twisted.scripts.twistd import run
 run()
-"""
-
-ECHO = """
-import socket, sys
-with socket.create_server(("", int(sys.argv[1]))) as listening:
-    connection, _ = listening.accept()
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    while data := connection.recv(4096):
-        connection.sendall(data)
-"""
-
-ASK = """
-import json, socket, sys, threading, time
-address, port, interval, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
-connection = socket.create_connection((address, port))
-connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-count = int(seconds / interval)
-sent, took = [], []
-def receive():
-    waiting = b""
-    while len(took) < count:
-        waiting += connection.recv(4096)
-        while len(waiting) >= 64:
-            took.append(time.monotonic() - sent[int(waiting[:8])])
-            waiting = waiting[64:]
-receiver = threading.Thread(target=receive)
-receiver.start()
-begin = time.monotonic()
-for number in range(count):
-    time.sleep(max(0, begin + number * interval - time.monotonic()))
-    sent.append(time.monotonic())
-    connection.sendall(b"%08d" % number + bytes(56))
-receiver.join()
-print(json.dumps(took))
 """
 
 
@@ -164,12 +130,6 @@ def throughput() -> None:
             server.terminate()
 
 
-def percentile(samples: list[float], percent: float) -> float:
-    """Return the value that so many percent of the samples do not exceed."""
-    ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
-
-
 def jitter(svg: Path | None) -> None:
     """Print percentiles of a request and its answer, native and captured at the same time."""
     with bed("local.conf") as lab:
@@ -177,11 +137,8 @@ def jitter(svg: Path | None) -> None:
             lab.set_wire(*wire, loss=0.05)
         clients = {}
         for way, port in (("native", NATIVE_PORT), ("local", CAPTURED_PORT)):
-            lab.popen("dst", [sys.executable, "-S", "-c", ECHO, str(port)])
-            time.sleep(0.5)
-            words = ["10.1.9.2", str(port), str(INTERVAL), str(JITTER_SECONDS)]
-            clients[way] = lab.popen("src", [sys.executable, "-S", "-c", ASK, *words], stdout=subprocess.PIPE)
-        took = {way: json.loads(client.communicate()[0]) for way, client in clients.items()}
+            clients[way] = start_asking(lab, port, JITTER_SECONDS)
+        took = {way: answers(client) for way, client in clients.items()}
         counters = whole(lab, "src")
     print(f"{'ms':<8}" + "".join(f"{percent:>9g}" for percent in PERCENTILES) + f"{'worst':>9}{'samples':>9}")
     for way, samples in took.items():

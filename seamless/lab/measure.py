@@ -137,15 +137,18 @@ def read_throughput(end: dict[str, Any]) -> Throughput:
     )
 
 
-def copy(bed: Bed, size_bytes: int) -> Copied:
-    """Copy a file of random bytes from the client to the server with scp, and compare what arrived."""
+def copy(bed: Bed, size_bytes: int, *words: str, to: str = SERVER) -> Copied:
+    """Copy a file of random bytes from the client to the server with scp, and compare what arrived.
+
+    ``words`` are more of scp's options, and ``to`` is how the client calls the server.
+    """
     source = bed.directory / "hosts" / CLIENT / "random"
     target = bed.directory / "hosts" / SERVER / "copy"
     _write_random(source, size_bytes)
     try:
         begun_at = time.monotonic()
         patience = _PATIENCE_SECONDS + size_bytes * 8 / _SLOWEST_BPS
-        bed.run(CLIENT, ["scp", "-q", str(source), f"{SERVER}:{target}"], timeout=patience)
+        bed.run(CLIENT, ["scp", "-q", *words, str(source), f"{to}:{target}"], timeout=patience)
         seconds = time.monotonic() - begun_at
         return Copied(size_bytes, seconds, _sha256(bed, CLIENT, source), _sha256(bed, SERVER, target))
     finally:
