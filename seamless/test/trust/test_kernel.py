@@ -9,29 +9,21 @@ import signal
 import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 
 from seamless.intercept.flow import Flow
 from seamless.interfaces import RESET_NOT_ALLOWED
-from seamless.lab import nodes
 from seamless.lab.nodes import environment
 from seamless.test.lab.bedtest import (
     BED_FILE,
     DST,
     LONG,
-    NODES,
-    PORTS,
     BedSuite,
     BedTestCase,
     Writer,
     bed_suite,
-    digest,
-    pattern,
     read_exactly,
-    shared_bed,
     wait_until,
 )
-from seamless.test.trust.daemons import SKIP, USER, USER_ID, status_of
 
 SRC = "10.1.9.1"
 FLOOD_RATE = 20_000
@@ -192,65 +184,5 @@ class FloodTests(BedTestCase):
             self.assertNotIn(" is down", self.bed.log(node)[before_flood:])
 
 
-class UnprivilegedTests(BedTestCase):
-    """The main job with nodes that gave up their privilege: all that applications see is as it was."""
-
-    skip = BedTestCase.skip or SKIP
-
-    def setUp(self) -> None:
-        with_privilege = nodes.command
-
-        def command(configuration_file: Path, node: str, key_file: Path) -> list[str]:
-            argv = with_privilege(configuration_file, node, key_file)
-            at = argv.index("-n") + 1
-            return [*argv[:at], f"--uid={USER}", *argv[at:]]
-
-        self.restart()
-        self.patch(nodes, "command", command)
-        super().setUp()
-        self.addCleanup(self.restart)
-
-    def restart(self) -> None:
-        """Stop all nodes, so that the next test starts them in its own way."""
-        bed = shared_bed()
-        for node in NODES:
-            if bed.is_running(node):
-                bed.lab.stop_node(node)
-
-    def test_scp_and_nobody_has_a_capability(self) -> None:
-        for node in NODES:
-            status = status_of(self.lab.node(node).process.pid)
-            self.assertEqual(
-                (status["CapEff"], status["CapPrm"], status["Uid"].split()[0]), ("0" * 16, "0" * 16, str(USER_ID))
-            )
-        folder = self.temporary()
-        (folder / "sent").write_bytes(pattern(20_000_000))
-        wire = self.bed.overlay_bytes()
-        self.lab.run("src", ["scp", str(folder / "sent"), f"dst:{folder}/received"])
-        self.assertEqual(digest(folder / "received"), digest(folder / "sent"))
-        self.assertGreater(self.bed.overlay_bytes() - wire, 20_000_000)
-
-    def test_direct_while_the_egress_is_unreachable(self) -> None:
-        """The daemon's own connection is let pass without a mark, which it may not set."""
-        self.lab.stop_node("dst")
-        self.said("src", "dst is not reachable any more")
-        with self.bed.listen("dst", PORTS[0]) as listening:
-            client = self.bed.connect("src", DST, PORTS[0])
-            self.addCleanup(client.close)
-            server, _ = listening.accept()
-            self.addCleanup(server.close)
-            client.sendall(b"still here")
-            self.assertEqual(read_exactly(server, 10), b"still here")
-        self.said("src", "goes direct")
-
-    def test_killed_in_mid_transfer(self) -> None:
-        """RST to the application, and its next connection goes where there is no rule any more."""
-        client, _ = self.pair()
-        upload = Writer(client)
-        self.lab.node("src").process.kill()
-        self.assertIsInstance(upload.outcome(), ConnectionResetError)
-        wait_until(lambda: not self.bed.has_rules("src"), "the rules go")
-
-
 def testSuite() -> BedSuite:
-    return bed_suite(EgressTests, WireTests, FloodTests, UnprivilegedTests)
+    return bed_suite(EgressTests, WireTests, FloodTests)

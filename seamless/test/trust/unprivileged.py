@@ -1,0 +1,101 @@
+"""Tests of the lab once more, with nodes that hold no privilege: put one of these before a test case of the lab.
+
+`Shed` is ``twistd --uid``, which gives privilege up. `Standing` is systemd's way: a node that never had any, and beside
+it a privileged part of its own, where the node captures anything. Either proves itself before each test.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from seamless.lab import nodes
+from seamless.lab.lab import Lab
+from seamless.test.lab.bedtest import wait_until
+from seamless.test.lab.ground import why_not
+from seamless.test.trust.daemons import SKIP, USER, USER_ID, status_of
+
+NO_CAPABILITIES: Final = "0" * 16
+NODES: Final = ("src", "r1", "r2", "dst")
+CAPTURING_NODES: Final = ("src", "dst")
+_SETPRIV: Final = (
+    "setpriv",
+    f"--reuid={USER}",
+    "--regid=nogroup",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--no-new-privs",
+)
+
+
+class Unprivileged(SynchronousTestCase):
+    """A case whose nodes, in every test, are started as `command` says, and have no capability when it begins."""
+
+    skip = why_not() or SKIP
+    lab: Lab
+
+    def setUp(self) -> None:
+        plain = nodes.command
+
+        def command(configuration_file: Path, node: str, key_file: Path) -> list[str]:
+            return self.command(plain(configuration_file, node, key_file), node, key_file)
+
+        self.patch(nodes, "command", command)
+        super().setUp()
+        for node in NODES:
+            status = status_of(self.lab.node(node).process.pid)
+            self.assertEqual({status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}, {NO_CAPABILITIES})
+            self.assertEqual(set(status["Uid"].split()), {str(USER_ID)})
+
+    def command(self, plain: Sequence[str], node: str, key_file: Path) -> list[str]:
+        """Return how to start a node, from how root would."""
+        raise NotImplementedError
+
+
+class Shed(Unprivileged):
+    """``twistd --uid``."""
+
+    def command(self, plain: Sequence[str], node: str, key_file: Path) -> list[str]:
+        at = plain.index("-n") + 1
+        return [*plain[:at], f"--uid={USER}", *plain[at:]]
+
+
+class Standing(Unprivileged):
+    """Two services on each host. The privileged parts are started with the first node and last as long as the lab."""
+
+    def command(self, plain: Sequence[str], node: str, key_file: Path) -> list[str]:
+        if node not in CAPTURING_NODES:
+            return [*_SETPRIV, *plain]
+        return [*_SETPRIV, *plain, f"--privileged={self.door(node)}"]
+
+    def door(self, node: str) -> Path:
+        return self.lab.directory / f"{node}.rules"
+
+    def start_parts(self, lab: Lab, configuration_file: Path) -> None:
+        """Start a privileged part on each host that captures, and let the nodes' user into what is the nodes'."""
+        self.lab = lab
+        lab.directory.chmod(0o711)
+        (lab.directory / "run").mkdir(exist_ok=True)
+        for node in NODES:
+            os.chown(lab.key_file(node), USER_ID, -1)
+        for folder in ("keys", "run"):
+            os.chown(lab.directory / folder, USER_ID, -1)
+        for node in CAPTURING_NODES:
+            self.start_part(node, configuration_file)
+
+    def start_part(self, node: str, configuration_file: Path) -> None:
+        words = [f"--config={configuration_file}", f"--node={node}", f"--user={USER}", f"--listen={self.door(node)}"]
+        with open(self.lab.host_directory(node) / "rules.log", "ab") as log:
+            self.lab.popen(
+                node,
+                [sys.executable, "-P", "-m", "seamless.intercept.privileged", *words],
+                stdout=log,
+                stderr=log,
+                environment=nodes.environment(),
+            )
+        wait_until(self.door(node).exists, f"the privileged part of {node} listens")
