@@ -59,11 +59,16 @@ class WholePacketCase(SynchronousTestCase):
     def open_bed(cls) -> TestBed:
         """Return the bed of this class, which the first of its tests brings up."""
         if cls._shared is None:
-            path = Path(f"_{cls.__name__}-{os.getpid()}.conf").absolute()
+            path = cls.configuration_path()
             path.write_text(cls.configuration, encoding="utf-8")
             cls._shared = TestBed(Lab(load_file(path), configuration_file=path).__enter__())
             cls._shared.lab.start_servers()
         return cls._shared
+
+    @classmethod
+    def configuration_path(cls) -> Path:
+        """Return where the bed's configuration is."""
+        return Path(f"_{cls.__name__}-{os.getpid()}.conf").absolute()
 
     @classmethod
     def close_bed(cls) -> None:
@@ -91,9 +96,13 @@ class WholePacketCase(SynchronousTestCase):
         return bool(self.lab.run(node, ["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout)
 
     def counter(self, node: str, name: str) -> int:
-        """Return a figure of a node's whole-packet interceptor."""
+        """Return a figure of a node's whole-packet interceptor..."""
+        return self.counters(node)[name]
+
+    def counters(self, node: str) -> dict[str, int]:
+        """...or all of them."""
         (report,) = (one for one in self.bed.report(node)["interceptors"] if one["name"] == "whole packets")
-        return int(report["counters"][name])
+        return dict(report["counters"])
 
     def nothing_native(self) -> None:
         self.assertEqual(self.bed.native_packets(), self.native, "packets on the native wire")
