@@ -80,10 +80,14 @@ class FirewallTestCase(SynchronousTestCase):
         self.addCleanup(inside.__exit__, None, None, None)
 
 
-class NftTests(FirewallTestCase):
-    """What is in the kernel after we installed and removed."""
+class KindTestCase(FirewallTestCase):
+    """One of Debian's two kinds of iptables, and somebody else's rules."""
 
     kind = "nft"
+    foreign_rules: ClassVar[dict[str, str]] = {
+        "iptables": FOREIGN,
+        "ip6tables": "*nat\n:OUTPUT ACCEPT [2:160]\nCOMMIT\n",
+    }
 
     def setUp(self) -> None:
         super().setUp()
@@ -94,8 +98,8 @@ class NftTests(FirewallTestCase):
                 (folder / f"{tool}{verb}").symlink_to(program(f"{tool}-{self.kind}{verb}"))
         self.patch(os, "environ", {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
         try:
-            run([program("iptables-restore"), "--counters"], input=FOREIGN)
-            run([program("ip6tables-restore"), "--counters"], input="*nat\n:OUTPUT ACCEPT [2:160]\nCOMMIT\n")
+            for tool, rules in self.foreign_rules.items():
+                run([program(f"{tool}-restore"), "--counters"], input=rules)
         except SeamlessError as error:
             raise SkipTest(f"this kernel has no {self.kind} iptables: {error}") from None
 
@@ -109,12 +113,19 @@ class NftTests(FirewallTestCase):
         ]
 
     def comparable(self, line: str) -> str:
-        """Return what a change of ours must not change."""
-        return line
+        """Return what a change of ours must not change.
 
-    def foreign(self) -> list[str]:
+        The older kind counts a chain's policy from zero after any change of its table by anyone.
+        """
+        return line.split(" [")[0] if self.kind == "legacy" and line.startswith(":") else line
+
+    def foreign(self, chain: str = CHAIN) -> list[str]:
         """Return what is not ours."""
-        return [line for line in self.saved() if CHAIN + " " not in line + " "]
+        return [line for line in self.saved() if chain + " " not in line + " "]
+
+
+class NftTests(KindTestCase):
+    """What is in the kernel after we installed and removed."""
 
     def test_foreign_rules_stay_identical(self) -> None:
         before = self.saved()
@@ -158,13 +169,9 @@ class NftTests(FirewallTestCase):
 
 
 class LegacyTests(NftTests):
-    """The same with the older kind, which counts a chain's policy from zero after any change of its table by anyone."""
+    """The same with the older kind."""
 
     kind = "legacy"
-
-    def comparable(self, line: str) -> str:
-        """Return the line without a policy's counters."""
-        return line.split(" [")[0] if line.startswith(":") else line
 
 
 class DivertTests(FirewallTestCase):
