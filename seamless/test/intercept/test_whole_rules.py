@@ -57,8 +57,8 @@ class NftTests(test_iptables.KindTestCase):
             self.assertTrue(iptables.is_installed(ours))
             self.assertEqual(self.foreign(CHAIN), before)
             installed.append([line for line in self.saved() if line not in before])
-        # The jump and the rules of each version, and the chain that they are in.
-        self.assertEqual(len(installed[0]), sum(len(ruleset.rules) + 1 for ruleset in ours))
+        chains = {(ruleset.version, rule.table) for ruleset in ours for rule in ruleset.rules}
+        self.assertEqual(len(installed[0]), sum(len(ruleset.rules) for ruleset in ours) + len(chains))
         self.assertEqual(installed, [installed[0]] * 3)
         self.assertTrue(iptables.sweep("a"))
         self.assertEqual(self.saved(), before)
