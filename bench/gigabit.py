@@ -1,0 +1,77 @@
+"""One connection over links of 1.2 Gb/s: what this machine reaches, and what limits it.
+
+The bed of ``etc/lab.conf`` with faster wires and links, without loss and with 0.5 %; TCP over the native wire beside
+it. With py-spy on the PATH the nodes are sampled in a second run, and the functions that took most are printed: their
+own time, as shares of the samples in which the node had a processor.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import others
+from watched import Verdicts, Watched, bed, changed, costing, start_watched
+
+from seamless.lab import measure
+from seamless.lab.figures import NATIVE_WAYS, percent, rate
+from seamless.lab.lab import Lab
+from seamless.linux.system import program
+
+LINK: Final = ("rate 500 mbit", "rate 1200 mbit")
+QUEUE: Final = ("queue 2 MiB", "queue 5 MiB")
+"""In proportion."""
+LOSSES: Final = (0.0, 0.005)
+WANTED_BPS: Final = 1e9
+SAMPLES_A_SECOND: Final = 100
+TOP: Final = 12
+
+
+def run(seconds: float, verdicts: Verdicts) -> None:
+    """Measure TCP over the native wire, then seamless, then where its time goes."""
+    with changed(LINK, QUEUE) as file, bed(file) as lab:
+        for loss in LOSSES:
+            measure.set_loss(lab, loss)
+            for way, name in NATIVE_WAYS.items():
+                measure.set_congestion_control(lab, name)
+                print(f"{percent(loss):>6} {way:<10}{rate(measure.iperf3(lab, seconds).bps):>12}", flush=True)
+        measure.set_loss(lab, 0.0)
+        measure.wait_for_silence(lab)
+        watched = start_watched(lab, file)
+        for loss in LOSSES:
+            measure.set_loss(lab, loss)
+            with costing(watched) as cost:
+                got = measure.iperf3(lab, seconds)
+            print(f"{percent(loss):>6} {'seamless':<10}{rate(got.bps):>12}   {cost}", flush=True)
+            verdicts.judge(got.bps >= WANTED_BPS, f"at least {rate(WANTED_BPS)}")
+        if others.is_installed("py-spy"):
+            _profile(lab, watched, seconds)
+
+
+def _profile(lab: Lab, watched: Watched, seconds: float) -> None:
+    folder = lab.directory / "profiles"
+    folder.mkdir()
+    spies = []
+    for name, node in watched.nodes.items():
+        words = ["--format", "raw", "--rate", str(SAMPLES_A_SECOND), "--duration", f"{seconds:.0f}", "--nonblocking"]
+        argv = [program("py-spy"), "record", *words, "--output", str(folder / name), "--pid", str(node.process.pid)]
+        spies.append(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    got = measure.iperf3(lab, seconds)
+    for spy in spies:
+        spy.wait()
+    print(f"while the nodes were sampled: {rate(got.bps)}")
+    for name in watched.nodes:
+        print(f"  {name}: {_top(folder / name)}")
+
+
+def _top(file: Path) -> str:
+    """Return the functions that took most by themselves, of stacks with their counts as py-spy writes them."""
+    own: Counter[str] = Counter()
+    for line in file.read_text(encoding="utf-8").splitlines():
+        stack, _, count = line.rpartition(" ")
+        function, _, place = stack.rpartition(";")[2].partition(" (")
+        own[f"{place.partition(':')[0].rpartition('/')[2]} {function}"] += int(count)
+    total = sum(own.values())
+    return ", ".join(f"{name} {count / total:.0%}" for name, count in own.most_common(TOP))

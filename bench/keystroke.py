@@ -1,0 +1,77 @@
+"""How much a bulk transfer delays a keystroke that goes the same way through the same nodes.
+
+64 bytes there and back every 20 ms, alone and beside iperf3 as fast as it gets, over one overlay; and the same over the
+native wire, where both share the queue in front of it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from typing import Final
+
+from asking import answers, percentile, start_asking
+from watched import Verdicts, bed
+
+from seamless.errors import SeamlessError
+from seamless.lab import measure
+from seamless.lab.figures import percent, rate
+from seamless.lab.lab import Lab
+from seamless.lab.measure import CLIENT, SERVER
+
+LOSSES: Final = (0.0, 0.005)
+PORT: Final = 5202
+"""Captured, as iperf3's own is."""
+ASKING_TIMES: Final = 2
+"""The seconds of other measurements are few for a 99th percentile."""
+RAMP_SECONDS: Final = 3.0
+"""The bulk has its rate before the first keystroke."""
+MOST_SLOWER_SECONDS: Final = 0.005
+WIDTHS: Final = (15, 8, 17, 8, 12, 8)
+
+
+def run(seconds: float, verdicts: Verdicts) -> None:
+    """Measure the native wire, then the overlay."""
+    titles = ("alone: median", "99 %", "beside: median", "99 %", "slower by", "99 %")
+    print(f"{'ms':<23}" + "".join(f"{title:>{width}}" for title, width in zip(titles, WIDTHS, strict=True)) + "   bulk")
+    with bed() as lab:
+        measure.set_congestion_control(lab, "cubic")
+        for loss in LOSSES:
+            _row(lab, loss, "TCP CUBIC", seconds * ASKING_TIMES)
+        measure.set_loss(lab, 0.0)
+        measure.wait_for_silence(lab)
+        lab.start_nodes()
+        measure.wait_for_overlay(lab.node(CLIENT), lab.node(SERVER))
+        for loss in LOSSES:
+            slower = _row(lab, loss, "seamless", seconds * ASKING_TIMES)
+            sentence = f"median slower by less than {MOST_SLOWER_SECONDS * 1e3:g} ms"
+            verdicts.judge(slower < MOST_SLOWER_SECONDS, sentence)
+
+
+def _row(lab: Lab, loss: float, way: str, seconds: float) -> float:
+    """Print one row; return by how many seconds the median grew."""
+    measure.set_loss(lab, loss)
+    alone = answers(start_asking(lab, PORT, seconds))
+    bulk = _start_bulk(lab, seconds)
+    time.sleep(RAMP_SECONDS)
+    beside = answers(start_asking(lab, PORT, seconds))
+    bulk_bps = _end_bulk(bulk)
+    median, late = (percentile(alone, share) for share in (50.0, 99.0))
+    beside_median, beside_late = (percentile(beside, share) for share in (50.0, 99.0))
+    figures = (median, late, beside_median, beside_late, beside_median - median, beside_late - late)
+    row = "".join(f"{seconds * 1e3:{width}.1f}" for seconds, width in zip(figures, WIDTHS, strict=True))
+    print(f"{percent(loss):>6} loss, {way:<10}{row}   {rate(bulk_bps)}", flush=True)
+    return beside_median - median
+
+
+def _start_bulk(lab: Lab, seconds: float) -> subprocess.Popen[bytes]:
+    argv = ["iperf3", "-c", SERVER, "-J", "-t", f"{seconds + 2 * RAMP_SECONDS:g}", "-O", "1"]
+    return lab.popen(CLIENT, argv, stdout=subprocess.PIPE)
+
+
+def _end_bulk(bulk: subprocess.Popen[bytes]) -> float:
+    result = json.loads(bulk.communicate()[0])
+    if "error" in result:
+        raise SeamlessError(f"iperf3 failed: {result['error']}")
+    return measure.read_throughput(result["end"]).bps
