@@ -219,6 +219,7 @@ class Capture:
     def _report(self) -> None:
         """Tell the daemon how it goes, if anything has changed."""
         self.counters.overruns = self._socket.overruns
-        self.counters.kernel_drops = sum(drops for queue, drops in kernel_drops().items() if queue in self._queues)
+        dropped = sum(drops for queue, drops in kernel_drops().items() if queue in self._queues)
+        self.counters.kernel_drops = dropped + self._socket.passed_full
         if self.counters != self._reported and self._say(encode_counters(self.counters)):
             self._reported = attrs.evolve(self.counters)

@@ -10,7 +10,8 @@ The rules:
 * One socket serves all queues of a process. Nobody listens to a queue that is not bound; with ``--queue-bypass`` in the
   rule its packets then go on as if there were no rule.
 * A queue that is full lets packets pass (`NFQA_CFG_F_FAIL_OPEN`); so does nothing, ever, stop a host's traffic.
-* Overruns are reported by the kernel as ENOBUFS: counted, and survived.
+* The kernel reports as ENOBUFS that our buffer was full, once however many packets it let pass meanwhile: both are
+  counted, and survived.
 """
 
 from __future__ import annotations
@@ -63,14 +64,20 @@ _HEADERS_BYTES: Final = _MESSAGE.size + _FAMILY.size
 
 COPY_BYTES: Final = 0xFFFF - 4
 """The longest packet that fits a netlink attribute, whose length has 16 bits (NFQNL_MAX_COPY_RANGE)."""
-QUEUE_PACKETS: Final = 8192
-"""Packets that may wait for their verdict: 100 ms of small packets at 1 Gb/s."""
+QUEUE_PACKETS: Final = 1 << 17
+"""Packets that may wait for their verdict: more than the buffer holds of the smallest, at 768 bytes each as the kernel
+counts them. It lets packets beyond this pass without a count; those beyond the buffer it counts."""
 BUFFER_BYTES: Final = 32 << 20
 """Of the socket: 50 ms of super-packets as the kernel counts them, at 1 Gb/s."""
 _RECEIVE_BYTES: Final = 66_000
 """More than a netlink message with the longest packet."""
 ANSWER_TIMEOUT: Final = 5.0
 """Seconds for the kernel's answer to a request, which is there when the request returns."""
+_SO_MEMINFO: Final = 55
+"""include/uapi/asm-generic/socket.h: what a socket holds and has lost, nine numbers..."""
+_MEMINFO: Final = struct.Struct("=9I")
+_MEMINFO_DROPS: Final = 8
+"""...of which this one is what did not fit its buffer (linux/sock_diag.h)."""
 KERNEL_COUNTERS: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 
 
@@ -109,6 +116,12 @@ class QueueSocket:
     def close(self) -> None:
         """Unbind all queues; what waits in them is dropped."""
         self._socket.close()
+
+    @property
+    def passed_full(self) -> int:
+        """Return how many packets the kernel let pass because our buffer was full."""
+        figures = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        return int(_MEMINFO.unpack(figures)[_MEMINFO_DROPS])
 
     def bind(self, queue: int, *, super_packets: bool) -> None:
         """Listen to a queue. With ``super_packets`` TCP comes in units of up to 64 kB, otherwise as on the wire."""

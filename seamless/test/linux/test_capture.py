@@ -5,20 +5,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import select
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import PrivilegeError
+from seamless.lab.nodes import environment
 from seamless.linux import capture, nfqueue
 from seamless.linux.capture import BIND, FRAME, ORDER, PACKETS, RAW_SOCKETS, UNBIND, Capture, CaptureCounters
 from seamless.linux.packets import TCP, UDP, is_intact, parse
 from seamless.linux.rawsocket import open_raw, path_mtu
-from seamless.linux.sockopt import SO_RCVBUFFORCE, UDP_SEGMENT
+from seamless.linux.sockopt import SO_RCVBUFFORCE, SO_SNDBUFFORCE, UDP_SEGMENT
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.transport.nfqueue import capture_channel
 
@@ -28,6 +34,16 @@ PORT = 5000
 TIMEOUT = 5.0
 QUIET = 0.2
 LONGEST_UDP = 65_507
+FLOOD_PACKETS = 500
+SMALL_CAPTURE = """
+import socket, sys
+from seamless.linux import nfqueue
+from seamless.linux.capture import Capture
+nfqueue.BUFFER_BYTES = 100_000
+channel, queue, mark = map(int, sys.argv[1:])
+Capture(socket.socket(fileno=channel), {queue: True}, mark, (4, 6)).run()
+"""
+"""A buffer that overflows without a flood of a hundred thousand."""
 
 
 class CaptureTestCase(SynchronousTestCase):
@@ -52,14 +68,17 @@ class CaptureTestCase(SynchronousTestCase):
         self.raw: dict[int, socket.socket] = {}
         self.channel, theirs = capture_channel()
         self.addCleanup(self.channel.close)
-        self.capture = Capture(theirs, {QUEUE: self.super_packets}, MARK, (4, 6))
         self.addCleanup(theirs.close)
         self.addCleanup(self.wait_for_the_end)
-        self.capture.start()
-        self.addCleanup(self.channel.close)
+        self.start_capture(theirs)
         self.hear(lambda: len(self.raw) == 2)
         for raw in self.raw.values():
             self.addCleanup(raw.close)
+
+    def start_capture(self, theirs: socket.socket) -> None:
+        """Run what is tested at the other end of the channel, until ours is closed."""
+        Capture(theirs, {QUEUE: self.super_packets}, MARK, (4, 6)).start()
+        self.addCleanup(self.channel.close)
 
     def wait_for_the_end(self) -> None:
         until = time.monotonic() + TIMEOUT
@@ -210,6 +229,43 @@ class QueueTests(CaptureTestCase):
         seen = len(self.packets)
         sender.send(b"read again")
         self.assertEqual(self.hear_packets(seen + 1)[-1][28:], b"read again")
+
+
+class OverrunTests(CaptureTestCase):
+    """What reads the queue stands still during a flood: it is a process of its own here, as it is beside a daemon."""
+
+    def start_capture(self, theirs: socket.socket) -> None:
+        words = [sys.executable, "-c", SMALL_CAPTURE, str(theirs.fileno()), str(QUEUE), str(MARK)]
+        self.reader = subprocess.Popen(words, pass_fds=[theirs.fileno()], env=environment())
+        self.addCleanup(self.reader.wait)
+        self.addCleanup(self.channel.close)
+
+    def test_a_flood_while_nobody_reads(self) -> None:
+        """What fits the buffer is captured, the rest goes the native way; all of it is counted, and life goes on."""
+        receiver, sender = self.receiver(), self.sender()
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        # What waits in the queue counts as its sender's.
+        sender.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 64 << 20)
+        self.order(BIND)
+        self.reader.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.reader.pid, os.WSTOPPED | os.WNOWAIT)
+        for number in range(FLOOD_PACKETS):
+            sender.send(number.to_bytes(8, "big") + bytes(1000))
+        receiver.setblocking(False)
+        native = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                native.add(int.from_bytes(receiver.recv(2000)[:8], "big"))
+        self.assertGreater(len(native), 0)
+        self.reader.send_signal(signal.SIGCONT)
+        captured = {int.from_bytes(packet[28:36], "big") for packet in self.hear_packets(FLOOD_PACKETS - len(native))}
+        self.assertGreater(len(captured), 0)
+        self.assertEqual((captured | native, captured & native), (set(range(FLOOD_PACKETS)), set()))
+        counters = self.counters(lambda counters: counters.captured == len(captured) and counters.overruns > 0)
+        self.assertEqual((counters.captured, counters.kernel_drops), (len(captured), len(native)))
+        self.assertEqual(counters.overruns, 1)
+        sender.send(b"captured again")
+        self.assertEqual(self.hear_packets(len(captured) + 1)[-1][28:], b"captured again")
 
 
 class TcpTests(CaptureTestCase):
