@@ -66,30 +66,29 @@ class Shed(Unprivileged):
 
 
 class Standing(Unprivileged):
-    """Two services on each host. The privileged parts are started with the first node and last as long as the lab."""
+    """Two services on a host that captures: the privileged part is started before the node's first life."""
 
     def command(self, plain: Sequence[str], node: str, key_file: Path) -> list[str]:
+        self.let_in(key_file)
         if node not in CAPTURING_NODES:
             return [*_SETPRIV, *plain]
-        return [*_SETPRIV, *plain, f"--privileged={self.door(node)}"]
+        door = self.lab.directory / f"{node}.rules"
+        if not door.exists():
+            (configuration,) = (word for word in plain if word.startswith("--config="))
+            self.start_part(node, configuration, door)
+        return [*_SETPRIV, *plain, f"--privileged={door}"]
 
-    def door(self, node: str) -> Path:
-        return self.lab.directory / f"{node}.rules"
+    def let_in(self, key_file: Path) -> None:
+        """Give the nodes' user what is the nodes': keys, and the folder of the sockets that answer questions."""
+        folder = self.lab.directory
+        (folder / "run").mkdir(exist_ok=True)
+        folder.chmod(0o711)
+        for path in (key_file, key_file.parent, folder / "run"):
+            os.chown(path, USER_ID, -1)
 
-    def start_parts(self, lab: Lab, configuration_file: Path) -> None:
-        """Start a privileged part on each host that captures, and let the nodes' user into what is the nodes'."""
-        self.lab = lab
-        lab.directory.chmod(0o711)
-        (lab.directory / "run").mkdir(exist_ok=True)
-        for node in NODES:
-            os.chown(lab.key_file(node), USER_ID, -1)
-        for folder in ("keys", "run"):
-            os.chown(lab.directory / folder, USER_ID, -1)
-        for node in CAPTURING_NODES:
-            self.start_part(node, configuration_file)
-
-    def start_part(self, node: str, configuration_file: Path) -> None:
-        words = [f"--config={configuration_file}", f"--node={node}", f"--user={USER}", f"--listen={self.door(node)}"]
+    def start_part(self, node: str, configuration: str, door: Path) -> None:
+        """Start a privileged part as root; it ends with the lab."""
+        words = [configuration, f"--node={node}", f"--user={USER}", f"--listen={door}"]
         with open(self.lab.host_directory(node) / "rules.log", "ab") as log:
             self.lab.popen(
                 node,
@@ -98,4 +97,4 @@ class Standing(Unprivileged):
                 stderr=log,
                 environment=nodes.environment(),
             )
-        wait_until(self.door(node).exists, f"the privileged part of {node} listens")
+        wait_until(door.exists, f"the privileged part of {node} listens")
