@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from seamless.interfaces import Buffer
 from seamless.session.send import Piece, SendHalf
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 from seamless.wire.session_frames import MAX_STREAM_BYTES, SESSION_WINDOW_INITIAL_BYTES, STREAM_LENGTH_BYTES
@@ -58,7 +59,7 @@ class Scheduler:
         self._express_left = EXPRESS_BYTES
         self._express_at = 0.0
 
-    def write(self, half: SendHalf, data: bytes, now: float) -> int:
+    def write(self, half: SendHalf, data: Buffer, now: float) -> int:
         """Take all of ``data``; return the room that is left, in bytes."""
         if data:
             half.write(data)

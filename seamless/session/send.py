@@ -92,6 +92,7 @@ class SendHalf:
         "queued",
         "sparse_left",
         "sparse_at",
+        "early",
     )
 
     def __init__(self, stream: int, resender: Resender) -> None:
@@ -110,13 +111,15 @@ class SendHalf:
         self.queued = False
         self.sparse_left = SPARSE_BYTES
         self.sparse_at = 0.0
+        self.early: list[Buffer] | None = None
+        """All bytes that were taken, for as long as they may have to be sent again from the first (`Stream`)."""
 
     @property
     def ended(self) -> bool:
         """Say whether the peer has every byte and the FIN."""
         return self.fin_acked and self.under_way == 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Append to what is unsent."""
         if self.chunks is None:
             self.chunks = deque()
@@ -138,6 +141,8 @@ class SendHalf:
     def take(self, nbytes: int, express: bool) -> Piece:
         """Take ``nbytes`` new bytes, and the FIN when they are the last."""
         piece = Piece(self, self.next_offset, self._take_bytes(nbytes) if nbytes else b"", False, express)
+        if self.early is not None:
+            self.early.append(piece.data)
         self.next_offset += nbytes
         self.unsent -= nbytes
         self.under_way += nbytes
@@ -164,10 +169,16 @@ class SendHalf:
     def piece_acked(self, nbytes: int, fin: bool) -> None:
         """The peer has ``nbytes`` more."""
         self.under_way -= nbytes
+        self.early = None
         if fin:
             self.fin_acked = True
         if self.under_way == 0 and self.unsent == 0 and not self.dropped:
             self.resender.half_ended(self)
+
+    def from_the_first(self) -> list[Buffer]:
+        """Return all that the application ever wrote; only while ``early`` is kept."""
+        assert self.early is not None
+        return [*self.early, *(self.chunks or ())]
 
     def keep_to_window(self) -> int:
         """Drop what the peer's window does not let go; return how many bytes that was."""

@@ -12,7 +12,8 @@ The rules:
 * A peer that breaks the protocol ends its session: every stream is reset, ``PeerLost`` says why, and nothing more of
   this incarnation of it is read. What is not sealed by the peer never has an effect but on counters.
 * ``give_up`` seconds of waiting in vain reset all streams, too. The session stays, and tells the peer once it is back.
-* A new incarnation of the peer knows nothing of the old streams: they are reset, and record numbers start at 0.
+* A new incarnation of the peer knows nothing of the old streams: they are reset, and record numbers start at 0. What
+  the old one gave no sign of is opened again (`seamless.session.stream`).
 """
 
 from __future__ import annotations
@@ -268,8 +269,7 @@ class Session:
     def _keys_established(self, event: KeysEstablished, now: float) -> None:
         if event.remote_incarnation != self._incarnation:
             if self._incarnation is not None:
-                self._streams.lose_all(RESET_PEER_LOST, "the peer was restarted")
-                self._restart()
+                self._peer_restarted(now)
             self._incarnation = event.remote_incarnation
             self._closed = ""
             self._events.append(SessionUp(event.remote_incarnation))
@@ -278,6 +278,13 @@ class Session:
             self._departures.controls.append(Ping())
         self._waiting_since = None
         self._note_waiting(now)
+
+    def _peer_restarted(self, now: float) -> None:
+        unanswered = self._streams.take_unanswered()
+        self._streams.lose_all(RESET_PEER_LOST, "the peer was restarted")
+        self._restart()
+        for stream in unanswered:
+            self._streams.open_again(stream, now)
 
     # Out.
 

@@ -9,6 +9,14 @@
 
 Records overtake one another, so bytes may come before the OPEN or ACCEPT that they follow; they are held back till
 then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come.
+
+A restarted peer knows no stream, so its streams are reset; but one that was opened here and that the old peer gave no
+sign of is opened again with the new one, from its first byte, and the application notices nothing (`unanswered`).
+Nearly always the old peer never heard of it: it was opened when that was dead already, and we did not know. It may
+have, though: it may have dialled, even handed on the first bytes, and died with the ACCEPT and the acknowledgement
+still to come. Then the server sees a second connection, as it does from any client whose SYN a rebooted host gets
+again; the first one was reset with the old peer, and the application never learned that there was one. That cannot
+happen any more once a byte, the FIN or the ACCEPT is known to have arrived: such a stream is reset.
 """
 
 from __future__ import annotations
@@ -30,6 +38,7 @@ class Stream:
     __slots__ = (
         "key",
         "ours",
+        "target",
         "send",
         "receive",
         "flowing",
@@ -45,12 +54,20 @@ class Stream:
         self.ours = ours
         self.send = send
         self.receive = receive
+        self.target = b""
+        """What to ask the peer for; of streams of ours, until it accepts."""
         self.flowing = False
         self.accepted = False
         self.told_end = False
         self.reset_sent = False
         self.reset_acked = False
         self.peer_reset: ResetFrame | None = None
+
+    @property
+    def unanswered(self) -> bool:
+        """Say whether the peer has given no sign that it ever had this stream of ours."""
+        heard = self.flowing or self.receive.highest > 0 or self.receive.final is not None
+        return self.ours and not heard and not self.reset_sent and self.send.early is not None
 
     @property
     def reset_due(self) -> bool:

@@ -69,7 +69,6 @@ class Streams:
         self.next_number = next_number
         self.live = 0
         """Streams of which an application knows."""
-        self._first_number = next_number
         self._peer = peer
         self._parity = 0 if local < peer else 1
         self._limits = limits
@@ -95,10 +94,26 @@ class Streams:
             raise LocalProtocolError(f"{len(self._streams)} streams are open to this peer; close some first")
         number = self.next_number << 1 | self._parity
         self.next_number += 1
+        return self._ask(number, target).key
+
+    def _ask(self, number: int, target: bytes) -> Stream:
+        """Make a stream of ours, and ask the peer for it."""
         stream = self._create(number, ours=True)
+        stream.target = target
+        stream.send.early = []
         self.live += 1
         self._controls.append(Persistent(encode_open(number, stream.receive.window.told, target), self._controls))
-        return stream.key
+        return stream
+
+    def open_again(self, old: Stream, now: float) -> None:
+        """Ask for a stream that was never answered, with all that was written to it since."""
+        half = self._ask(old.key[1], old.target).send
+        half.finishing = old.send.finishing
+        for data in old.send.from_the_first():
+            self._scheduler.write(half, data, now)
+        self._scheduler.wake(half, now)
+        if old.send.starved and not half.starved:
+            self._scheduler.writable.append(half.stream)
 
     def accept(self, key: StreamKey) -> None:
         """Tell the peer that the stream it asked for is there."""
@@ -205,6 +220,8 @@ class Streams:
         if stream is None or stream.flowing:
             return
         stream.flowing = True
+        stream.target = b""
+        stream.send.early = None
         stream.send.limit = max(stream.send.limit, frame.window)
         if stream.reset_sent:
             return
@@ -249,6 +266,14 @@ class Streams:
             stream = self._streams.get(scheduler.ended.pop())
             if stream is not None:
                 self._forget_if_over(stream)
+
+    def take_unanswered(self) -> list[Stream]:
+        """Give away the streams that the peer may never have heard of."""
+        unanswered = [stream for stream in self._streams.values() if stream.unanswered]
+        for stream in unanswered:
+            del self._streams[stream.key[1]]
+            self.live -= 1
+        return unanswered
 
     def lose_all(self, code: int, reason: str) -> None:
         """The peer is gone, for the application; the RESETs wait for its return."""

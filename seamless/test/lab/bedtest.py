@@ -39,7 +39,6 @@ BED_FILE: Final = Path(seamless.__file__).parents[1] / "etc" / "lab.conf"
 DST: Final = "10.1.9.2"
 PORTS: Final = range(5202, 5209)
 """What ``etc/lab.conf`` captures and no server of the lab has."""
-WEB_PORT: Final = 80
 DEAD_PORT: Final = 5209
 """Captured, and nobody ever listens there."""
 NODES: Final = ("src", "r1", "r2", "dst")
@@ -88,16 +87,6 @@ class TestBed:
         for near, far in (("src", "dst"), ("dst", "src")):
             wait_until(lambda near=near, far=far: self.reaches(near, far), f"{near} reaches {far}")  # type: ignore[misc]
             wait_until(lambda near=near: self.has_rules(near), f"{near} has its rules")  # type: ignore[misc]
-
-    def warm_up(self) -> None:
-        """Return once a connection gets through: the first after a restart tells src that dst is another one."""
-
-        def gets_through() -> bool:
-            with self.connect("src", DST, WEB_PORT) as connection:
-                connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
-                return read_to_end(connection)[1] == EOF
-
-        wait_until(gets_through, "a connection gets through")
 
     def is_running(self, node: str) -> bool:
         """Tell whether a node was started and has not ended."""
@@ -192,7 +181,6 @@ class BedTestCase(SynchronousTestCase):
         self.bed = shared_bed()
         self.lab = self.bed.lab
         self.bed.restore()
-        self.bed.warm_up()
 
     def listen(self, port: int = PORTS[0], host: str = "dst") -> socket.socket:
         listening = self.bed.listen(host, port)
@@ -214,6 +202,16 @@ class BedTestCase(SynchronousTestCase):
         server.settimeout(PATIENCE)
         return client, server
 
+    def one_exchange(self, port: int) -> None:
+        """Ask and answer, on a connection of its own, up to both ends."""
+        client, server = self.pair(port)
+        client.sendall(b"question")
+        self.assertEqual(read_exactly(server, 8), b"question")
+        server.sendall(ANSWER)
+        server.close()
+        self.assertTrue(read_to_end(client) == (ANSWER, EOF))
+        client.close()
+
     def said(self, node: str, words: str) -> None:
         """Wait until a node's log holds these words."""
         wait_until(lambda: words in self.bed.log(node), f"{node} says: {words}")
@@ -224,6 +222,13 @@ class BedTestCase(SynchronousTestCase):
         folder.mkdir()
         return folder
 
+
+def pattern(size: int) -> bytes:
+    """Return bytes of which no two stretches are alike, the same at every call."""
+    return random.Random(size).randbytes(size)
+
+
+ANSWER: Final = pattern(2_000_000)
 
 _bed: TestBed | None = None
 
@@ -299,11 +304,6 @@ class Writer(Thread):
         if self.is_alive():
             raise AssertionError(f"still writing after {PATIENCE:g} s")
         return self.error
-
-
-def pattern(size: int) -> bytes:
-    """Return bytes of which no two stretches are alike, the same at every call."""
-    return random.Random(size).randbytes(size)
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:

@@ -239,7 +239,6 @@ class ManyConnections(Captured):
         for node in ("src", "dst"):
             self.lab.stop_node(node)  # memory that an earlier test took would hide what this one takes
         self.bed.restore()
-        self.bed.warm_up()
         before = {node: self.bed.resident_bytes(node) for node in NODES}
         clients: list[socket.socket] = []
         while len(clients) < IDLE_CONNECTIONS:

@@ -17,6 +17,7 @@ from pathlib import Path
 from seamless.config.load import load_file
 from seamless.lab.lab import Lab
 from seamless.test.lab.bedtest import (
+    ANSWER,
     BED_FILE,
     DEAD_PORT,
     DST,
@@ -43,7 +44,6 @@ STOPPED_SECONDS = 60.0 if LONG else 10.0
 """How long the reader that stops does."""
 PAUSE_SECONDS = 1.0
 """Longer than any timer that might take silence for an end."""
-ANSWER = pattern(2_000_000)
 CAPTURE_PORT = 7401
 
 
@@ -181,7 +181,7 @@ class Backpressure(BedTestCase):
         stopped_until = time.monotonic() + STOPPED_SECONDS
         rounds = 0
         while time.monotonic() < stopped_until:
-            self.one_exchange()
+            self.one_exchange(PORTS[1])
             rounds += 1
             time.sleep(0.2)
         self.assertGreater(rounds, 5)
@@ -193,16 +193,6 @@ class Backpressure(BedTestCase):
             self.assertLess(self.bed.highest_resident_bytes(node), MEMORY_LIMIT_BYTES, node)
         self.assertTrue(read_exactly(server, len(data) - 1_000_000) == data[1_000_000:], "the rest is whole")
         self.assertIsNone(upload.outcome())
-
-    def one_exchange(self) -> None:
-        """Ask and answer, on a connection of its own."""
-        client, server = self.pair(PORTS[1])
-        client.sendall(b"question")
-        self.assertEqual(read_exactly(server, 8), b"question")
-        server.sendall(ANSWER)
-        server.close()
-        self.assertTrue(read_to_end(client) == (ANSWER, EOF))
-        client.close()
 
 
 class Deaths(BedTestCase):
@@ -237,6 +227,16 @@ class Deaths(BedTestCase):
             self.assertEqual(read_to_end(reader)[1], RESET)
         for writer in writers:
             self.assertIsInstance(writer.outcome(), ConnectionResetError)
+
+    def test_the_first_connection_after_a_restart_of_the_egress(self) -> None:
+        """The ingress still has the keys of the egress's former life; no application notices."""
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            self.one_exchange(PORTS[0])
+            native = self.bed.native_packets()
+            self.lab.stop_node("dst", how)
+            self.bed.restore()
+            self.one_exchange(PORTS[0])
+            self.assertEqual(self.bed.native_packets(), native)
 
     def test_a_relay_is_killed_and_comes_back(self) -> None:
         data = pattern(120_000_000)  # more than all buffers on the way hold
