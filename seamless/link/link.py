@@ -48,6 +48,10 @@ BATCH_INTERVAL: Final = 0.002
 """Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
 wake-up of a node costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is
 urgent does not wait, and neither does the first bulk packet after a pause."""
+FULL_BATCH_BYTES: Final = 64 << 10
+"""After a turn of less than this the next comes that much sooner: a link with little to do gathers nothing (as network
+cards moderate their interrupts). TCP that crosses it as whole packets would take such delays for a queue, and stop
+growing: its HyStart allows for 4 ms on a path of 30 ms."""
 LSA_FRAME_BYTES: Final = 5
 """Type and length of an LSA frame, at the most."""
 MAX_ACK_DELAY: Final = 0.004
@@ -461,7 +465,8 @@ class Link:
             if packets:
                 self._send_packets(key, packets, transmits, now)
                 if bulk_goes:
-                    self._bulk_waits_until = now + BATCH_INTERVAL
+                    fullness = min(1.0, sum(map(len, packets)) / FULL_BATCH_BYTES)
+                    self._bulk_waits_until = now + BATCH_INTERVAL * fullness
         self._pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes > 0, now)
 
     def _send_packets(self, key: SendKey, packets: list[bytes], transmits: list[Transmit], now: float) -> None:

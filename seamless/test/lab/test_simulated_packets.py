@@ -12,6 +12,7 @@ from seamless.config.load import load_file
 from seamless.interfaces import Event, PacketReceived
 from seamless.lab.nodes import private_key
 from seamless.lab.simulated import Simulation
+from seamless.link.link import BATCH_INTERVAL
 from seamless.test.lab.test_simulated import ETC, settle
 
 INTERVAL = 0.020
@@ -112,3 +113,29 @@ class SparseTests(SynchronousTestCase):
         _, took = self.exchange(0.0)
         self.assertEqual(len(took), EXCHANGES)
         self.assertLess(took[-1], PATH_RTT + MARGIN)
+
+
+class TrainTests(SynchronousTestCase):
+    """TCP's super-packets, 5 kB every millisecond, with nothing else on the way."""
+
+    def test_nothing_is_gathered_where_there_is_room(self) -> None:
+        net = bed(0.0)
+        late: list[float] = []
+
+        def receive(event: Event) -> None:
+            if isinstance(event, PacketReceived):
+                late.append(net.now - LAYOUT.unpack(event.packet[: LAYOUT.size])[0] - PATH_RTT / 2)
+
+        def send() -> None:
+            packet = LAYOUT.pack(net.now) + bytes(5000 - LAYOUT.size)
+            net.command("src", lambda node, now: node.send_packet("dst", packet, now))
+
+        send()
+        net.run(net.now + 1.0)
+        net.nodes["dst"].on_event = receive
+        begin = net.now
+        for number in range(1000):
+            net.at(begin + number * 0.001, send)
+        net.run(begin + 2.0)
+        self.assertEqual(len(late), 1000)
+        self.assertLess(max(late), BATCH_INTERVAL, "three hops could have taken as much each")
