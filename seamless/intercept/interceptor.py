@@ -1,7 +1,7 @@
 """The whole-packet interceptor of a node: captured packets to their peers, peers' packets to the wire.
 
     queue ─> capture reader ─> (clamp) ─> session to the peer that the queue belongs to
-    session ─> inspection ─> order ─> raw socket
+    session ─> inspection ─> order ─> outlet of the privileged part, which inspects once more
 
 Both directions are plain functions of what came, once per batch. While there is no path to a peer its queues are not
 bound, so its packets go the native way (or, with ``when unreachable refuse``, nowhere). The same happens when this
@@ -26,7 +26,6 @@ from seamless.linux.packets import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Malform
 from seamless.transport import clock
 from seamless.transport.driver import Driver
 from seamless.transport.nfqueue import CaptureReader
-from seamless.transport.rawip import RawReleaser
 
 TCP_HEADER_BYTES: Final = 20
 """What TCP's MSS leaves out, besides the IP header (RFC 6691)."""
@@ -45,6 +44,10 @@ class WholeCounters(ReleaseCounters):
     cut: int = 0
     not_sent: int = 0
     """The kernel would not take them."""
+    not_handed_back: int = 0
+    """There was no privileged part, or it did not keep up."""
+    forged: int = 0
+    """The privileged part refused them: nobody but us should have put them together."""
     held_for_order: int = 0
     gaps_filled: int = 0
     gaps_expired: int = 0
@@ -71,8 +74,7 @@ class WholeInterceptor(Service):
         peers = dict.fromkeys(queue.peer for queue in self._queues.values())
         self._releases = {peer: Release(configuration, peer, node, self._counters, most_wait) for peer in peers}
         self._reader: CaptureReader | None = None
-        self._raw: dict[int, socket.socket] = {}
-        self._releaser: RawReleaser | None = None
+        self._outlet: socket.socket | None = None
         self._timer: IDelayedCall | None = None
 
     # Life.
@@ -93,7 +95,7 @@ class WholeInterceptor(Service):
     def attach(self, channel: socket.socket) -> None:
         """Capture through this channel, in the place of any before it."""
         self._detach()
-        self._reader = CaptureReader(self._reactor, channel, self._captured, self._take_raw, self._failed)
+        self._reader = CaptureReader(self._reactor, channel, self._captured, self._take_outlet, self._failed)
         self._reader.start()
         for queue in self._queues.values():
             self._bind(queue, self._driver.reachable(queue.peer))
@@ -102,14 +104,13 @@ class WholeInterceptor(Service):
         if self._reader is not None:
             self._reader.stop()
             self._reader = None
-        self._releaser = None
-        for raw in self._raw.values():
-            raw.close()
-        self._raw = {}
+        if self._outlet is not None:
+            self._outlet.close()
+            self._outlet = None
 
-    def _take_raw(self, raw: dict[int, socket.socket]) -> None:
-        self._raw = raw
-        self._releaser = RawReleaser(raw)
+    def _take_outlet(self, outlet: socket.socket) -> None:
+        outlet.setblocking(False)
+        self._outlet = outlet
 
     def _failed(self, sentence: str) -> None:
         self._log.error("{sentence}; these packets go the native way", sentence=sentence)
@@ -163,16 +164,19 @@ class WholeInterceptor(Service):
             self._counters.refuse("source")
             return
         now = clock.now()
-        self._put_out(release.receive(packet, now), now)
+        self._put_out(release.receive(packet, now))
         if release.reorder.gaps:
             self._set_timer(now)
 
-    def _put_out(self, packets: list[Packet], now: float) -> None:
-        if self._releaser is None:
-            self._counters.not_sent += len(packets)
+    def _put_out(self, packets: list[Packet]) -> None:
+        if self._outlet is None:
+            self._counters.not_handed_back += len(packets)
             return
-        for packet, header in packets:
-            self._releaser.release(packet, header, now)
+        for packet, _ in packets:
+            try:
+                self._outlet.send(packet)
+            except OSError:
+                self._counters.not_handed_back += 1
 
     def _set_timer(self, now: float) -> None:
         if self._timer is not None and self._timer.active():
@@ -184,7 +188,7 @@ class WholeInterceptor(Service):
     def _timed_out(self) -> None:
         now = clock.now()
         for release in self._releases.values():
-            self._put_out(release.handle_timeout(now), now)
+            self._put_out(release.handle_timeout(now))
         self._set_timer(now)
 
     # Looking in.
@@ -197,14 +201,12 @@ class WholeInterceptor(Service):
         counters.held_for_order = sum(order.held for order in orders)
         counters.gaps_filled = sum(order.filled for order in orders)
         counters.gaps_expired = sum(order.expired + order.overflowed for order in orders)
-        if self._releaser is not None:
-            raw = self._releaser.counters
-            counters.released, counters.released_bytes = raw.released, raw.released_bytes
-            counters.cut, counters.not_sent = raw.cut, raw.refused
         if self._reader is not None:
             capture = self._reader.counters
             counters.passed_truncated, counters.passed_odd = capture.passed_truncated, capture.passed_odd
             counters.passed_unread = capture.passed_unread
+            counters.released, counters.released_bytes = capture.released, capture.released_bytes
+            counters.cut, counters.not_sent, counters.forged = capture.cut, capture.not_sent, capture.forged
             counters.queue_drops, counters.queue_overruns = capture.kernel_drops, capture.overruns
         return counters
 

@@ -16,10 +16,14 @@ from pathlib import Path
 from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageError
+from seamless.intercept.admission import inspection
 from seamless.intercept.rules import OWN_MARK, rulesets
 from seamless.intercept.whole import packet_queues
 from seamless.linux.capture import Capture
+from seamless.linux.outlet import Outlet
 from seamless.linux.privileged import Capturing, keep_rules, report_failure, serve_daemons
+from seamless.linux.rawip import SendsPackets
+from seamless.linux.rawsocket import open_raw
 from seamless.linux.rules import Ruleset
 from seamless.linux.system import user_id
 
@@ -79,12 +83,14 @@ def _rulesets(arguments: argparse.Namespace, configuration: Configuration) -> tu
 
 
 def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Capturing:
-    """Return what begins to hand whole packets to a daemon: from the node's queues, whatever the daemon says."""
+    """Return what begins to hand whole packets to a daemon, and back: what the node may have, whatever it says."""
     queues = {queue.number: queue.super_packets for queue in packet_queues(configuration, arguments.node)}
-    versions = sorted({network.version for network in configuration.nodes[arguments.node].serves})
+    versions = {network.version for network in configuration.nodes[arguments.node].serves}
+    inspect = inspection(configuration, arguments.node)
 
     def begin(channel: socket.socket) -> None:
-        Capture(channel, queues, OWN_MARK, versions).start()
+        sockets: dict[int, SendsPackets] = {version: open_raw(version, OWN_MARK) for version in versions}
+        Capture(channel, queues, Outlet(inspect, sockets)).start()
 
     return begin
 

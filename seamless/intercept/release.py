@@ -7,23 +7,18 @@ refused is counted by reason and goes nowhere. Pure: driven with explicit ``now`
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from struct import Struct
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
 from seamless.config.model import Configuration
+from seamless.intercept.admission import Admission, Refusal
 from seamless.intercept.reorder import MOST_WAIT, Reorder
-from seamless.intercept.whole import Crossing, IPAddress, crossings
+from seamless.intercept.whole import Crossing, crossings
 from seamless.linux.packets import TCP, Header, MalformedPacketError, Reason, is_intact, parse
 
 Packet: TypeAlias = tuple[bytes, Header]
-Refusal: TypeAlias = Literal["source", "destination", "ports"]
-_Flow: TypeAlias = tuple[bytes, bytes, int, int, int, bool]
-
-FLOWS_KEPT: Final = 16_384
-"""Conversations of a peer whose admission is remembered; more than that and it is looked up anew."""
 
 _SEQUENCE: Final = Struct("!I")
 _SYN: Final = 0x02
@@ -69,8 +64,7 @@ class Release:
     ) -> None:
         self.counters = counters
         self.reorder: Reorder[Packet] = Reorder(most_wait)
-        self._crossings = crossings(configuration, peer, node)
-        self._admitted: dict[_Flow, Crossing] = {}
+        self._admission = Admission(crossings(configuration, peer, node))
 
     def receive(self, packet: bytes, now: float) -> list[Packet]:
         """Return what is to be released now that this packet came: nothing, itself, and what waited for it."""
@@ -100,38 +94,11 @@ class Release:
         return self.reorder.receive(key, sequence, length, bool(flags & _SYN), (packet, header), now)
 
     def _admit(self, header: Header) -> Crossing | None:
-        flow = (
-            header.source,
-            header.destination,
-            header.protocol,
-            header.source_port,
-            header.destination_port,
-            header.offset > 0,
-        )
-        crossing = self._admitted.get(flow)
-        if crossing is None:
-            verdict = self._look_up(header)
-            if not isinstance(verdict, Crossing):
-                self.counters.refuse(verdict)
-                return None
-            if len(self._admitted) >= FLOWS_KEPT:
-                self._admitted.clear()
-            crossing = self._admitted[flow] = verdict
-        return crossing
-
-    def _look_up(self, header: Header) -> Crossing | Refusal:
-        source, destination = ip_address(header.source), ip_address(header.destination)
-        if not _is_plain(source):
-            return "source"
-        if not _is_plain(destination):
-            return "destination"
-        from_there = [crossing for crossing in self._crossings if crossing.has_source(source)]
-        if not from_there:
-            return "source"
-        to_here = [crossing for crossing in from_there if crossing.has_destination(destination)]
-        if not to_here:
-            return "destination"
-        return next((crossing for crossing in to_here if crossing.has_ports(header)), "ports")
+        verdict = self._admission.admit(header)
+        if isinstance(verdict, Crossing):
+            return verdict
+        self.counters.refuse(verdict)
+        return None
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` is due."""
@@ -140,8 +107,3 @@ class Release:
     def handle_timeout(self, now: float) -> list[Packet]:
         """Return what is to be released although something before it is missing."""
         return self.reorder.handle_timeout(now)
-
-
-def _is_plain(address: IPAddress) -> bool:
-    """Tell whether this is the address of one host, for other hosts to use."""
-    return not (address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local)

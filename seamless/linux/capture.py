@@ -1,11 +1,12 @@
 """Where captured packets leave the kernel: the part of the packets' way that needs privilege, in a thread of its own.
 
     kernel ── queue ──> capture ── a socket pair ──> daemon, which needs no privilege
-           <─ verdict ─         ── raw sockets, once ──>
+           <─ verdict ─
 
 Every packet gets its verdict as soon as its copy is handed over: dropped, since the overlay carries the copy. Packets
 that cannot be carried, and all packets while the daemon does not read, are let pass instead and go the native way.
-The daemon says which queues are bound; for one that is not, the kernel behaves as if the rule were not there.
+The daemon says which queues are bound; for one that is not, the kernel behaves as if the rule were not there. The way
+back is `seamless.linux.outlet`, whose end the daemon is given over the same socket pair.
 
 Messages on the socket pair (SOCK_SEQPACKET, so they have ends) begin with one byte of kind. A thread, and not the loop
 that looks after the rules: that one waits for iptables, for 20 ms every few seconds, and packets shall not.
@@ -18,7 +19,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -26,13 +27,14 @@ import attrs
 from seamless.errors import SeamlessError
 from seamless.linux import packets
 from seamless.linux.nfqueue import ACCEPT, DROP, Queued, QueueSocket, kernel_drops
-from seamless.linux.rawsocket import open_raw
+from seamless.linux.outlet import Outlet
 from seamless.linux.sockopt import set_buffers
 
 # To the daemon.
 PACKETS: Final = 1
 COUNTERS: Final = 2
-RAW_SOCKETS: Final = 3
+OUTLET: Final = 3
+"""With a socket: what is sent into it, is released."""
 FAILED: Final = 4
 """Followed by a sentence for a person."""
 # From the daemon.
@@ -60,7 +62,7 @@ _WHOLE_IPV4: Final = 0x45
 
 @attrs.define
 class CaptureCounters:
-    """What happened to packets that a rule sent aside."""
+    """What happened to packets that a rule sent aside, and to those that the daemon handed back."""
 
     captured: int = 0
     passed_truncated: int = 0
@@ -73,6 +75,14 @@ class CaptureCounters:
     """How often the kernel reported that this part did not read fast enough."""
     kernel_drops: int = 0
     """Packets that the kernel dropped, or let pass, because a queue was full."""
+    released: int = 0
+    """Datagrams on the wire; more than packets where these had to be cut."""
+    released_bytes: int = 0
+    cut: int = 0
+    not_sent: int = 0
+    """The kernel would not take them."""
+    forged: int = 0
+    """The daemon handed them back, and must not have them released."""
 
 
 _COUNTERS: Final = struct.Struct(f"!{len(attrs.fields(CaptureCounters))}Q")
@@ -91,8 +101,8 @@ def decode_counters(message: bytes) -> CaptureCounters:
 class Capture:
     """Hands packets over; ``queues`` says for each queue whether it is to be given super-packets."""
 
-    def __init__(self, channel: socket.socket, queues: Mapping[int, bool], mark: int, versions: Sequence[int]) -> None:
-        """Open what needs privilege, and give the daemon its raw sockets, which carry ``mark``."""
+    def __init__(self, channel: socket.socket, queues: Mapping[int, bool], outlet: Outlet) -> None:
+        """Open what needs privilege, and give the daemon its end of the way back."""
         self.counters = CaptureCounters()
         self._channel = channel
         self._queues = queues
@@ -102,13 +112,12 @@ class Capture:
         self._reported = CaptureCounters()
         set_buffers(channel, CHANNEL_BYTES)
         channel.setblocking(False)
-        raw = [open_raw(version, mark) for version in versions]
-        socket.send_fds(channel, [bytes((RAW_SOCKETS, *versions))], [one.fileno() for one in raw])
-        for one in raw:
-            one.close()
+        self._outlet = outlet
+        outlet.hand_over(channel, bytes((OUTLET,)))
 
     def start(self) -> None:
-        """Run beside the caller, until the daemon is gone."""
+        """Run beside the caller, and the outlet too, until the daemon is gone."""
+        self._outlet.start()
         threading.Thread(target=self.run, name="capture", daemon=True).start()
 
     def run(self) -> None:
@@ -221,5 +230,9 @@ class Capture:
         self.counters.overruns = self._socket.overruns
         dropped = sum(drops for queue, drops in kernel_drops().items() if queue in self._queues)
         self.counters.kernel_drops = dropped + self._socket.passed_full
+        released = self._outlet.released
+        self.counters.released, self.counters.released_bytes = released.released, released.released_bytes
+        self.counters.cut, self.counters.not_sent = released.cut, released.refused
+        self.counters.forged = self._outlet.forged
         if self.counters != self._reported and self._say(encode_counters(self.counters)):
             self._reported = attrs.evolve(self.counters)

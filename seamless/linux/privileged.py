@@ -143,9 +143,7 @@ def _serve(
     while True:
         channel.settimeout(check_interval if installed else None)
         try:
-            message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
-            word = message.decode(errors="replace")
-            packets = [socket.socket(fileno=one) for one in descriptors]
+            word, packets = _hear(channel)
             if not word:
                 return
             if word == INSTALL:
@@ -156,12 +154,25 @@ def _serve(
                 installed = False
                 iptables.sweep(owner)
                 _say(channel, REMOVED)
-            elif word == CAPTURE and packets and capture is not None:
-                capture(packets[0])
+            elif word == CAPTURE and packets is not None and capture is not None:
+                capture(packets)
+                capture = None  # once: each time takes two threads
         except TimeoutError:
             _restore(channel, rulesets)
         except SeamlessError as error:
             report_failure(channel, error)
+
+
+def _hear(channel: socket.socket) -> tuple[str, socket.socket | None]:
+    """Return a word of the daemon's, and the socket that came with it; no word when it is gone, or makes no sense."""
+    message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
+    if not descriptors:
+        return message.decode(errors="replace"), None
+    try:
+        return message.decode(errors="replace"), socket.socket(fileno=descriptors[0])
+    except OSError:
+        os.close(descriptors[0])
+        return "", None
 
 
 def _restore(channel: socket.socket, rulesets: Sequence[Ruleset]) -> None:

@@ -22,8 +22,8 @@ from seamless.linux.capture import (
     FRAME,
     MESSAGE_BYTES,
     ORDER,
+    OUTLET,
     PACKETS,
-    RAW_SOCKETS,
     UNBIND,
     CaptureCounters,
     decode_counters,
@@ -32,12 +32,11 @@ from seamless.linux.sockopt import set_buffers
 
 OnPackets: TypeAlias = Callable[[int, list[bytes]], None]
 """Called with (queue, packets in the order in which they were captured)."""
-OnRawSockets: TypeAlias = Callable[[dict[int, socket.socket]], None]
-"""Called with the raw sockets that release packets, by IP version."""
+OnOutlet: TypeAlias = Callable[[socket.socket], None]
+"""Called with the socket into which packets to be released go, each a message."""
 
 READS: Final = 16
 """Messages that one turn of the reactor takes: 1 MB, so that the links are served between."""
-_MOST_RAW_SOCKETS: Final = 2
 
 
 def capture_channel() -> tuple[socket.socket, socket.socket]:
@@ -57,14 +56,14 @@ class CaptureReader:
         reactor: Any,
         channel: socket.socket,
         on_packets: OnPackets,
-        on_raw: OnRawSockets,
+        on_outlet: OnOutlet,
         on_failure: Callable[[str], None],
     ) -> None:
         self.counters = CaptureCounters()
         self._reactor = reactor
         self._channel = channel
         self._on_packets = on_packets
-        self._on_raw = on_raw
+        self._on_outlet = on_outlet
         self._on_failure = on_failure
 
     def start(self) -> None:
@@ -94,7 +93,7 @@ class CaptureReader:
         """Take what waits, up to `READS` messages."""
         for _ in range(READS):
             try:
-                message, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, _MOST_RAW_SOCKETS)
+                message, descriptors, _, _ = socket.recv_fds(self._channel, MESSAGE_BYTES, 1)
             except BlockingIOError:
                 return
             except OSError:
@@ -108,8 +107,8 @@ class CaptureReader:
         kind = message[0]
         if kind == PACKETS:
             self._receive_packets(message)
-        elif kind == RAW_SOCKETS:
-            self._on_raw({version: socket.socket(fileno=one) for version, one in zip(message[1:], descriptors)})
+        elif kind == OUTLET:
+            self._on_outlet(socket.socket(fileno=descriptors[0]))
         elif kind == COUNTERS:
             self.counters = decode_counters(message)
         elif kind == FAILED:

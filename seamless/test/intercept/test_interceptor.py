@@ -145,11 +145,11 @@ class InterceptorTests(SynchronousTestCase):
         counters = self.interceptor.counters
         self.assertEqual((counters.refused_source, counters.refused_ports, counters.admitted), (1, 1, 0))
 
-    def test_nothing_is_released_before_there_are_raw_sockets(self) -> None:
+    def test_nothing_is_released_before_there_is_an_outlet(self) -> None:
         self.start()
         assert self.carrier.on_packet is not None
         self.carrier.on_packet("b", bytes(IP(src=B, dst=A) / UDP(sport=53)))
-        self.assertEqual((self.interceptor.counters.admitted, self.interceptor.counters.not_sent), (1, 1))
+        self.assertEqual((self.interceptor.counters.admitted, self.interceptor.counters.not_handed_back), (1, 1))
 
     def test_what_the_privileged_part_cannot_do_is_said(self) -> None:
         self.start()

@@ -21,8 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.errors import PrivilegeError
 from seamless.lab.nodes import environment
 from seamless.linux import capture, nfqueue
-from seamless.linux.capture import BIND, FRAME, ORDER, PACKETS, RAW_SOCKETS, UNBIND, Capture, CaptureCounters
-from seamless.linux.packets import TCP, UDP, is_intact, parse
+from seamless.linux.capture import BIND, FRAME, ORDER, OUTLET, PACKETS, UNBIND, Capture, CaptureCounters
+from seamless.linux.outlet import Outlet
+from seamless.linux.packets import TCP, UDP, Header, is_intact, parse
 from seamless.linux.rawsocket import open_raw, path_mtu
 from seamless.linux.sockopt import SO_RCVBUFFORCE, SO_SNDBUFFORCE, UDP_SEGMENT
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
@@ -39,11 +40,23 @@ SMALL_CAPTURE = """
 import socket, sys
 from seamless.linux import nfqueue
 from seamless.linux.capture import Capture
+from seamless.linux.outlet import Outlet
+from seamless.linux.packets import parse
 nfqueue.BUFFER_BYTES = 100_000
-channel, queue, mark = map(int, sys.argv[1:])
-Capture(socket.socket(fileno=channel), {queue: True}, mark, (4, 6)).run()
+channel, queue = map(int, sys.argv[1:])
+Capture(socket.socket(fileno=channel), {queue: True}, Outlet(parse, {})).run()
 """
 """A buffer that overflows without a flood of a hundred thousand."""
+
+
+def outlet(mark: int) -> Outlet:
+    """Return a way back for packets to `PORT` and from it, and no others."""
+
+    def inspect(packet: bytes) -> Header | None:
+        header = parse(packet)
+        return header if PORT in (header.source_port, header.destination_port) else None
+
+    return Outlet(inspect, {version: open_raw(version, mark) for version in (4, 6)})
 
 
 class CaptureTestCase(SynchronousTestCase):
@@ -65,19 +78,19 @@ class CaptureTestCase(SynchronousTestCase):
                     "-j", "NFQUEUE", "--queue-num", str(QUEUE), "--queue-bypass",
                 )  # fmt: skip
         self.messages: list[bytes] = []
-        self.raw: dict[int, socket.socket] = {}
+        self.outlets: list[socket.socket] = []
         self.channel, theirs = capture_channel()
         self.addCleanup(self.channel.close)
         self.addCleanup(theirs.close)
         self.addCleanup(self.wait_for_the_end)
         self.start_capture(theirs)
-        self.hear(lambda: len(self.raw) == 2)
-        for raw in self.raw.values():
-            self.addCleanup(raw.close)
+        self.hear(lambda: bool(self.outlets))
+        (self.outlet,) = self.outlets
+        self.addCleanup(self.outlet.close)
 
     def start_capture(self, theirs: socket.socket) -> None:
         """Run what is tested at the other end of the channel, until ours is closed."""
-        Capture(theirs, {QUEUE: self.super_packets}, MARK, (4, 6)).start()
+        Capture(theirs, {QUEUE: self.super_packets}, outlet(MARK)).start()
         self.addCleanup(self.channel.close)
 
     def wait_for_the_end(self) -> None:
@@ -90,9 +103,9 @@ class CaptureTestCase(SynchronousTestCase):
         until = time.monotonic() + timeout
         while not enough() and time.monotonic() < until:
             if select.select((self.channel,), (), (), 0.05)[0]:
-                message, descriptors, _, _ = socket.recv_fds(self.channel, 100_000, 2)
-                if message and message[0] == RAW_SOCKETS:
-                    self.raw = {version: socket.socket(fileno=one) for version, one in zip(message[1:], descriptors)}
+                message, descriptors, _, _ = socket.recv_fds(self.channel, 100_000, 1)
+                if message and message[0] == OUTLET:
+                    self.outlets.append(socket.socket(fileno=descriptors[0]))
                 elif message:
                     self.messages.append(message)
 
@@ -235,7 +248,7 @@ class OverrunTests(CaptureTestCase):
     """What reads the queue stands still during a flood: it is a process of its own here, as it is beside a daemon."""
 
     def start_capture(self, theirs: socket.socket) -> None:
-        words = [sys.executable, "-c", SMALL_CAPTURE, str(theirs.fileno()), str(QUEUE), str(MARK)]
+        words = [sys.executable, "-c", SMALL_CAPTURE, str(theirs.fileno()), str(QUEUE)]
         self.reader = subprocess.Popen(words, pass_fds=[theirs.fileno()], env=environment())
         self.addCleanup(self.reader.wait)
         self.addCleanup(self.channel.close)
@@ -272,7 +285,7 @@ class TcpTests(CaptureTestCase):
     """TCP's super-packets."""
 
     def test_super_packets_are_whole_and_their_checksums_right(self) -> None:
-        """Carried by hand: each captured packet is released through the raw socket, and the connection works."""
+        """Carried by hand: each captured packet is handed back, and the connection works."""
         self.order(BIND)
         listener = socket.create_server(("127.0.0.1", PORT))
         self.addCleanup(listener.close)
@@ -292,7 +305,7 @@ class TcpTests(CaptureTestCase):
                 self.assertEqual(header.protocol, TCP)
                 self.assertTrue(is_intact(packet, header))
                 longest = max(longest, len(packet))
-                self.raw[4].sendto(packet, ("127.0.0.1", 0))
+                self.outlet.send(packet)
                 carried += 1
             if server is None and select.select((listener,), (), (), 0)[0]:
                 server, _ = listener.accept()

@@ -12,7 +12,7 @@ from scapy.layers.inet import IP, TCP, UDP  # noqa: E402
 from scapy.layers.inet6 import IPv6  # noqa: E402
 
 from seamless.linux.packets import is_intact, parse  # noqa: E402
-from seamless.transport.rawip import MTU_MEMORY, RawReleaser  # noqa: E402
+from seamless.linux.rawip import MTU_MEMORY, RawReleaser  # noqa: E402
 
 
 class Kernel:
