@@ -13,6 +13,7 @@ from typing import Final
 from seamless.crypto.association import Association
 from seamless.session.arrivals import Arrivals
 from seamless.session.controls import AckSent, Control, Packet, Ping
+from seamless.session.packets import PacketQueue
 from seamless.session.record import Cutter
 from seamless.session.recovery import Outgoing, Recovery
 from seamless.session.scheduler import Scheduler
@@ -48,23 +49,10 @@ class Departures:
         self.recovery = Recovery(first_number)
         self.controls: deque[Control] = deque()
         self.ack_due = False
-        self.dropped_packets = 0
+        self.packets = PacketQueue(PACKETS_MAX_BYTES, PACKET_AGE_MAX)
         self._scheduler = scheduler
         self._arrivals = arrivals
-        self._packets: deque[tuple[bytes, float, bool]] = deque()
-        self._packets_bytes = 0
         self._packets_turn = False
-
-    def add_packet(self, packet: bytes, is_recovered: bool, now: float) -> None:
-        """Queue a packet that links send again, or not, when they lose it; the oldest give way when too many wait."""
-        self._packets.append((packet, now, is_recovered))
-        self._packets_bytes += len(packet)
-        while self._packets_bytes > PACKETS_MAX_BYTES:
-            self._drop_packet()
-
-    def _drop_packet(self) -> None:
-        self._packets_bytes -= len(self._packets.popleft()[0])
-        self.dropped_packets += 1
 
     @property
     def wait_for_peer(self) -> bool:
@@ -82,7 +70,7 @@ class Departures:
     def wants_bulk(self) -> bool:
         """Say whether a bulk record is to be sent."""
         probe = self.recovery.lanes[CLASS_BULK].probe_wanted
-        return bool(self._packets or probe) or self._scheduler.wants(CLASS_BULK)
+        return bool(self.packets or probe) or self._scheduler.wants(CLASS_BULK)
 
     def send(self, association: Association, cutter: Cutter, room: int, now: float) -> tuple[list[bytes], list[bytes]]:
         """Return (express, bulk) overlay packets; of bulk about ``room``."""
@@ -110,8 +98,8 @@ class Departures:
         packet_class = lane
         if lane == CLASS_EXPRESS:
             space = self._add_ack_and_controls(parts, contents, space, now)
-        elif self._packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
-            is_sparse = self._packets_bytes <= PACKETS_SPARSE_BYTES
+        elif self.packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
+            is_sparse = self.packets.size_bytes <= PACKETS_SPARSE_BYTES
             packet_class, space = self._add_packets(parts, contents, space, now)
             if is_sparse and contents and packet_class == lane:
                 space -= self._add_ack(parts, contents, now)
@@ -178,23 +166,18 @@ class Departures:
     def _add_packets(
         self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
     ) -> tuple[int, int]:
-        """Put in packets that are not too old, at least one whatever its length; return class and space left.
+        """Put in packets, at least one whatever its length; return class and space left.
 
         A packet that no link recovers has a record of its own, so that a lost fragment costs one packet.
         """
-        while self._packets:
-            packet, queued_at, is_recovered = self._packets[0]
-            if now - queued_at > PACKET_AGE_MAX:
-                self._drop_packet()
-                continue
-            frame = encode_datagram(packet)
-            if parts and (len(frame) > space or not is_recovered):
+        while (waiting := self.packets.head(now)) is not None:
+            frame = encode_datagram(waiting.packet)
+            if parts and (len(frame) > space or not waiting.is_recovered):
                 break
-            self._packets.popleft()
-            self._packets_bytes -= len(packet)
+            self.packets.take()
             parts.append(frame)
             contents.append(Packet())
             space -= len(frame)
-            if not is_recovered:
+            if not waiting.is_recovered:
                 return CLASS_UNRECOVERED, space
         return CLASS_BULK, space

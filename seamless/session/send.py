@@ -181,7 +181,7 @@ class SendHalf:
         return [*self.early, *(self.chunks or ())]
 
     def keep_to_window(self) -> int:
-        """Drop what the peer's window does not let go; return how many bytes that was."""
+        """Drop what the peer's window does not let go, and an unsent FIN; return how many bytes that was."""
         kept = self.ready()
         excess = self.unsent - kept
         if excess:

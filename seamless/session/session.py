@@ -170,7 +170,7 @@ class Session:
         if len(packet) > MAX_PACKET_BYTES:
             raise LocalProtocolError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET_BYTES} fit into a record")
         self._dormant = False
-        self._departures.add_packet(packet, is_recovered, now)
+        self._departures.packets.put(packet, is_recovered, now)
         self._note_waiting(now)
 
     # In, from the node.
@@ -423,7 +423,7 @@ class Session:
             reassembly_bytes=arrivals.reassembly.memory_bytes,
             unsent_bytes=self._scheduler.buffered,
             unread_bytes=self._streams.credit.unread,
-            packets_dropped=self._departures.dropped_packets,
+            packets_dropped=self._departures.packets.dropped,
         )
 
     def _rtt(self) -> float:

@@ -8,7 +8,9 @@
     reset there     is over when, besides, the application was told: StreamReset
 
 Records overtake one another, so bytes may come before the OPEN or ACCEPT that they follow; they are held back till
-then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come.
+then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come. A FIN
+that was still to be sent when its stream was reset goes with the RESET: whoever reads sees the end of file and not the
+reset, as it does when TCP brings FIN and RST one right after the other (Linux: SOCK_DONE goes before sk_err).
 
 A restarted peer knows no stream, so its streams are reset; but one that was opened here and that the old peer gave no
 sign of is opened again with the new one, from its first byte, and the application notices nothing (`unanswered`).
@@ -75,7 +77,8 @@ class Stream:
         reset = self.peer_reset
         if reset is None:
             return False
-        if reset.code not in ORDERLY_RESETS or reset.final_offset == 0:
+        nothing_came_before = reset.final_offset == 0 and not reset.fin
+        if reset.code not in ORDERLY_RESETS or nothing_came_before:
             return True
         return self.flowing and self.receive.complete
 

@@ -131,12 +131,16 @@ class Streams:
         if stream is None or stream.reset_sent:
             return
         self.live -= 1
+        fin = False
         if code in ORDERLY_RESETS:
-            self._scheduler.dropped(stream.send.keep_to_window())
+            finishing = stream.send.finishing
+            excess = stream.send.keep_to_window()
+            self._scheduler.dropped(excess)
+            fin = finishing and not excess
         else:
             self._scheduler.close(stream.send)
         stream.receive.discard()
-        self._send_reset(stream, code, reason)
+        self._send_reset(stream, code, reason, fin)
 
     def write(self, key: StreamKey, data: bytes, now: float) -> int:
         """Append to a stream; return the room left. What is written to a stream that is gone is gone, too."""
@@ -236,6 +240,7 @@ class Streams:
         if stream is None or stream.peer_reset is not None:
             return
         stream.receive.end_at(frame.final_offset)
+        stream.receive.fin = stream.receive.fin or frame.fin
         stream.peer_reset = frame
         if not stream.reset_sent:
             self._scheduler.close(stream.send)
@@ -347,8 +352,8 @@ class Streams:
             self._send_reset(stream, reset.code, "")
         self._forget_if_over(stream)
 
-    def _send_reset(self, stream: Stream, code: int, reason: str) -> None:
-        """Tell the peer that our half is over too, and where."""
+    def _send_reset(self, stream: Stream, code: int, reason: str, fin: bool = False) -> None:
+        """Tell the peer that our half is over too, where, and whether with a FIN before the reset."""
         stream.reset_sent = True
         final = stream.send.next_offset + stream.send.unsent
 
@@ -356,7 +361,7 @@ class Streams:
             stream.reset_acked = True
             self._forget_if_over(stream)
 
-        frame = encode_reset(stream.key[1], code, final, reason)
+        frame = encode_reset(stream.key[1], code, final, reason, fin)
         self._controls.append(Persistent(frame, self._controls, acked))
 
     def _forget_if_over(self, stream: Stream) -> None:

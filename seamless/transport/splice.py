@@ -14,7 +14,8 @@ FIN from the stream            after the last byte down: ``shutdown(SHUT_WR)``; 
 both                           the socket is closed cleanly
 RST from the application       every byte that came before it goes up, then the stream is reset
 stream reset                   every byte that came before it goes down; once the application's kernel has
-                               acknowledged them all (SIOCOUTQ), or takes no more for `DRAIN_TIMEOUT`: RST
+                               acknowledged them all (SIOCOUTQ), and a FIN that came before the reset, or takes no
+                               more for `DRAIN_TIMEOUT`: RST
 abort, or the process dies     RST (`seamless.transport.dial.prepare`)
 =============================  =====================================================================================
 
@@ -213,10 +214,10 @@ class Splice:
     def _drained(self) -> None:
         if self._sock is None:
             return
-        if self._reset is not None:
-            self._reset_when_acknowledged()
-        elif self._peer_finished and not self._finished_down:
+        if self._peer_finished and not self._finished_down:
             self._shutdown()
+        if self._reset is not None and self._sock is not None:
+            self._reset_when_acknowledged()
 
     def stream_finished(self) -> None:
         """Pass the peer's FIN on, after the bytes."""
@@ -285,7 +286,7 @@ class Splice:
         self._drain = self._reactor.callLater(DRAIN_INTERVAL, self._reset_when_acknowledged, idle + DRAIN_INTERVAL)
 
     def _close_if_done(self) -> None:
-        if self._finished_up and self._finished_down:
+        if self._finished_up and self._finished_down and self._reset is None:
             self._close()
 
     def _close(self) -> None:

@@ -28,6 +28,7 @@ RESET: Final = 0x14
 WINDOW: Final = 0x15
 SESSION_WINDOW: Final = 0x16
 DATAGRAM: Final = 0x17
+RESET_FIN: Final = 0x18
 
 MAX_SEALED_BYTES: Final = 16_384
 """A sealed record, tag included: large enough that Python's work for one is small beside the AES of its bytes."""
@@ -89,12 +90,13 @@ class AcceptFrame:
 
 @attrs.frozen
 class ResetFrame:
-    """Both directions are over; the bytes below ``final_offset`` are delivered first."""
+    """Both directions are over; the bytes below ``final_offset`` are delivered first, and with ``fin`` a FIN, too."""
 
     stream: int
     code: int
     final_offset: int
     reason: str
+    fin: bool = False
 
 
 @attrs.frozen
@@ -131,7 +133,7 @@ Frame: TypeAlias = Union[
     DatagramFrame,
 ]
 
-_TYPE: Final = [bytes([value]) for value in range(DATAGRAM + 1)]
+_TYPE: Final = [bytes([value]) for value in range(RESET_FIN + 1)]
 
 
 def encode_stream_header(stream: int, offset: int, length: int, fin: bool) -> bytes:
@@ -156,11 +158,11 @@ def encode_accept(stream: int, window: int) -> bytes:
     return _TYPE[ACCEPT] + encode_varint(stream) + encode_varint(window)
 
 
-def encode_reset(stream: int, code: int, final_offset: int, reason: str) -> bytes:
-    """Return a RESET frame, its reason cut to ``MAX_REASON_BYTES``."""
+def encode_reset(stream: int, code: int, final_offset: int, reason: str, fin: bool = False) -> bytes:
+    """Return a RESET frame, or with ``fin`` a RESET_FIN, its reason cut to ``MAX_REASON_BYTES``."""
     text = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
     numbers = b"".join(map(encode_varint, (stream, code, final_offset, len(text))))
-    return _TYPE[RESET] + numbers + text
+    return _TYPE[RESET_FIN if fin else RESET] + numbers + text
 
 
 def encode_window(stream: int, limit: int) -> bytes:
@@ -229,12 +231,17 @@ def _decode_accept(data: bytes, offset: int) -> tuple[Frame, int]:
     return AcceptFrame(stream, window), offset
 
 
-def _decode_reset(data: bytes, offset: int) -> tuple[Frame, int]:
+def _decode_reset(data: bytes, offset: int) -> tuple[ResetFrame, int]:
     stream, offset = decode_varint(data, offset)
     code, offset = decode_varint(data, offset)
     final_offset, offset = decode_varint(data, offset)
     reason, offset = _decode_bytes(data, offset, MAX_REASON_BYTES)
     return ResetFrame(stream, code, final_offset, printable(reason)), offset
+
+
+def _decode_reset_fin(data: bytes, offset: int) -> tuple[Frame, int]:
+    frame, offset = _decode_reset(data, offset)
+    return attrs.evolve(frame, fin=True), offset
 
 
 def _decode_window(data: bytes, offset: int) -> tuple[Frame, int]:
@@ -262,4 +269,5 @@ _DECODERS: Final[dict[int, Callable[[bytes, int], tuple[Frame, int]]]] = {
     WINDOW: _decode_window,
     SESSION_WINDOW: _decode_session_window,
     DATAGRAM: _decode_datagram,
+    RESET_FIN: _decode_reset_fin,
 }

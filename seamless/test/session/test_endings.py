@@ -125,6 +125,55 @@ class ResetTests(SynchronousTestCase):
             self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamReset])
             self.assertGreater(pair.wires[1].made_late, 0)
 
+    def test_fin_and_reset_at_once(self) -> None:
+        """The end of file is told, after every byte and before the reset, whatever overtakes what."""
+        for seed in range(20):
+            for nbytes in (0, 200_000):
+                pair = Pair(seed)
+                pair.accept_all()
+                pair.wires[1].late = pair.wires[2].late = 0.3
+                here, there = pair.open()
+                pair.run(0.2)
+                for end, key in ((pair.a, here), (pair.b, there)):
+                    end.session.send(key, bytes(nbytes), pair.now)
+                    end.session.finish(key, pair.now)
+                pair.b.session.reset(there, RESET_BY_APPLICATION, "RST", pair.now)
+                pair.run(2)
+                self.assertEqual(len(pair.a.received.get(here, b"")), nbytes)
+                self.assertEqual(pair.a.kinds(here), [StreamAccepted, StreamFinished, StreamReset])
+                self.assertEqual(pair.b.kinds(there), [StreamOpened])
+                self.assertEqual(pair.a.session.streams_kept + pair.b.session.streams_kept, 0)
+
+    def test_fin_and_reset_overtake_the_accept(self) -> None:
+        """A server that accepts, says nothing, ends and resets at once; and the ACCEPT is lost."""
+        for seed in range(20):
+            pair = Pair(seed)
+            pair.wires[2].late, pair.wires[2].lateness = 0.5, 0.1
+
+            def hang_up(event: StreamOpened, pair: Pair = pair) -> None:
+                pair.b.session.accept_stream(event.stream, pair.now)
+                pair.b.session.packets_to_send(0, pair.now)
+                pair.b.session.finish(event.stream, pair.now)
+                pair.b.session.reset(event.stream, RESET_BY_APPLICATION, "", pair.now)
+
+            pair.b.on_open = hang_up
+            here, _ = pair.open()
+            pair.run(3)
+            self.assertEqual(pair.a.kinds(here), [StreamAccepted, StreamFinished, StreamReset])
+
+    def test_no_fin_after_bytes_that_were_dropped(self) -> None:
+        pair = Pair(limits=Limits(stream_window_initial=65536))
+        pair.accept_all()
+        here, there = pair.open()
+        pair.b.stopped.add(there)
+        pair.run(0.2)
+        pair.a.session.send(here, bytes(200_000), pair.now)
+        pair.a.session.finish(here, pair.now)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+        pair.run(2)
+        self.assertEqual(len(pair.b.received[there]), 65536)
+        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamReset])
+
     def test_bytes_beyond_the_window_are_dropped_with_a_reset(self) -> None:
         pair = Pair(limits=Limits(stream_window_initial=65536))
         pair.accept_all()

@@ -225,6 +225,20 @@ class SpliceTests(SpliceTestCase):
         self.assertIn("RST", (ending, "RST" if await upload == errno.ECONNRESET else "sent"))
         await self.all_ended()
 
+    async def test_fin_of_a_closing_server_arrives_before_its_reset(self) -> None:
+        """As above, after a FIN: with TCP alone the reader finds end of file, and the writer EPIPE."""
+        answer = pattern(200_000)
+        upload = self.run_in_thread(self.client.try_to_send, pattern(20_000_000))
+        reading = self.run_in_thread(self.client.read_to_end)
+        await self.run_in_thread(self.server.read_exactly, 1000)
+        await self.run_in_thread(self.server.send_all, answer)
+        await self.until(lambda: self.server.unacknowledged() == 0)
+        self.server.finish()
+        self.server.close()
+        self.assertEqual(await reading, (answer, "EOF"))
+        self.assertEqual(await upload, errno.EPIPE)
+        await self.all_ended()
+
     async def test_stopped_reader_stops_the_writer(self) -> None:
         data = pattern(60_000_000)
         sending = self.run_in_thread(self.client.send_all, data)

@@ -41,7 +41,7 @@ frames = st.one_of(
     st.builds(StreamFrame, numbers, st.integers(0, MAX_VARINT - 100), st.binary(max_size=100), st.booleans()),
     st.builds(OpenFrame, numbers, numbers, st.binary(max_size=MAX_TARGET_BYTES)),
     st.builds(AcceptFrame, numbers, numbers),
-    st.builds(ResetFrame, numbers, numbers, numbers, printable_text),
+    st.builds(ResetFrame, numbers, numbers, numbers, printable_text, st.booleans()),
     st.builds(WindowFrame, numbers, numbers),
     st.builds(SessionWindowFrame, numbers),
     st.builds(DatagramFrame, st.binary(max_size=100)),
@@ -57,8 +57,8 @@ def encode(frame: Frame) -> bytes:
             return encode_open(stream, window, target)
         case AcceptFrame(stream, window):
             return encode_accept(stream, window)
-        case ResetFrame(stream, code, final_offset, reason):
-            return encode_reset(stream, code, final_offset, reason)
+        case ResetFrame(stream, code, final_offset, reason, fin):
+            return encode_reset(stream, code, final_offset, reason, fin)
         case WindowFrame(stream, limit):
             return encode_window(stream, limit)
         case SessionWindowFrame(limit):
@@ -101,6 +101,7 @@ class SessionFrameTests(SynchronousTestCase):
         self.assertEqual(encode(StreamFrame(4, 100, b"hello", True)).hex(), "1104406440" + "05" + b"hello".hex())
         self.assertEqual(encode(OpenFrame(0, 65536, b"x")).hex(), "12008001000001" + b"x".hex())
         self.assertEqual(encode(ResetFrame(2, 1, 0, "no")).hex(), "1402010002" + b"no".hex())
+        self.assertEqual(encode(ResetFrame(2, 1, 0, "no", True)).hex(), "1802010002" + b"no".hex())
 
     def test_ack_among_others(self) -> None:
         ranges = RangeSet()
