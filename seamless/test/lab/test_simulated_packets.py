@@ -14,6 +14,7 @@ from seamless.lab.nodes import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.link import BATCH_INTERVAL
 from seamless.test.lab.test_simulated import ETC, settle
+from seamless.test.session.test_packets import ipv4
 
 INTERVAL = 0.020
 EXCHANGES = 1500
@@ -21,11 +22,13 @@ HOP_RTT = 0.010
 PATH_RTT = 0.030
 MARGIN = 0.005
 LAYOUT = struct.Struct(">d56x")
+IPV4_AND_PORTS = 24
 
 
-def bed(loss: float) -> Simulation:
-    """Return the bed of etc/lab.conf, settled, with this loss on its middle hop."""
+def bed(loss: float, rate_bps: int = 500_000_000) -> Simulation:
+    """Return the bed of etc/lab.conf, settled, with this loss on its middle hop and links of this rate."""
     configuration = load_file(ETC / "lab.conf")
+    links = tuple(attrs.evolve(link, rate_bps=rate_bps) for link in configuration.links)
     wires = tuple(
         attrs.evolve(
             wire, forward=attrs.evolve(wire.forward, loss=loss), backward=attrs.evolve(wire.backward, loss=loss)
@@ -34,7 +37,7 @@ def bed(loss: float) -> Simulation:
         else wire
         for wire in configuration.wires
     )
-    net = Simulation(attrs.evolve(configuration, wires=wires), private_key, Random(1))
+    net = Simulation(attrs.evolve(configuration, wires=wires, links=links), private_key, Random(1))
     settle(net)
     return net
 
@@ -139,3 +142,35 @@ class TrainTests(SynchronousTestCase):
         net.run(begin + 2.0)
         self.assertEqual(len(late), 1000)
         self.assertLess(max(late), BATCH_INTERVAL, "three hops could have taken as much each")
+
+
+class ConversationTests(SynchronousTestCase):
+    """A keystroke every 50 ms beside another conversation that sends twice what the links take."""
+
+    def test_a_keystroke_does_not_wait_for_bulk(self) -> None:
+        net = bed(0.0, rate_bps=20_000_000)
+        late: list[float] = []
+        bulk = ipv4(1, 1400)
+
+        def receive(event: Event) -> None:
+            if isinstance(event, PacketReceived) and len(event.packet) < 1400:
+                late.append(net.now - LAYOUT.unpack_from(event.packet, IPV4_AND_PORTS)[0] - PATH_RTT / 2)
+
+        def send(packet: bytes) -> None:
+            net.command("src", lambda node, now: node.send_packet("dst", packet, now))
+
+        def press() -> None:
+            send(ipv4(2, IPV4_AND_PORTS)[:IPV4_AND_PORTS] + LAYOUT.pack(net.now))
+
+        press()
+        net.run(net.now + 1.0)
+        net.nodes["dst"].on_event = receive
+        begin = net.now
+        for number in range(5000):
+            net.at(begin + number * 0.000_28, send, bulk)
+        for number in range(28):
+            net.at(begin + number * 0.050, press)
+        net.run(begin + 3.0)
+        self.assertGreater(net.node("src").status(net.now).sessions["dst"].packets_dropped, 100, "it was too much")
+        self.assertEqual(len(late), 28)
+        self.assertLess(max(late), 0.1, "a queue of 2 MiB at 20 Mb/s takes 0.8 s")
