@@ -1,14 +1,16 @@
 """One connection over links of 1.2 Gb/s: what this machine reaches, and what limits it.
 
 The bed of ``etc/lab.conf`` with faster wires and links, without loss and with 0.5 %; TCP over the native wire beside
-it. With py-spy on the PATH the nodes are sampled in a second run, and the functions that took most are printed: their
-own time, as shares of the samples in which the node had a processor.
+it. Then one link instead of three, along the native wire: two nodes instead of four have the processors. With py-spy on
+the PATH the nodes of the three hops are sampled in a run of their own, and the functions that took most are printed:
+their own time, as shares of the samples in which the node had a processor.
 """
 
 from __future__ import annotations
 
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +20,18 @@ from watched import Verdicts, Watched, bed, changed, costing, start_watched
 from seamless.lab import measure
 from seamless.lab.figures import NATIVE_WAYS, percent, rate
 from seamless.lab.lab import Lab
+from seamless.lab.measure import NATIVE_WIRE
 from seamless.linux.system import program
 
 LINK: Final = ("rate 500 mbit", "rate 1200 mbit")
 QUEUE: Final = ("queue 2 MiB", "queue 5 MiB")
 """In proportion."""
+ONE_HOP: Final = (
+    ("10.1.1.1:7400;", "10.1.1.1:7400, 10.1.4.1:7400;"),
+    ("10.1.3.2:7400;", "10.1.3.2:7400, 10.1.4.2:7400;"),
+    ("link src r1 {", "link src dst { between 10.1.4.1 10.1.4.2;  rate 1200 mbit;  congestion off; }\nlink src r1 {"),
+)
+"""A link along the native wire; the relays' are there, but not the relays."""
 LOSSES: Final = (0.0, 0.005)
 WANTED_BPS: Final = 1e9
 SAMPLES_A_SECOND: Final = 100
@@ -30,24 +39,32 @@ TOP: Final = 12
 
 
 def run(seconds: float, verdicts: Verdicts) -> None:
-    """Measure TCP over the native wire, then seamless, then where its time goes."""
+    """Measure TCP over the native wire, then seamless, then where its time goes; then one hop."""
     with changed(LINK, QUEUE) as file, bed(file) as lab:
         for loss in LOSSES:
             measure.set_loss(lab, loss)
             for way, name in NATIVE_WAYS.items():
                 measure.set_congestion_control(lab, name)
-                print(f"{percent(loss):>6} {way:<10}{rate(measure.iperf3(lab, seconds).bps):>12}", flush=True)
+                print(f"{percent(loss):>6} {way:<20}{rate(measure.iperf3(lab, seconds).bps):>12}", flush=True)
         measure.set_loss(lab, 0.0)
         measure.wait_for_silence(lab)
         watched = start_watched(lab, file)
-        for loss in LOSSES:
-            measure.set_loss(lab, loss)
-            with costing(watched) as cost:
-                got = measure.iperf3(lab, seconds)
-            print(f"{percent(loss):>6} {'seamless':<10}{rate(got.bps):>12}   {cost}", flush=True)
-            verdicts.judge(got.bps >= WANTED_BPS, f"at least {rate(WANTED_BPS)}")
+        for bps in _rows(lab, watched, "seamless, three hops", seconds):
+            verdicts.judge(bps >= WANTED_BPS, f"at least {rate(WANTED_BPS)}")
         if others.is_installed("py-spy"):
             _profile(lab, watched, seconds)
+    with changed(LINK, QUEUE, *ONE_HOP) as file, bed(file) as lab:
+        list(_rows(lab, start_watched(lab, file, NATIVE_WIRE), "seamless, one hop", seconds))
+
+
+def _rows(lab: Lab, watched: Watched, name: str, seconds: float) -> Iterator[float]:
+    """Print a row for each loss, and yield its bits per second."""
+    for loss in LOSSES:
+        measure.set_loss(lab, loss)
+        with costing(watched) as cost:
+            got = measure.iperf3(lab, seconds)
+        print(f"{percent(loss):>6} {name:<20}{rate(got.bps):>12}   {cost}", flush=True)
+        yield got.bps
 
 
 def _profile(lab: Lab, watched: Watched, seconds: float) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -142,10 +142,10 @@ def costing(watched: Watched) -> Iterator[Cost]:
         setattr(cost, name, sum(link[field] for link in now_links) - sum(link[field] for link in links))
 
 
-def start_watched(lab: Lab, configuration_file: Path = measure.BED_FILE) -> Watched:
-    """Start all nodes, with their counters in files, and wait until connections are captured."""
+def start_watched(lab: Lab, configuration_file: Path = measure.BED_FILE, names: Sequence[str] | None = None) -> Watched:
+    """Start all nodes or those named, with their counters in files, and wait until connections are captured."""
     nodes: dict[str, RunningNode] = {}
-    statuses = {name: lab.host_directory(name) / "status.json" for name in lab.configuration.nodes}
+    statuses = {name: lab.host_directory(name) / "status.json" for name in names or lab.configuration.nodes}
     for name, status in statuses.items():
         log = lab.host_directory(name) / "node.log"
         words = ["--config", str(configuration_file), "--node", name, "--key", str(lab.key_file(name))]
