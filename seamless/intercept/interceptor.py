@@ -42,6 +42,8 @@ class WholeCounters(ReleaseCounters):
     """Datagrams on the wire; more than packets where these had to be cut."""
     released_bytes: int = 0
     cut: int = 0
+    cut_by_kernel: int = 0
+    """Of these, TCP that was handed to the kernel in one piece."""
     not_sent: int = 0
     """The kernel would not take them."""
     not_handed_back: int = 0
@@ -206,7 +208,8 @@ class WholeInterceptor(Service):
             counters.passed_truncated, counters.passed_odd = capture.passed_truncated, capture.passed_odd
             counters.passed_unread = capture.passed_unread
             counters.released, counters.released_bytes = capture.released, capture.released_bytes
-            counters.cut, counters.not_sent, counters.forged = capture.cut, capture.not_sent, capture.forged
+            counters.cut, counters.cut_by_kernel = capture.cut, capture.cut_by_kernel
+            counters.not_sent, counters.forged = capture.not_sent, capture.forged
             counters.queue_drops, counters.queue_overruns = capture.kernel_drops, capture.overruns
         return counters
 

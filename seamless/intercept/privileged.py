@@ -23,7 +23,7 @@ from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
 from seamless.linux.privileged import Capturing, keep_rules, report_failure, serve_daemons
 from seamless.linux.rawip import SendsPackets
-from seamless.linux.rawsocket import open_raw
+from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw
 from seamless.linux.rules import Ruleset
 from seamless.linux.system import user_id
 
@@ -84,12 +84,16 @@ def _rulesets(arguments: argparse.Namespace, configuration: Configuration) -> tu
 
 def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Capturing:
     """Return what begins to hand whole packets to a daemon, and back: what the node may have, whatever it says."""
-    queues = {queue.number: queue.super_packets for queue in packet_queues(configuration, arguments.node)}
+    found = packet_queues(configuration, arguments.node)
+    queues = {queue.number: queue.super_packets for queue in found}
+    is_gateway = any(queue.intercept.mode == "router" for queue in found)
     versions = {network.version for network in configuration.nodes[arguments.node].serves}
     inspect = inspection(configuration, arguments.node)
 
     def begin(channel: socket.socket) -> None:
         sockets: dict[int, SendsPackets] = {version: open_raw(version, OWN_MARK) for version in versions}
+        if is_gateway and (sending := open_packet(OWN_MARK)) is not None:
+            sockets[PACKET_SOCKET] = sending
         Capture(channel, queues, Outlet(inspect, sockets)).start()
 
     return begin

@@ -79,6 +79,7 @@ class CaptureCounters:
     """Datagrams on the wire; more than packets where these had to be cut."""
     released_bytes: int = 0
     cut: int = 0
+    cut_by_kernel: int = 0
     not_sent: int = 0
     """The kernel would not take them."""
     forged: int = 0
@@ -232,7 +233,8 @@ class Capture:
         self.counters.kernel_drops = dropped + self._socket.passed_full
         released = self._outlet.released
         self.counters.released, self.counters.released_bytes = released.released, released.released_bytes
-        self.counters.cut, self.counters.not_sent = released.cut, released.refused
+        self.counters.cut, self.counters.cut_by_kernel = released.cut, released.cut_by_kernel
+        self.counters.not_sent = released.refused
         self.counters.forged = self._outlet.forged
         if self.counters != self._reported and self._say(encode_counters(self.counters)):
             self._reported = attrs.evolve(self.counters)

@@ -41,6 +41,11 @@ _MORE_FRAGMENTS: Final = 0x2000
 _OFFSET_MASK: Final = 0x1FFF
 
 _IPV4: Final = Struct("!BBHHHBBH4s4s")
+_VNET: Final = Struct("=BBHHHH")
+"""``struct virtio_net_hdr`` (linux/virtio_net.h), in host byte order."""
+_VNET_NEEDS_CHECKSUM: Final = 1
+_VNET_TCP: Final = {4: 1, 6: 4}
+_VNET_ECN: Final = 0x80
 _WORD: Final = Struct("!H")
 _TWO_WORDS: Final = Struct("!HH")
 _LONG: Final = Struct("!I")
@@ -236,6 +241,29 @@ def segments(packet: Buffer, header: Header, mtu_bytes: int) -> list[bytes]:
         template.segment(index, start, payload[start : start + step], start == starts[-1])
         for index, start in enumerate(starts)
     ]
+
+
+def segment_count(packet: Buffer, header: Header, mtu_bytes: int) -> int:
+    """Return how many segments a TCP packet makes; 0 if the MTU has no room for any payload."""
+    body = header.transport + _tcp_header_bytes(packet, header.transport)
+    step = mtu_bytes - body
+    return max(1, -(-(len(packet) - body) // step)) if step > 0 else 0
+
+
+def unsegmented(packet: Buffer, header: Header, mtu_bytes: int, link_header: bytes) -> bytes:
+    """Return a TCP packet as a packet socket takes it, for the kernel to cut into segments that fit an MTU.
+
+    The checksum is left half done, as the kernel's own TCP leaves it to a network card: only the pseudo-header is in.
+    """
+    at = header.transport
+    body = at + _tcp_header_bytes(packet, at)
+    pseudo = sum16(header.source) + sum16(header.destination) + TCP + len(packet) - at
+    changed = bytearray(packet)
+    _WORD.pack_into(changed, at + _CHECKSUM_AT[TCP], pseudo % 65535)
+    kind = _VNET_TCP[header.version] | (_VNET_ECN if packet[at + 13] & _CWR else 0)
+    link = len(link_header)
+    vnet = _VNET.pack(_VNET_NEEDS_CHECKSUM, kind, link + body, mtu_bytes - body, link + at, _CHECKSUM_AT[TCP])
+    return b"".join((vnet, link_header, changed))
 
 
 class _Template:

@@ -3,27 +3,36 @@
 What goes to this host itself passes the loopback device, which takes 64 kB at once, so TCP's super-packets are released
 whole. For hosts behind a gateway TCP is cut into segments, and everything else into fragments even where the sender
 forbade it: the overlay hides the path, so nobody could tell the sender its MTU, and a black hole is worse.
+
+A system call for each segment, and an acknowledgement for every two, is what a gateway would spend most on. So where
+there is a packet socket and the way is plain (`seamless.linux.nexthop`), TCP goes there in super-packets, and the
+kernel cuts them; everywhere else, and whenever that fails, through the raw sockets.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import attrs
 
-from seamless.linux.packets import TCP, Header, fragments, segments
-from seamless.linux.rawsocket import path_mtu
+from seamless.linux.nexthop import NextHop, next_hop
+from seamless.linux.packets import TCP, Header, fragments, segment_count, segments, unsegmented
+from seamless.linux.rawsocket import PACKET_SOCKET, path_mtu
 
 MTU_MEMORY: Final = 10.0
 """Seconds for which the MTU of the way to a host is remembered: routes change seldom."""
+HOP_MEMORY: Final = 1.0
+"""Seconds for which a neighbor is believed to be where it was: another may take over its address."""
+_NO_ROOM: Final = (errno.EAGAIN, errno.ENOBUFS)
 WAYS_KEPT: Final = 4096
 """Hosts whose address and MTU are remembered."""
 
 
 class SendsPackets(Protocol):
-    """What a raw socket does for us."""
+    """What a raw socket does for us, and a packet socket, whose addresses are device and ethertype."""
 
     def sendto(self, packet: bytes, address: tuple[str, int], /) -> int:
         """Send one packet."""
@@ -37,7 +46,9 @@ class RawCounters:
     released: int = 0
     released_bytes: int = 0
     cut: int = 0
-    """Packets that had to be cut to fit the way's MTU."""
+    """Packets that had to be cut to fit the way's MTU..."""
+    cut_by_kernel: int = 0
+    """...and of these, TCP that went to the kernel in one piece."""
     refused: int = 0
     """Datagrams that the kernel would not take: no route, no room, or a firewall's rule."""
 
@@ -47,15 +58,26 @@ class _Way:
     host: str
     mtu_bytes: int
     checked_at: float
+    hop: NextHop | None = None
+    hop_checked_at: float | None = None
 
 
 class RawReleaser:
-    """Sends whole packets through raw sockets, one for each IP version. A failure is a lost packet, and counted."""
+    """Sends whole packets through raw sockets, one for each IP version. A failure is a lost packet, and counted.
 
-    def __init__(self, sockets: Mapping[int, SendsPackets], mtu_of: Callable[[int, str], int] = path_mtu) -> None:
+    With a packet socket among them (`PACKET_SOCKET`), long TCP goes there where ``hop_of`` knows the way.
+    """
+
+    def __init__(
+        self,
+        sockets: Mapping[int, SendsPackets],
+        mtu_of: Callable[[int, str], int] = path_mtu,
+        hop_of: Callable[[int, bytes, int], NextHop | None] = next_hop,
+    ) -> None:
         self.counters = RawCounters()
         self._sockets = sockets
         self._mtu_of = mtu_of
+        self._hop_of = hop_of
         self._ways: dict[bytes, _Way] = {}
         self._identification = 0
 
@@ -69,6 +91,8 @@ class RawReleaser:
             pieces = [packet]
         else:
             counters.cut += 1
+            if self._send_whole(packet, header, way, now):
+                return
             pieces = self._cut(packet, header, way.mtu_bytes)
         sender = self._sockets.get(header.version)
         for piece in pieces:
@@ -81,6 +105,30 @@ class RawReleaser:
             else:
                 counters.released += 1
                 counters.released_bytes += len(piece)
+
+    def _send_whole(self, packet: bytes, header: Header, way: _Way, now: float) -> bool:
+        """Give TCP to the packet socket in one piece; return False if it must go another way."""
+        sender = self._sockets.get(PACKET_SOCKET)
+        if sender is None or header.protocol != TCP or header.is_fragment:
+            return False
+        if way.hop_checked_at is None or now - way.hop_checked_at > HOP_MEMORY:
+            way.hop, way.hop_checked_at = self._hop_of(header.version, header.destination, way.mtu_bytes), now
+        count = segment_count(packet, header, way.mtu_bytes)
+        if way.hop is None or not count:
+            return False
+        frame = unsegmented(packet, header, way.mtu_bytes, way.hop.link_header)
+        try:
+            sender.sendto(frame, (way.hop.device, way.hop.ethertype))
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                way.hop = None
+                return False
+            self.counters.refused += count
+        else:
+            self.counters.cut_by_kernel += 1
+            self.counters.released += count
+            self.counters.released_bytes += len(packet)
+        return True
 
     def _look(self, header: Header, now: float) -> _Way:
         host = socket.inet_ntop(socket.AF_INET if header.version == 4 else socket.AF_INET6, header.destination)
