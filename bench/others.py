@@ -111,15 +111,18 @@ def kcptun(lab: Lab) -> Iterator[Tunnel]:
 
 @contextmanager
 def sshuttle(lab: Lab) -> Iterator[Tunnel]:
-    """Carry connections to the server's address over one ssh connection, with the wire's congestion control."""
+    """Carry connections to the server's address over one ssh connection, with the wire's congestion control.
+
+    Without ``--no-latency-control`` it keeps 32 kB under way, which is 8.7 Mb/s on 30 ms.
+    """
     far = lab.configuration.hosts[SERVER].addresses[0]
-    argv = [program("sshuttle"), "--method", "nat", "-r", _native_address(lab, SERVER), f"{far}/32"]
-    log = lab.host_directory(CLIENT) / "sshuttle.log"
-    log.unlink(missing_ok=True)
-    with _running(lab, (CLIENT, argv)):
+    words = ["--method", "nat", "--no-latency-control", "-r", _native_address(lab, SERVER), f"{far}/32"]
+    with _running(lab, (CLIENT, [program("sshuttle"), *words])):
         give_up_at = time.monotonic() + START_SECONDS
-        while "Connected to server" not in log.read_text(errors="replace"):
+        # Its last rule: from then on connections are captured.
+        while f"-d {far}/32" not in lab.run(CLIENT, ["iptables-save", "-t", "nat"]).stdout:
             if time.monotonic() > give_up_at:
+                log = lab.host_directory(CLIENT) / "sshuttle.log"
                 raise SeamlessError(f"sshuttle does not connect: {log.read_text(errors='replace').strip()}")
             time.sleep(POLL_SECONDS)
         yield Tunnel(str(far))
