@@ -17,7 +17,7 @@ The rules:
   for a second only, since its initiations may never arrive (a neighbor behind a firewall that dials out).
 * Indices come from the owner and go back to it when their keys or their attempt are gone.
 
-Packet numbers belong to the owner. They go on over a rekey and start anew when the remote incarnation changes; the keys
+Packet numbers belong to the owner. They go on over a rekey; those of a new remote incarnation start anew; the keys
 of an older incarnation are dropped at once, so that no late datagram brings back its numbers.
 """
 
@@ -82,7 +82,7 @@ class KeysEstablished:
 
     As ``initiator`` the owner must send something that authenticates at once (a link: a HELLO): before it comes, the
     other side sends nothing under these keys. When ``remote_incarnation`` differs from the last one, the remote node
-    was restarted, and packet numbers start at 0 in both directions.
+    was restarted, and its packet numbers start at 0.
     """
 
     remote_incarnation: int
@@ -210,6 +210,14 @@ class Association:
         if self._retry_at is None and not fresh:
             self._want(now)
             self._try(now)
+
+    def remote_closed(self) -> None:
+        """Forget the keys of the remote process with which they were made: it is gone for good, and said so.
+
+        What another process of the remote node has begun meanwhile goes on.
+        """
+        if self._ring.current is not None:
+            self._ring.drop_incarnation(self._ring.current.remote_incarnation)
 
     def close(self) -> None:
         """Forget all keys and attempts and give the indices back."""

@@ -116,6 +116,15 @@ class KeyRing:
             self._drop(self.current)
             self.current = None
 
+    def drop_incarnation(self, incarnation: int) -> None:
+        """Forget all keys of one incarnation of the remote node."""
+        if self.current is not None and self.current.remote_incarnation == incarnation:
+            self.drop_current()
+        for keys in [keys for keys in self._previous + self._next if keys.remote_incarnation == incarnation]:
+            self._drop(keys)
+        self._previous = [keys for keys in self._previous if keys.remote_incarnation != incarnation]
+        self._next = [keys for keys in self._next if keys.remote_incarnation != incarnation]
+
     def drop_all(self) -> None:
         """Forget all keys."""
         self.drop_current()

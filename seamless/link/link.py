@@ -16,6 +16,8 @@ The rules:
   all the time, is shut out for a while (`seamless.link.conduct`).
 * A neighbor's restart (a new incarnation) empties the packet number spaces; what was not acknowledged goes back to the
   node, which sends it another way.
+* A neighbor's goodbye ends all that was learned of its process, keys and address. Somebody may have started it a second
+  time by mistake, and then the right one is still where it should be: it is dialled at once.
 """
 
 from __future__ import annotations
@@ -162,6 +164,8 @@ class Link:
 
     def receive_initiation(self, opened: OpenedInitiation, remote: Address, now: float) -> None:
         """Take in an INITIATION that the gate has let in; raise `RemoteProtocolError`."""
+        if self._closed:
+            raise RemoteProtocolError("this node is stopping")
         self.association.receive_initiation(opened, now)
         self.remote = remote
         self._after_handshake(now)
@@ -249,13 +253,20 @@ class Link:
             if was_up and not self.is_up:
                 self._violated("it comes and goes", now)
         elif isinstance(frame, Close):
-            self.adjacency.closed(f"{self.settings.neighbor} says: {frame.reason}", now)
-            self._violated("it says goodbye all the time", now)
+            self._neighbor_closed(frame.reason, now)
         elif isinstance(frame, Pause):
             self.counters.pauses_received += 1
             for_node.append(frame)
         elif isinstance(frame, LsaFrame):
             for_node.append(frame)
+
+    def _neighbor_closed(self, reason: str, now: float) -> None:
+        """Forget the neighbor's process, which has ended, and look for another one where it should be."""
+        self.adjacency.closed(f"{self.settings.neighbor} says: {reason}", now)
+        self.association.remote_closed()
+        self.remote = self.settings.remote
+        self._redial_at = now
+        self._violated("it says goodbye all the time", now)
 
     def _violated(self, how: str, now: float) -> None:
         """Take note of what a neighbor should not do, or not often."""
@@ -307,9 +318,11 @@ class Link:
             self.adjacency.closed(f"{self.settings.neighbor} restarted", now)
             self._violated("it restarts all the time", now)
             self.abandon()
-            # The neighbor's numbers start anew, and so do ours: it has forgotten all it acknowledged.
+            # The neighbor's numbers are others; ours go on: a process that was replaced by a twin, and is back,
+            # remembers them.
             recovery = Recovery(MAX_ACK_DELAY)
             recovery.counters = self.recovery.counters
+            recovery.next_number = self.recovery.next_number
             self.recovery = recovery
             datagrams = self._acknowledger.datagrams
             self._acknowledger = Acknowledger()
