@@ -41,7 +41,7 @@ PORT: Final = 5202
 """Captured, as iperf3's own is."""
 ASKING_TIMES: Final = 2
 """The seconds of other measurements are few for a 99th percentile."""
-RAMP_SECONDS: Final = 3.0
+RAMP_SECONDS: Final = 2.0
 """The bulk has its rate before the first keystroke."""
 MOST_SLOWER_SECONDS: Final = 0.005
 WIDTHS: Final = (15, 8, 17, 8, 12, 8)
