@@ -22,9 +22,8 @@ from seamless.errors import SeamlessError
 from seamless.interfaces import Address, Event, Transmit
 from seamless.lab.impair import Counters, ImpairedDirection, Randomness, corrupted
 from seamless.node import Node
+from seamless.wire.header import ip_udp_bytes
 
-IPV4_UDP_BYTES: Final = 28
-IPV6_UDP_BYTES: Final = 48
 EVENTS_AT_ONCE_MAX: Final = 100_000
 """More than any network does in one instant: a core whose next deadline is always now must not stop the clock."""
 
@@ -189,7 +188,7 @@ class Simulation:
         if direction is None:
             self._arrive(transmit, data)
             return
-        header_bytes = IPV6_UDP_BYTES if ":" in transmit.local[0] else IPV4_UDP_BYTES
+        header_bytes = ip_udp_bytes(transmit.local[0])
         size = transmit.segment_size
         for piece in direction.offer(self.now, header_bytes, len(data), size):
             part = data[piece.first * size : (piece.first + piece.packets) * size]

@@ -41,11 +41,19 @@ from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Contents, Control, Recovery
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
-from seamless.wire.header import CLASS_UNRECOVERED, CONTROL, DATA
-from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
+from seamless.wire.header import CLASS_UNRECOVERED, CONTROL, DATA, ip_udp_bytes
+from seamless.wire.link_frames import (
+    LSA_HEADER_BYTES,
+    Close,
+    Hello,
+    LinkFrame,
+    LsaFrame,
+    OwnFrame,
+    Pause,
+    Ping,
+    parse_link_frames,
+)
 
-IPV4_UDP_BYTES: Final = 28
-IPV6_UDP_BYTES: Final = 48
 BATCH_INTERVAL: Final = 0.002
 """Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
 wake-up of a node costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is
@@ -54,8 +62,6 @@ FULL_BATCH_BYTES: Final = 64 << 10
 """After a turn of less than this the next comes that much sooner: a link with little to do gathers nothing (as network
 cards moderate their interrupts). TCP that crosses it as whole packets would take such delays for a queue, and stop
 growing: its HyStart allows for 4 ms on a path of 30 ms."""
-LSA_FRAME_BYTES: Final = 5
-"""Type and length of an LSA frame, at the most."""
 MAX_ACK_DELAY: Final = 0.004
 """Seconds: `ACK_INTERVAL`, and a timer's lateness on a busy machine."""
 QUEUE_LIMIT: Final = 4 << 20
@@ -98,7 +104,7 @@ class Link:
         self._controller = controller
         self._pacer = Pacer(controller.pacing_rate_bps(), now)
         self._acknowledger = Acknowledger()
-        self._ip_udp_bytes = IPV6_UDP_BYTES if ":" in settings.local[0] else IPV4_UDP_BYTES
+        self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
         self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
         self._control: deque[OwnFrame] = deque()
         self._lsas: deque[bytes] = deque()
@@ -430,10 +436,10 @@ class Link:
         if not self._lsas or not self.is_up:
             return
         used = len(ack) + sum(len(frame.encode()) for frame in frames)
-        while self._lsas and (not used or used + len(self._lsas[0]) + LSA_FRAME_BYTES <= self.packet_bytes):
+        while self._lsas and (not used or used + len(self._lsas[0]) + LSA_HEADER_BYTES <= self.packet_bytes):
             data = self._lsas.popleft()
             frames.append(LsaFrame(data))
-            used += len(data) + LSA_FRAME_BYTES
+            used += len(data) + LSA_HEADER_BYTES
 
     def _hello(self, now: float) -> Hello:
         self.adjacency.sent_hello(now)

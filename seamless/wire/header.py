@@ -21,6 +21,9 @@ SEALED_HEADER: Final = struct.Struct(">IQ")
 SEALED_HEADER_BYTES: Final = SEALED_HEADER.size
 TAG_BYTES: Final = 16
 
+IPV4_UDP_BYTES: Final = 28
+IPV6_UDP_BYTES: Final = 48
+
 PACKET_HEADER: Final = struct.Struct(">BBII")
 """Class, hop limit, source, destination of an overlay packet."""
 PACKET_HEADER_BYTES: Final = PACKET_HEADER.size
@@ -40,6 +43,11 @@ FRAGMENT_HEADER_BYTES: Final = FRAGMENT_HEADER.size
 def word(datagram_type: int, index: int) -> int:
     """Return the first 32 bits of a datagram."""
     return datagram_type << INDEX_BITS | index
+
+
+def ip_udp_bytes(host: str) -> int:
+    """Return the length of the IP and UDP headers of datagrams at this numeric address."""
+    return IPV6_UDP_BYTES if ":" in host else IPV4_UDP_BYTES
 
 
 def node_identifier(public_key: bytes) -> int:

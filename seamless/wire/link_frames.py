@@ -29,6 +29,8 @@ PING: Final = 0x01
 ACK: Final = 0x02
 HELLO: Final = 0x03
 LSA: Final = 0x04
+LSA_HEADER_BYTES: Final = 5
+"""Type and length of an LSA frame, at the most."""
 PAUSE: Final = 0x05
 CLOSE: Final = 0x06
 
