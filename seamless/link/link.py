@@ -26,6 +26,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+import attrs
+
 from seamless.crypto.association import Association, KeysEstablished
 from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey, SendKey
@@ -516,7 +518,7 @@ class Link:
 
     def status(self) -> LinkStatus:
         """Return a snapshot for people."""
-        recovery, counters, queue = self.recovery, self.counters, self.queue
+        recovery, queue = self.recovery, self.queue
         return LinkStatus(
             neighbor=self.settings.neighbor,
             state=self.adjacency.state.name,
@@ -528,27 +530,13 @@ class Link:
             rate_bps=self._controller.pacing_rate_bps(),
             rtt=recovery.rtt.smoothed,
             rtt_variation=recovery.rtt.variation,
-            sent=recovery.counters.sent,
-            acked=recovery.counters.acked,
-            lost=recovery.counters.lost,
-            probes=recovery.counters.probes,
-            wasted=recovery.counters.wasted,
-            resent=counters.resent,
-            control_sent=counters.control_sent,
             received=self._acknowledger.datagrams,
             neighbor_received=self.neighbor_received,
             sent_at_report=self._sent_at_report,
-            sent_bytes=counters.sent_bytes,
-            received_bytes=counters.received_bytes,
-            data_sent=counters.data_sent,
-            data_received=counters.data_received,
             bytes_in_flight=recovery.bytes_in_flight,
             queued_bytes=queue.size_bytes,
-            dropped_bulk=queue.counters.dropped_bulk,
-            dropped_express=queue.counters.dropped_express,
-            failed_authentication=counters.failed_authentication,
-            replayed=counters.replayed,
-            malformed=counters.malformed,
-            pauses_sent=counters.pauses_sent,
-            pauses_received=counters.pauses_received,
+            copies_dropped=self._seen.dropped,
+            **attrs.asdict(recovery.counters),
+            **attrs.asdict(queue.counters),
+            **attrs.asdict(self.counters),
         )

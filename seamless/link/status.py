@@ -46,6 +46,12 @@ class LinkStatus:
     probes: int
     wasted: int
     resent: int
+    copies: int
+    """Of sparse packets, on a link that loses (`seamless.link.copies`)."""
+    copies_dropped: int
+    """Packets received a second time."""
+    forgotten: int
+    """Packets lost, of the class that is not sent again."""
     control_sent: int
     """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
     received: int
@@ -64,13 +70,17 @@ class LinkStatus:
     failed_authentication: int
     replayed: int
     malformed: int
+    shut_out: int
+    """Datagrams that were not read, because the neighbor had broken the protocol too often."""
+    restarts: int
+    """How often the neighbor was another process than before."""
     pauses_sent: int
     pauses_received: int
 
 
 @attrs.define
 class LinkCounters:
-    """What only the link itself sees."""
+    """What only the link itself sees; `LinkStatus` says what they mean."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
@@ -78,15 +88,12 @@ class LinkCounters:
     control_sent: int = 0
     resent: int = 0
     copies: int = 0
-    """Of sparse packets, on a link that loses (`seamless.link.copies`)."""
     forgotten: int = 0
-    """Lost, and of the class that is not sent again."""
     data_received: int = 0
     failed_authentication: int = 0
     replayed: int = 0
     malformed: int = 0
     shut_out: int = 0
-    """Datagrams that were not read, because the neighbor had broken the protocol too often."""
     pauses_sent: int = 0
     pauses_received: int = 0
     restarts: int = 0

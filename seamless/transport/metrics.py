@@ -25,6 +25,9 @@ _LINK_COUNTERS: Final = {
     "acked": "Datagrams acknowledged",
     "lost": "Datagrams taken for lost",
     "resent": "Overlay packets sent again",
+    "copies": "Sparse overlay packets sent once more before they are missed",
+    "copies_dropped": "Overlay packets that had come before",
+    "forgotten": "Overlay packets lost and not to be sent again",
     "wasted": "Datagrams taken for lost that were only late",
     "probes": "Datagrams sent again to get an answer",
     "dropped_bulk": "Overlay packets dropped from a full queue",
@@ -32,6 +35,8 @@ _LINK_COUNTERS: Final = {
     "failed_authentication": "Datagrams that did not open under their key",
     "replayed": "Datagrams that had come before",
     "malformed": "Datagrams with frames that make no sense",
+    "shut_out": "Datagrams of a neighbor that is not listened to",
+    "restarts": "Times that the neighbor was another process than before",
     "pauses_sent": "Times that the neighbor was asked to pause a session",
     "pauses_received": "Times that the neighbor asked us to pause a session",
 }
@@ -65,6 +70,7 @@ _SESSION_GAUGES: Final = {
 _PORT_COUNTERS: Final = {
     "batches_in": "Batches received",
     "datagrams_in": "Datagrams received",
+    "empty_in": "Datagrams received without a single byte",
     "batches_out": "Batches sent",
     "datagrams_out": "Datagrams sent",
     "datagrams_lost": "Datagrams that the kernel would not send",
