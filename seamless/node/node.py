@@ -12,7 +12,8 @@ The rules:
 * What comes off the network raises nothing here. It is counted by reason in `counters`.
 * A destination, a source or a neighbor that the configuration does not name does not exist.
 * When a link dies, all it had not delivered goes another way at once, and sessions whose path went over it resend
-  what may have died with a relay.
+  what may have died with a relay. A path that is only replaced by a better one delivers what is on it: nothing is sent
+  again.
 """
 
 from __future__ import annotations
@@ -197,7 +198,8 @@ class Node:
             for destination in event.destinations:
                 session = self._sessions.get(destination)
                 if session is not None:
-                    session.path_changed(self._routing.path_mtu_bytes(destination), now)
+                    mtu_bytes = self._routing.path_mtu_bytes(destination)
+                    session.path_changed(mtu_bytes, now, severed=destination in event.severed)
                 self._note_reachable(destination)
             event = self._routing.next_event()
         for neighbor, data in self._routing.lsas_to_flood():

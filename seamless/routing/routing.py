@@ -39,8 +39,8 @@ from seamless.routing.lsa import (
     is_authentic,
 )
 from seamless.routing.lsdb import Entry, Lsdb, Topology, Verdict
-from seamless.routing.spf import two_way_graph
-from seamless.routing.table import Route, Table, changed_destinations, compute_table
+from seamless.routing.spf import Graph, two_way_graph
+from seamless.routing.table import Route, Table, changed_destinations, compute_table, severed_destinations
 
 REFRESH_INTERVAL: Final = 30.0
 """Seconds after which an unchanged LSA is announced again, with a higher sequence: a third of its life."""
@@ -63,9 +63,13 @@ COUNTER_BITS: Final = 64 - INCARNATION_BITS
 
 @attrs.frozen
 class RoutesChanged:
-    """These destinations were gained, lost, or are reached by another path or with another MTU."""
+    """These destinations were gained, lost, or are reached by another path or with another MTU.
+
+    Of those that can be reached, what is under way to the ``severed`` ones may be gone.
+    """
 
     destinations: frozenset[int]
+    severed: frozenset[int]
 
 
 @attrs.define
@@ -131,6 +135,7 @@ class Routing:
         self._jump_at = now - MIN_JUMP_INTERVAL  # the latest jump, done or planned
         self._to_flood: dict[tuple[int, int], bytes] = {}
         self._postponed: dict[int, tuple[Lsa, bytes, int]] = {}
+        self._graph = Graph({}, frozenset())
         self._table: Table = {}
         self._announced_table: Table = {}
         self._table_is_stale = False
@@ -344,8 +349,9 @@ class Routing:
         if table is self._announced_table:
             return None
         changed = changed_destinations(self._announced_table, table)
+        severed = severed_destinations(self._announced_table, table, self._graph) & changed
         self._announced_table = table
-        return RoutesChanged(changed) if changed else None
+        return RoutesChanged(changed, severed) if changed else None
 
     def status(self) -> RoutingStatus:
         """Return a snapshot for people."""
@@ -361,7 +367,8 @@ class Routing:
         if self._table_is_stale:
             # Our own links as they are now, not as we last announced them.
             lsas = [entry.lsa for entry in self._lsdb if entry.lsa.origin != self._local]
-            self._table = compute_table(two_way_graph([*lsas, self._own_lsa()]), self._local)
+            self._graph = two_way_graph([*lsas, self._own_lsa()])
+            self._table = compute_table(self._graph, self._local)
             self._table_is_stale = False
             self.counters.table_computations += 1
         return self._table

@@ -33,7 +33,7 @@ MAX_ACK_DELAY: Final = 0.025
 
 LOSS_DELAY_MIN: Final = 0.150
 """Seconds: ten resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver; and what a
-relay took with it when it died is not waited for (``path_changed``)."""
+relay took with it when it died is not waited for (``path_severed``)."""
 
 PATIENCE_MAX: Final = 1.0
 """Seconds that a lane may wait for what is late, however late things have been."""
@@ -273,7 +273,7 @@ class Recovery:
         for outgoing in record.contents:
             outgoing.lost()
 
-    def path_changed(self, now: float) -> None:
+    def path_severed(self, now: float) -> None:
         """A relay may have died with what it had acknowledged: what should have been heard of by now is lost."""
         for record in list(self._under_way.values()):
             if record.sent_at <= now - self.lanes[record.lane].smoothed:

@@ -175,14 +175,18 @@ class Session:
 
     # In, from the node.
 
-    def path_changed(self, packet_mtu_bytes: int | None, now: float) -> None:
-        """There is another path, which carries overlay packets (header included) of so many bytes; or none (None)."""
+    def path_changed(self, packet_mtu_bytes: int | None, now: float, *, severed: bool = True) -> None:
+        """There is another path, which carries overlay packets (header included) of so many bytes; or none (None).
+
+        ``severed``: the path before will not deliver what is on it.
+        """
         piece_bytes = (packet_mtu_bytes or 0) - PACKET_HEADER_BYTES - FRAGMENT_HEADER_BYTES
         if piece_bytes < PIECE_MIN_BYTES:
             self._cutter = None
             return
         self._cutter = Cutter(self.local, self.peer, piece_bytes)
-        self._departures.recovery.path_changed(now)
+        if severed:
+            self._departures.recovery.path_severed(now)
         self._note_waiting(now)
 
     def receive_handshake(self, message: bytes, now: float) -> None:

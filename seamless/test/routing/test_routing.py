@@ -351,12 +351,35 @@ class LookupTests(RoutingTestCase):
         self.assertEqual(self.core.path(4), (1, 3, 4))
 
     def test_one_event_tells_all_that_changed(self) -> None:
-        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 3, 4})))
+        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 3, 4}), frozenset({2, 3, 4})))
         self.assertIsNone(self.core.next_event())
         self.core.link_down(2, 3.0)
-        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 4})))
+        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 4}), frozenset({2, 4})))
         self.core.link_down(3, 3.0)
-        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 3, 4})))
+        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 3, 4}), frozenset()))
+
+    def test_a_path_that_lost_a_link_beyond_the_next_hop_is_severed(self) -> None:
+        self.core.next_event()
+        self.assertEqual(self.core.path(4), (1, 2, 4))
+        self.core.receive_lsa(lsa_bytes(2, 6, [1, 3]), 2, 3.0)
+        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({4}), frozenset({4})))
+
+    def test_a_better_path_leaves_the_old_one_whole(self) -> None:
+        self.core.next_event()
+        self.core.link_cost(2, 100, 3.0)
+        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 4}), frozenset()))
+
+    def test_a_narrower_path_does_not_carry_what_was_cut_for_the_old_one(self) -> None:
+        self.core.next_event()
+        self.core.link_mtu(2, MTU_BYTES - 1, 3.0)
+        event = self.core.next_event()
+        assert event is not None
+        self.assertEqual(event, RoutesChanged(event.destinations, event.destinations))
+        self.assertIn(2, event.severed)
+        self.core.link_mtu(2, MTU_BYTES, 3.1)
+        event = self.core.next_event()
+        assert event is not None
+        self.assertEqual(event.severed, frozenset())
 
     def test_change_that_was_taken_back_is_no_event(self) -> None:
         self.core.next_event()
@@ -377,7 +400,7 @@ class LookupTests(RoutingTestCase):
         self.core.receive_lsa(lsa_bytes(2, 6, [1, 3, 4]), 2, 60.0)
         self.core.receive_lsa(lsa_bytes(3, 6, [1, 2, 4]), 3, 60.0)
         self.core.handle_timeout(2.0 + MAX_AGE_SECONDS)
-        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({4})))
+        self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({4}), frozenset()))
         self.assertIsNone(self.core.next_hop(4))
 
     def test_status_is_a_snapshot(self) -> None:
