@@ -69,7 +69,7 @@ def _bed(file: Path, seconds: float, verdicts: Verdicts) -> None:
         for loss in LOSSES:
             with costing(watched) as cost:
                 slower = _row(lab, loss, "seamless", seconds)
-            print(f"    {cost.busy:.2f} processors busy, on average over both")
+            print(f"    {cost}")
             sentence = f"median slower by less than {MOST_SLOWER_SECONDS * 1e3:g} ms"
             verdicts.judge(slower < MOST_SLOWER_SECONDS, sentence)
 
