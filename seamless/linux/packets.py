@@ -250,6 +250,21 @@ def segment_count(packet: Buffer, header: Header, mtu_bytes: int) -> int:
     return max(1, -(-(len(packet) - body) // step)) if step > 0 else 0
 
 
+def split_last(packet: Buffer, header: Header, mtu_bytes: int) -> tuple[bytearray, bytes]:
+    """Return a TCP packet of several segments as (all but the last, in one piece; the last)."""
+    body = header.transport + _tcp_header_bytes(packet, header.transport)
+    start = (segment_count(packet, header, mtu_bytes) - 1) * (mtu_bytes - body)
+    rest = memoryview(packet)[body + start :]
+    last = _Template(packet, header, body).segment(start // (mtu_bytes - body), start, rest, True)
+    first = bytearray(packet[: body + start])
+    first[header.transport + 13] &= ~_FIN_OR_PSH & 0xFF
+    if header.version == 4:
+        _finish_ipv4(first)
+    else:
+        _WORD.pack_into(first, 4, len(first) - IPV6_HEADER_BYTES)
+    return first, last
+
+
 def unsegmented(packet: Buffer, header: Header, mtu_bytes: int, link_header: bytes) -> bytes:
     """Return a TCP packet as a packet socket takes it, for the kernel to cut into segments that fit an MTU.
 

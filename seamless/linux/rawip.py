@@ -7,6 +7,10 @@ forbade it: the overlay hides the path, so nobody could tell the sender its MTU,
 A system call for each segment, and an acknowledgement for every two, is what a gateway would spend most on. So where
 there is a packet socket and the way is plain (`seamless.linux.nexthop`), TCP goes there in super-packets, and the
 kernel cuts them; everywhere else, and whenever that fails, through the raw sockets.
+
+A packet socket is below connection tracking, which takes acknowledgements of what it has not seen for invalid, and many
+a firewall drops them. So the last segment of every super-packet goes through the raw socket: what is seen of it covers
+all before it. It also has the kernel look after the neighbor.
 """
 
 from __future__ import annotations
@@ -19,13 +23,15 @@ from typing import Final, Protocol
 import attrs
 
 from seamless.linux.nexthop import NextHop, next_hop
-from seamless.linux.packets import TCP, Header, fragments, segment_count, segments, unsegmented
+from seamless.linux.packets import TCP, Header, fragments, segment_count, segments, split_last, unsegmented
 from seamless.linux.rawsocket import PACKET_SOCKET, path_mtu
 
 MTU_MEMORY: Final = 10.0
 """Seconds for which the MTU of the way to a host is remembered: routes change seldom."""
 HOP_MEMORY: Final = 1.0
 """Seconds for which a neighbor is believed to be where it was: another may take over its address."""
+LEAST_SEGMENTS: Final = 3
+"""From here on two system calls are fewer."""
 _NO_ROOM: Final = (errno.EAGAIN, errno.ENOBUFS)
 WAYS_KEPT: Final = 4096
 """Hosts whose address and MTU are remembered."""
@@ -94,40 +100,45 @@ class RawReleaser:
             if self._send_whole(packet, header, way, now):
                 return
             pieces = self._cut(packet, header, way.mtu_bytes)
-        sender = self._sockets.get(header.version)
         for piece in pieces:
-            try:
-                if sender is None:
-                    raise OSError
-                sender.sendto(piece, (way.host, 0))
-            except OSError:
-                counters.refused += 1
-            else:
-                counters.released += 1
-                counters.released_bytes += len(piece)
+            self._send(piece, header.version, way.host)
+
+    def _send(self, packet: bytes, version: int, host: str) -> None:
+        try:
+            sender = self._sockets.get(version)
+            if sender is None:
+                raise OSError
+            sender.sendto(packet, (host, 0))
+        except OSError:
+            self.counters.refused += 1
+        else:
+            self.counters.released += 1
+            self.counters.released_bytes += len(packet)
 
     def _send_whole(self, packet: bytes, header: Header, way: _Way, now: float) -> bool:
-        """Give TCP to the packet socket in one piece; return False if it must go another way."""
+        """Give TCP to the packet socket in one piece, all but the last segment; False if it must go another way."""
         sender = self._sockets.get(PACKET_SOCKET)
         if sender is None or header.protocol != TCP or header.is_fragment:
             return False
         if way.hop_checked_at is None or now - way.hop_checked_at > HOP_MEMORY:
             way.hop, way.hop_checked_at = self._hop_of(header.version, header.destination, way.mtu_bytes), now
         count = segment_count(packet, header, way.mtu_bytes)
-        if way.hop is None or not count:
+        if way.hop is None or count < LEAST_SEGMENTS:
             return False
-        frame = unsegmented(packet, header, way.mtu_bytes, way.hop.link_header)
+        first, last = split_last(packet, header, way.mtu_bytes)
+        frame = unsegmented(first, header, way.mtu_bytes, way.hop.link_header)
         try:
             sender.sendto(frame, (way.hop.device, way.hop.ethertype))
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 way.hop = None
                 return False
-            self.counters.refused += count
+            self.counters.refused += count - 1
         else:
             self.counters.cut_by_kernel += 1
-            self.counters.released += count
-            self.counters.released_bytes += len(packet)
+            self.counters.released += count - 1
+            self.counters.released_bytes += len(first)
+        self._send(last, header.version, way.host)
         return True
 
     def _look(self, header: Header, now: float) -> _Way:

@@ -101,12 +101,15 @@ class RawReleaserTests(SynchronousTestCase):
         self.with_packet_socket(NextHop("eth1", 0x0800, b"link header"))
         network = IP(dst="10.1.9.2")
         long = bytes(network / TCP(flags="A") / bytes(20_000))
-        self.assertEqual(self.release(long), [])
+        (last,) = self.release(long)
+        self.assertEqual(len(last), 40 + 20_000 - 13 * 1460)
+        self.assertTrue(is_intact(last, parse(last)))
         ((frame, device),) = self.packet_socket.sent
         self.assertEqual((device, frame[VNET_BYTES:].startswith(b"link header\x45")), ("eth1", True))
         self.assertEqual((self.releaser.counters.cut_by_kernel, self.releaser.counters.released), (1, 14))
         for other, pieces in (
             (network / TCP() / bytes(1400), 1),
+            (network / TCP() / bytes(2000), 2),
             (network / UDP() / bytes(20_000), 14),
             (IP(dst="10.1.9.2", proto=6, flags="MF") / bytes(TCP()) / bytes(3000), 3),
         ):
@@ -127,13 +130,13 @@ class RawReleaserTests(SynchronousTestCase):
         self.with_packet_socket(NextHop("eth1", 0x0800, b""))
         long = bytes(IP(dst="10.1.9.2") / TCP(flags="A") / bytes(20_000))
         self.packet_socket.error = OSError(errno.ENOBUFS, "full")
-        self.assertEqual(self.release(long), [])
-        self.assertEqual((self.releaser.counters.refused, self.releaser.counters.released), (14, 0))
+        self.assertEqual(len(self.release(long)), 1)
+        self.assertEqual((self.releaser.counters.refused, self.releaser.counters.released), (13, 1))
         self.packet_socket.error = OSError(errno.ENODEV, "gone")
         self.assertEqual(len(self.release(long)), 14)
         self.packet_socket.error = None
         self.assertEqual(len(self.release(long)), 14)
-        self.assertEqual(len(self.release(long, HOP_MEMORY + 1)), 0)
+        self.assertEqual(len(self.release(long, HOP_MEMORY + 1)), 1)
         self.assertEqual(len(self.packet_socket.sent), 1)
 
     def test_what_the_kernel_refuses_is_lost_and_counted(self) -> None:
