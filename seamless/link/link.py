@@ -22,7 +22,6 @@ The rules:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -36,6 +35,7 @@ from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
 from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
 from seamless.link.conduct import SHUT_OUT_SECONDS, Conduct
+from seamless.link.control import ControlQueue
 from seamless.link.copies import Copies, Seen
 from seamless.link.hello import Adjacency, AdjacencyState
 from seamless.link.pacing import Pacer
@@ -45,14 +45,11 @@ from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
 from seamless.wire.header import CLASS_UNRECOVERED, CONTROL, DATA, ip_udp_bytes
 from seamless.wire.link_frames import (
-    LSA_HEADER_BYTES,
     Close,
     Hello,
     LinkFrame,
     LsaFrame,
-    OwnFrame,
     Pause,
-    Ping,
     parse_link_frames,
 )
 
@@ -108,8 +105,7 @@ class Link:
         self._acknowledger = Acknowledger()
         self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
         self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
-        self._control: deque[OwnFrame] = deque()
-        self._lsas: deque[bytes] = deque()
+        self._control = ControlQueue(self.packet_bytes)
         self._orphans: list[bytes] = []
         self._copies = Copies()
         self._seen = Seen()
@@ -150,17 +146,17 @@ class Link:
 
     def send_lsa(self, data: bytes) -> None:
         """Send one LSA until it is acknowledged."""
-        self._lsas.append(data)
+        self._control.add_lsa(data)
 
     def send_pause(self, source: int, destination: int, seconds: float) -> None:
         """Ask the neighbor to send nothing of a session for a while."""
         self.counters.pauses_sent += 1
-        self._control.append(Pause(source, destination, int(seconds * 1e6)))
+        self._control.add(Pause(source, destination, int(seconds * 1e6)))
 
     def close(self, reason: str) -> None:
         """Say goodbye; what is sent after this is nothing."""
         if self.association.send_key is not None and not self._closed:
-            self._control.append(Close(reason))
+            self._control.add(Close(reason))
         self._closed = True
 
     def take_orphans(self) -> list[bytes]:
@@ -303,7 +299,7 @@ class Link:
     def _resend(self, lost: list[Contents]) -> None:
         for contents in lost:
             if isinstance(contents, Control):
-                self._lsas.extend(frame.data for frame in contents.frames if isinstance(frame, LsaFrame))
+                self._control.lost(contents)
             elif contents[0] == CLASS_UNRECOVERED:
                 self.counters.forgotten += 1
             else:
@@ -344,7 +340,7 @@ class Link:
                 self._orphans.append(contents)
         self._orphans.extend(self.queue.drain())
         self._copies.clear()
-        self._lsas.clear()
+        self._control.forget_lsas()
 
     # Time.
 
@@ -413,35 +409,11 @@ class Link:
 
     def _send_control(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
         due_at = self._acknowledger.due_at
-        ack_is_due = due_at is not None and due_at <= now
-        if not (ack_is_due or self._control or self._lsas or self.adjacency.hello_due(now)):
+        hello = self._hello(now) if self.adjacency.hello_due(now) and not self._closed else None
+        if hello is None and not self._control and (due_at is None or due_at > now):
             return
-        frames: list[OwnFrame] = []
-        if self.adjacency.hello_due(now) and not self._closed:
-            frames.append(self._hello(now))
-        frames.extend(self._control)
-        self._control.clear()
-        ack, acked_below = b"", -1
-        if ack_is_due or (due_at is not None and frames):
-            ack = self._acknowledger.take(now)
-            acked_below = self._acknowledger.largest
-            if not frames and self._acknowledger.wants_ping(now):
-                frames.append(Ping())
-        self._add_lsas(frames, ack)
-        while frames or ack:
-            self._send_one_control(key, ack, acked_below, tuple(frames), transmits, now)
-            frames, ack, acked_below = [], b"", -1
-            self._add_lsas(frames, ack)
-
-    def _add_lsas(self, frames: list[OwnFrame], ack: bytes) -> None:
-        """Add as many waiting LSAs to ``frames`` as fit one datagram, at least one when it is empty."""
-        if not self._lsas or not self.is_up:
-            return
-        used = len(ack) + sum(len(frame.encode()) for frame in frames)
-        while self._lsas and (not used or used + len(self._lsas[0]) + LSA_HEADER_BYTES <= self.packet_bytes):
-            data = self._lsas.popleft()
-            frames.append(LsaFrame(data))
-            used += len(data) + LSA_HEADER_BYTES
+        for ack, control in self._control.take(hello, self._acknowledger, self.is_up, now):
+            self._send_one_control(key, ack, control, transmits, now)
 
     def _hello(self, now: float) -> Hello:
         self.adjacency.sent_hello(now)
@@ -453,20 +425,13 @@ class Link:
         )
 
     def _send_one_control(
-        self,
-        key: SendKey,
-        ack: bytes,
-        acked_below: int,
-        frames: tuple[OwnFrame, ...],
-        transmits: list[Transmit],
-        now: float,
+        self, key: SendKey, ack: bytes, control: Control, transmits: list[Transmit], now: float
     ) -> None:
-        body = ack + b"".join(frame.encode() for frame in frames)
         number = self.recovery.next_number
-        datagram = key.seal(CONTROL, number, body)
+        datagram = key.seal(CONTROL, number, ack + b"".join(frame.encode() for frame in control.frames))
         size = len(datagram) + self._ip_udp_bytes
-        if self.is_up and any(not isinstance(frame, Close) for frame in frames):
-            self.recovery.sent_control(number, Control(frames, acked_below), size, now)
+        if self.is_up and any(not isinstance(frame, Close) for frame in control.frames):
+            self.recovery.sent_control(number, control, size, now)
         else:
             self.recovery.next_number = number + 1
         self._pacer.spend(size, now)

@@ -1,0 +1,77 @@
+"""What waits to go out in CONTROL datagrams, and what goes together in one.
+
+It stands beside the way of a byte: frames pass the queue and the pacer of DATA, so there must be few of them. An ACK, a
+HELLO and everything else that is due share a datagram; LSAs fill what is left of it, and then datagrams of their own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from seamless.link.acknowledger import Acknowledger
+from seamless.link.recovery import Control
+from seamless.wire.link_frames import LSA_HEADER_BYTES, Hello, LsaFrame, OwnFrame, Ping
+
+
+class ControlQueue:
+    """The frames of one end of a link that wait; a datagram holds ``room_bytes`` of them."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self._room_bytes = room_bytes
+        self._frames: deque[OwnFrame] = deque()
+        self._lsas: deque[bytes] = deque()
+
+    def __bool__(self) -> bool:
+        """Say whether anything waits."""
+        return bool(self._frames or self._lsas)
+
+    def add(self, frame: OwnFrame) -> None:
+        """Queue a frame."""
+        self._frames.append(frame)
+
+    def add_lsa(self, data: bytes) -> None:
+        """Queue an LSA; it waits until the neighbor is UP."""
+        self._lsas.append(data)
+
+    def lost(self, control: Control) -> None:
+        """Queue again what has to be, of a datagram that was lost."""
+        self._lsas.extend(frame.data for frame in control.frames if isinstance(frame, LsaFrame))
+
+    def forget_lsas(self) -> None:
+        """Forget what the neighbor should hear of: it will be told anew when it is back."""
+        self._lsas.clear()
+
+    def take(
+        self, hello: Hello | None, acknowledger: Acknowledger, is_up: bool, now: float
+    ) -> list[tuple[bytes, Control]]:
+        """Return what goes out now, by datagrams, each an ACK (perhaps empty) and frames.
+
+        That is ``hello``, an ACK if one is due or can go along, and all that waits.
+        """
+        frames: list[OwnFrame] = [] if hello is None else [hello]
+        frames.extend(self._frames)
+        self._frames.clear()
+        ack, acked_below = b"", -1
+        due_at = acknowledger.due_at
+        if due_at is not None and (frames or due_at <= now):
+            ack = acknowledger.take(now)
+            acked_below = acknowledger.largest
+            if not frames and acknowledger.wants_ping(now):
+                frames.append(Ping())
+        datagrams = []
+        self._add_lsas(frames, ack, is_up)
+        while frames or ack:
+            datagrams.append((ack, Control(tuple(frames), acked_below)))
+            frames, ack, acked_below = [], b"", -1
+            self._add_lsas(frames, ack, is_up)
+        return datagrams
+
+    def _add_lsas(self, frames: list[OwnFrame], ack: bytes, is_up: bool) -> None:
+        """Add as many waiting LSAs to ``frames`` as fit one datagram, at least one when it is empty."""
+        if not self._lsas or not is_up:
+            return
+        used = len(ack) + sum(len(frame.encode()) for frame in frames)
+        while self._lsas and (not used or used + len(self._lsas[0]) + LSA_HEADER_BYTES <= self._room_bytes):
+            data = self._lsas.popleft()
+            frames.append(LsaFrame(data))
+            used += len(data) + LSA_HEADER_BYTES
