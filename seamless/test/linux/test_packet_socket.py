@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from fcntl import ioctl
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -41,6 +42,23 @@ def packed(address: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
+def open_device(kind: int) -> int:
+    """Return the far end of a new device named ``wire``."""
+    wire = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    ioctl(wire, TUNSETIFF, struct.pack("16sH22x", b"wire", kind | NO_PI))
+    return wire
+
+
+def open_sockets(case: SynchronousTestCase) -> dict[int, socket.socket]:
+    """Return what a gateway releases packets through, until the test is over."""
+    sending = open_packet(MARK)
+    assert sending is not None
+    sockets = {4: open_raw(4, MARK), 6: open_raw(6, MARK), PACKET_SOCKET: sending}
+    for one in sockets.values():
+        case.addCleanup(one.close)
+    return sockets
+
+
 class DeviceTestCase(SynchronousTestCase):
     """A namespace with one device, whose wire this test is."""
 
@@ -53,9 +71,8 @@ class DeviceTestCase(SynchronousTestCase):
         inside = self.namespace.entered()
         inside.__enter__()
         self.addCleanup(inside.__exit__, None, None, None)
-        self.wire = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        self.wire = open_device(self.kind)
         self.addCleanup(os.close, self.wire)
-        ioctl(self.wire, TUNSETIFF, struct.pack("16sH22x", b"wire", self.kind | NO_PI))
         ip = self.namespace.run
         ip("ip", "link", "set", "wire", "mtu", str(MTU_BYTES), "up")
         ip("ip", "address", "add", "10.77.0.1/24", "dev", "wire")
@@ -82,12 +99,7 @@ class DeviceTestCase(SynchronousTestCase):
 
     def check_as_python_would(self, packet: Packet, link_header: bytes) -> None:
         """Release a packet; the kernel must make of it, to the byte, what `segments` makes."""
-        sending = open_packet(MARK)
-        assert sending is not None
-        raw = {4: open_raw(4, MARK), 6: open_raw(6, MARK), PACKET_SOCKET: sending}
-        for one in raw.values():
-            self.addCleanup(one.close)
-        releaser = RawReleaser(raw)
+        releaser = RawReleaser(open_sockets(self))
         data = bytes(packet)
         header = parse(data)
         releaser.release(data, header, 0.0)
@@ -161,3 +173,65 @@ class PlainTests(DeviceTestCase):
         for version, address in FAR.items():
             for packet in tcp_packets(version, address):
                 self.check_as_python_would(packet, b"")
+
+
+class GatewayTests(SynchronousTestCase):
+    """A gateway with a strict firewall, a host behind it with a real TCP, and this test as the other end."""
+
+    skip = SKIP_WITHOUT_ROOT
+
+    def setUp(self) -> None:
+        gateway, host = Namespace(), Namespace()
+        self.addCleanup(gateway.remove)
+        self.addCleanup(host.remove)
+        gateway.join(host, "10.77.0.1/24", "10.77.0.2/24")
+        host.run("ip", "route", "add", "default", "via", "10.77.0.1")
+        gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        gateway.run("iptables", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+        with host.entered():
+            self.server = socket.create_server((FAR[4], 22))
+        self.addCleanup(self.server.close)
+        self.server.settimeout(TIMEOUT)
+        with gateway.entered():
+            self.wire = open_device(TUN)
+            self.addCleanup(os.close, self.wire)
+            self.releaser = RawReleaser(open_sockets(self))
+        gateway.run("ip", "link", "set", "wire", "up")
+        gateway.run("ip", "route", "add", "10.2.1.0/24", "dev", "wire")
+        self.inside = gateway
+
+    def release(self, packet: Packet) -> None:
+        data = bytes(packet)
+        with self.inside.entered():
+            self.releaser.release(data, parse(data), time.monotonic())
+
+    def answer(self, is_wanted: Callable[[TCP], bool]) -> TCP:
+        """Return the first answer to come by the gateway that is wanted."""
+        until = time.monotonic() + TIMEOUT
+        while time.monotonic() < until:
+            try:
+                packet = os.read(self.wire, 70_000)
+            except BlockingIOError:
+                time.sleep(0.005)
+                continue
+            if packet[0] == 0x45 and is_wanted(IP(packet)[TCP]):
+                return IP(packet)[TCP]
+        self.fail("no such answer passes the gateway")
+
+    def test_connection_tracking_believes_the_answers(self) -> None:
+        """It sees a part of what is released, and must not take acknowledgements of the rest for invalid."""
+        network = IP(src="10.2.1.1", dst=FAR[4])
+        self.release(network / TCP(sport=40000, dport=22, seq=1000, flags="S", options=[("MSS", 1460)]))
+        answer = self.answer(lambda tcp: tcp.flags == "SA")
+        acknowledged = answer.seq + 1
+        self.release(network / TCP(sport=40000, dport=22, seq=1001, ack=acknowledged, flags="A"))
+        accepted, _ = self.server.accept()
+        self.addCleanup(accepted.close)
+        accepted.settimeout(TIMEOUT)
+        data = os.urandom(40_000)
+        for start in (0, 20_000):
+            piece = data[start : start + 20_000]
+            self.release(network / TCP(sport=40000, dport=22, seq=1001 + start, ack=acknowledged, flags="PA") / piece)
+        self.assertEqual(accepted.recv(len(data), socket.MSG_WAITALL), data)
+        self.answer(lambda tcp: tcp.ack == 1001 + len(data))
+        self.assertEqual(self.releaser.counters.cut_by_kernel, 2)
