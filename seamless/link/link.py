@@ -23,6 +23,7 @@ The rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Final
 
 import attrs
@@ -43,7 +44,14 @@ from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Contents, Control, Recovery
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
-from seamless.wire.header import CLASS_UNRECOVERED, CONTROL, DATA, ip_udp_bytes
+from seamless.wire.header import (
+    CLASS_UNRECOVERED,
+    CONTROL,
+    DATA,
+    FRAGMENT_HEADER_BYTES,
+    PACKET_HEADER_BYTES,
+    ip_udp_bytes,
+)
 from seamless.wire.link_frames import (
     Close,
     Hello,
@@ -76,6 +84,9 @@ LOSS_WEIGHT: Final = 1 / 16
 """How fast the estimate of the loss rate follows, per ACK."""
 REDIAL_INTERVAL: Final = 5.0
 """Seconds between handshakes towards a silent neighbor that itself never dials: it may have restarted."""
+
+_by_record: Final = itemgetter(slice(PACKET_HEADER_BYTES, PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES))
+"""Puts packets of a session in the order of its records."""
 
 
 class Link:
@@ -334,11 +345,15 @@ class Link:
         self._neighbor_incarnation = incarnation
 
     def abandon(self) -> None:
-        """Turn all that waits or is unacknowledged into orphans: the neighbor is gone."""
+        """Turn all that waits or is unacknowledged into orphans, oldest records first: the neighbor is gone.
+
+        What was probed with last has the newest packet number and is what the far end waits for.
+        """
         for contents in self.recovery.take_outstanding():
             if isinstance(contents, bytes) and contents[0] != CLASS_UNRECOVERED:
                 self._orphans.append(contents)
         self._orphans.extend(self.queue.drain())
+        self._orphans.sort(key=_by_record)
         self._copies.clear()
         self._control.forget_lsas()
 

@@ -37,7 +37,7 @@ from seamless.interfaces import (
     Transmit,
 )
 from seamless.link.link import Link
-from seamless.node.forwarding import Forwarding, flow_key
+from seamless.node.forwarding import FLOW_KEY, Forwarding, flow_key
 from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters, NodeStatus
@@ -171,18 +171,32 @@ class Node:
 
     def _watch_links(self, now: float) -> None:
         """Act on links that went up or down since the last look."""
-        for link in self._links.changed():
+        changed = self._links.changed()
+        for link in changed:
+            if not link.is_up:
+                link.abandon()
+        orphans = [packet for link in self._links for packet in link.take_orphans()]
+        if orphans:
+            self._tell_sessions(orphans, now)
+        for link in changed:
             settings = link.settings
             if link.is_up:
                 self._events.append(LinkUp(settings.neighbor, link.local, link.remote))
             else:
-                link.abandon()
                 self._events.append(LinkDown(settings.neighbor, link.adjacency.reason))
             self._announce_neighbor(settings.neighbor_id, now)
-        for link in self._links:
-            orphans = link.take_orphans()
-            if orphans:
-                self._forwarding.reroute(orphans, now)
+        if orphans:
+            self._forwarding.reroute(orphans, now)
+
+    def _tell_sessions(self, orphans: list[bytes], now: float) -> None:
+        """Tell our own sessions which of their packets are back and go another way."""
+        returned: dict[bytes, list[bytes]] = {}
+        for packet in orphans:
+            returned.setdefault(packet[FLOW_KEY], []).append(packet)
+        for peer, session in self._sessions.items():
+            own = returned.get(flow_key(self.identifier, peer))
+            if own:
+                session.returned(own, now)
 
     def _announce_neighbor(self, neighbor: int, now: float) -> None:
         best = self._links.best(neighbor)

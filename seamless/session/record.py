@@ -8,13 +8,17 @@ a bound; no more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from seamless.wire.header import (
+    CLASS_HANDSHAKE,
+    FRAGMENT_HEADER,
     FRAGMENT_HEADER_BYTES,
     INITIAL_HOP_LIMIT,
     PACKET_CLASSES,
     PACKET_HEADER,
+    PACKET_HEADER_BYTES,
     SEALED_HEADER_BYTES,
     TAG_BYTES,
 )
@@ -70,6 +74,16 @@ class Cutter:
     def whole(self, lane: int, message: bytes) -> bytes:
         """Return the overlay packet that carries ``message`` as it is."""
         return self._heads[lane] + message
+
+
+def complete_records(packets: Iterable[bytes]) -> set[int]:
+    """Return the numbers of the records of which these overlay packets, of one session, hold every fragment."""
+    missing: dict[int, int] = {}
+    for packet in packets:
+        if packet[0] != CLASS_HANDSHAKE:
+            _, number, _, last = FRAGMENT_HEADER.unpack_from(packet, PACKET_HEADER_BYTES)
+            missing[number] = missing.get(number, last + 1) - 1
+    return {number for number, count in missing.items() if count == 0}
 
 
 class _Incomplete:

@@ -13,7 +13,7 @@ missing, and costs nothing if nothing is.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -272,6 +272,13 @@ class Recovery:
             del self._lost[next(iter(self._lost))]
         for outgoing in record.contents:
             outgoing.lost()
+
+    def sent_again(self, numbers: Iterable[int], now: float) -> None:
+        """Our own node has these records back from a dead link, and sends them another way."""
+        for number in numbers:
+            record = self._under_way.get(number)
+            if record is not None:
+                record.sent_at = self.lanes[record.lane].last_sent_at = now
 
     def path_severed(self, now: float) -> None:
         """A relay may have died with what it had acknowledged: what should have been heard of by now is lost."""

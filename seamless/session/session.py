@@ -35,7 +35,7 @@ from seamless.session.controls import Ping
 from seamless.session.departures import Departures
 from seamless.session.events import PeerLost, SessionEvent, SessionStatus, SessionUp
 from seamless.session.limits import Limits
-from seamless.session.record import PIECE_MIN_BYTES, Cutter
+from seamless.session.record import PIECE_MIN_BYTES, Cutter, complete_records
 from seamless.session.scheduler import Scheduler
 from seamless.session.streams import Streams
 from seamless.wire.ack import Ack
@@ -188,6 +188,14 @@ class Session:
         if severed:
             self._departures.recovery.path_severed(now)
         self._note_waiting(now)
+
+    def returned(self, packets: list[bytes], now: float) -> None:
+        """These overlay packets of ours are back from a link that died, and go another way: no need to send them again.
+
+        The node says so before it says that the path has changed. A record that is not whole among them has lost
+        something to the dead neighbor.
+        """
+        self._departures.recovery.sent_again(complete_records(packets), now)
 
     def receive_handshake(self, message: bytes, now: float) -> None:
         """Take the payload of a class 2 packet; what is no good is counted and gone."""

@@ -290,6 +290,29 @@ class FailureTests(SynchronousTestCase):
         net.run(30.0, applications.done)
         applications.check()
 
+    def test_a_relay_beside_another_dies(self) -> None:
+        """The receiver waits for the dead interval, and little more: what the dead link gives back goes the other way,
+        the oldest first, and is not sent again end to end besides."""
+        net = simulation(6, load_file(ETC.parent / "bench" / "two-ways.conf"))
+        settle(net)
+        applications = Applications(self, net, "src", "dst")
+        stream = applications.open(b"bulk", Random(2).randbytes(20_000_000), b"thanks")
+        received = applications.up[stream].received
+        begin = net.now
+        net.run(begin + 0.3)
+        self.assertGreater(net.counters("src", "r1").packets_out, 100)
+        net.crash("r1")
+        longest, grew_at, so_far = 0.0, net.now, len(received)
+        while not applications.done() and net.now < begin + 10:
+            net.run(net.now + 0.001)
+            if len(received) > so_far:
+                longest = max(longest, net.now - grew_at)
+                so_far, grew_at = len(received), net.now
+        applications.check()
+        self.assertGreater(longest, 0.3)
+        self.assertLess(longest, 0.3 + 0.04)
+        self.assertLess(net.node("src").status(net.now).sessions["dst"].records_lost, 50)
+
     def test_restarted_egress_resets_what_it_forgot(self) -> None:
         net = simulation(5)
         net.run(1.0)
