@@ -205,7 +205,7 @@ class GatewayTests(SynchronousTestCase):
         with self.inside.entered():
             self.releaser.release(data, parse(data), time.monotonic())
 
-    def answer(self, is_wanted: Callable[[TCP], bool]) -> TCP:
+    def answer(self, is_wanted: Callable[[Packet], bool]) -> Packet:
         """Return the first answer to come by the gateway that is wanted."""
         until = time.monotonic() + TIMEOUT
         while time.monotonic() < until:
@@ -214,8 +214,9 @@ class GatewayTests(SynchronousTestCase):
             except BlockingIOError:
                 time.sleep(0.005)
                 continue
-            if packet[0] == 0x45 and is_wanted(IP(packet)[TCP]):
-                return IP(packet)[TCP]
+            tcp = IP(packet).getlayer(TCP) if packet[0] == 0x45 else None
+            if tcp is not None and is_wanted(tcp):
+                return tcp
         self.fail("no such answer passes the gateway")
 
     def test_connection_tracking_believes_the_answers(self) -> None:
