@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,26 +19,12 @@ from seamless.intercept.whole import FIRST_QUEUE  # noqa: E402
 from seamless.linux.capture import BIND, FAILED, FRAME, ORDER, PACKETS, UNBIND  # noqa: E402
 from seamless.linux.packets import is_intact, parse  # noqa: E402
 from seamless.test.intercept.whole_lab import LOCAL, configuration  # noqa: E402
+from seamless.test.transport.watch import Watch  # noqa: E402
 from seamless.transport.driver import Driver  # noqa: E402
 from seamless.transport.nfqueue import capture_channel  # noqa: E402
 
 A, B = "10.1.9.1", "10.1.9.2"
 ROOM = 1300
-
-
-class Readers(Clock):
-    """A reactor whose readers are asked by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: list[Any] = []
-
-    def addReader(self, reader: Any) -> None:
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        if reader in self.readers:
-            self.readers.remove(reader)
 
 
 class Carrier:
@@ -70,7 +55,7 @@ class Carrier:
 
 class InterceptorTests(SynchronousTestCase):
     def start(self, text: str = LOCAL) -> None:
-        self.reactor, self.carrier = Readers(), Carrier()
+        self.reactor, self.carrier = Watch(), Carrier()
         self.interceptor = WholeInterceptor(self.reactor, cast(Driver, self.carrier), configuration(text), "a")
         self.interceptor.startService()
         self.addCleanup(self.interceptor.stopService)

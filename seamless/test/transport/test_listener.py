@@ -5,30 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import ConfigurationError
 from seamless.interfaces import Address
+from seamless.test.transport.watch import Watch
 from seamless.transport.listener import EXHAUSTED_PAUSE, Listener
-
-
-class Watch(Clock):
-    """A reactor that only remembers whom it watches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readers: list[Any] = []
-
-    def addReader(self, reader: Any) -> None:
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        if reader in self.readers:
-            self.readers.remove(reader)
 
 
 class ListenerTests(SynchronousTestCase):
