@@ -23,8 +23,9 @@ from typing import Final, Protocol
 import attrs
 
 from seamless.linux.nexthop import NextHop, next_hop
-from seamless.linux.packets import TCP, Header, fragments, segment_count, segments, split_last, unsegmented
+from seamless.linux.packets import TCP, Header
 from seamless.linux.rawsocket import PACKET_SOCKET, path_mtu
+from seamless.linux.segmentation import fragments, segment_count, segments, split_last, unsegmented
 
 MTU_MEMORY: Final = 10.0
 """Seconds for which the MTU of the way to a host is remembered: routes change seldom."""

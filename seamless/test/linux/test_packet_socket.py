@@ -22,9 +22,10 @@ from scapy.layers.inet6 import IPv6  # noqa: E402
 from scapy.packet import Packet  # noqa: E402
 
 from seamless.linux.nexthop import NextHop, next_hop  # noqa: E402
-from seamless.linux.packets import parse, segments  # noqa: E402
+from seamless.linux.packets import parse  # noqa: E402
 from seamless.linux.rawip import RawReleaser  # noqa: E402
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw  # noqa: E402
+from seamless.linux.segmentation import segments  # noqa: E402
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace  # noqa: E402
 
 MARK = 0x1000

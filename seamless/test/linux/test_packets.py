@@ -24,13 +24,12 @@ from scapy.packet import Packet, Raw  # noqa: E402
 from seamless.linux.packets import (  # noqa: E402
     MalformedPacketError,
     clamped,
-    fragments,
     is_intact,
     parse,
-    segments,
     sum16,
     with_checksum,
 )
+from seamless.linux.segmentation import fragments, segments  # noqa: E402
 
 V4 = IP(src="10.1.9.1", dst="10.1.9.2", id=0xFFF0, flags="DF")
 V6 = IPv6(src="2001:db8:1::1", dst="2001:db8:2::1")
