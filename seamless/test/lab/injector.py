@@ -22,6 +22,7 @@ class Injector(LineOnlyReceiver):
     """Sends what comes on standard input."""
 
     delimiter = b"\n"
+    MAX_LENGTH = 1 << 18
 
     def __init__(self, service: NodeService, peer: str, ended: Deferred[None]) -> None:
         self._service = service

@@ -1,7 +1,8 @@
 """Hand-made packets from a peer with good keys: what leaves a gateway, and under which reason the rest is counted.
 
-A forger stands in the place of a node. Firewall rules of the test's own on the egress count every packet that it sends
-but for its links' datagrams, so nothing that is released by whatever way goes unseen.
+A forger stands in the place of a node. Firewall rules of the test's own on the egress count what its raw sockets send,
+to whomever. Long TCP is released below the firewall: the wires to the egress's site and the native wire, which are as
+good as silent, count its bytes.
 """
 
 from __future__ import annotations
@@ -43,6 +44,20 @@ ALLOWED: Final = (
     IPv6(src=A1_V6, dst=B1_V6) / SYN,
 )
 """One wire packet each."""
+
+LONG_BYTES: Final = 30_000
+"""Of a forged super-packet; all that is said on the wires beside it is less."""
+LONG: Final = TCP(sport=40000, dport=22, flags="A") / bytes(LONG_BYTES)
+
+LONG_ALLOWED: Final[tuple[Packet, ...]] = (IP(src=A1, dst=B1) / LONG, IPv6(src=A1_V6, dst=B1_V6) / LONG)
+LONG_REFUSED: Final = (
+    ("source", IP(src="192.0.2.1", dst=B1) / LONG),
+    ("destination", IP(src=A1, dst="10.1.12.5") / LONG),
+    ("ports", IP(src=A1, dst=B1) / TCP(sport=40000, dport=23, flags="A") / bytes(LONG_BYTES)),
+    ("checksum", IP(src=A1, dst=B1) / TCP(sport=40000, dport=22, flags="A", chksum=1) / bytes(LONG_BYTES)),
+    ("length", bytes(IP(src=A1, dst=B1) / LONG)[:-1]),
+    ("source", IPv6(src="2001:db8:9::1", dst=B1_V6) / LONG),
+)
 
 REFUSED: Final[tuple[tuple[str, Packet | bytes], ...]] = (
     # Checksums.
@@ -108,22 +123,24 @@ class InjectionTests(WholePacketCase):
     def setUp(self) -> None:
         super().setUp()
         links = ["-p", "udp", "--sport", "7400", "-j", "RETURN"]
-        # The kernel's own talk about IPv6 neighbors carries no mark; what we release does.
-        neighbors = ["-p", "icmpv6", "-m", "mark", "!", "--mark", "0x1000/0x1000", "-j", "RETURN"]
-        counted = ["-m", "comment", "--comment", "counted"]
-        for tool, rules in (("iptables", (counted, links)), ("ip6tables", (counted, neighbors))):
-            for rule in rules:
+        counted = ["-m", "mark", "--mark", "0x1000/0x1000", "-m", "comment", "--comment", "counted"]
+        for tool in ("iptables", "ip6tables"):
+            for rule in (counted, links):
                 self.lab.run("dst", [tool, "-t", "mangle", "-I", "OUTPUT", *rule])
                 self.addCleanup(self.lab.run, "dst", [tool, "-t", "mangle", "-D", "OUTPUT", *rule])
 
     def left(self) -> int:
-        """Return how many packets dst has sent by itself since the test began, to anybody."""
+        """Return how many packets dst has released through raw sockets since the test began, to anybody."""
         shown = [
             self.lab.run("dst", [f"{tool}-save", "-c", "-t", "mangle"]).stdout for tool in ("iptables", "ip6tables")
         ]
         counts = [re.findall(r"^\[(\d+):\d+\] -A OUTPUT .*counted", text, re.MULTILINE) for text in shown]
         self.assertEqual([len(found) for found in counts], [1, 1])
         return sum(int(found[0]) for found in counts)
+
+    def wire_bytes(self) -> int:
+        """Return how many bytes dst has ever sent to the hosts of its site, and over the native wire."""
+        return sum(self.lab.counters("dst", host)["dst"]["bytes_in"] for host in ("b1", "b2", "b3", "src"))
 
     def forger(self, node: str) -> subprocess.Popen[bytes]:
         """Put a forger in the place of a node."""
@@ -175,6 +192,17 @@ class InjectionTests(WholePacketCase):
             self.assertEqual(self.inject(forger, packet), ["admitted"], repr(packet))
             wait_until(lambda number=number: self.left() == number, f"{packet!r} leaves")  # type: ignore[misc]
 
+    def test_super_packets(self) -> None:
+        forger = self.forger("src")
+        before = self.wire_bytes()
+        for reason, packet in LONG_REFUSED:
+            self.assertEqual(self.inject(forger, packet), [f"refused_{reason}"], repr(packet)[:200])
+        self.assertLess(self.wire_bytes() - before, LONG_BYTES)
+        for number, allowed in enumerate(LONG_ALLOWED, 1):
+            self.assertEqual(self.inject(forger, allowed), ["admitted"])
+            wait_until(lambda number=number: self.wire_bytes() - before > number * LONG_BYTES, "it leaves")  # type: ignore[misc]
+        wait_until(lambda: self.counter("dst", "cut_by_kernel") == 2, "both in one piece")
+
     def test_bytes_that_were_changed(self) -> None:
         """One byte of an allowed packet is another: only what dst says that it admitted has left."""
         forger = self.forger("src")
@@ -184,7 +212,8 @@ class InjectionTests(WholePacketCase):
             packet = bytearray(random.choice([bytes(one) for one in ALLOWED]))
             packet[random.randrange(len(packet))] ^= random.randrange(1, 256)
             self.inject(forger, bytes(packet))
-        self.assertEqual(self.left(), self.verdicts()["admitted"] - before["admitted"])
+        admitted = self.verdicts()["admitted"] - before["admitted"]
+        wait_until(lambda: self.left() == admitted, "what was admitted leaves")
         self.assertGreater(self.verdicts()["refused_checksum"], before["refused_checksum"])
 
     def test_a_relay_has_nothing_to_send(self) -> None:
