@@ -65,7 +65,7 @@ BATCH_INTERVAL: Final = 0.002
 """Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
 wake-up of a node costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is
 urgent does not wait, and neither does the first bulk packet after a pause."""
-FULL_BATCH_BYTES: Final = 64 << 10
+FULL_BATCH_BYTES: Final = 32 << 10
 """After a turn of less than this the next comes that much sooner: a link with little to do gathers nothing (as network
 cards moderate their interrupts). TCP that crosses it as whole packets would take such delays for a queue, and stop
 growing: its HyStart allows for 4 ms on a path of 30 ms."""
