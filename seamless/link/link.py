@@ -251,6 +251,8 @@ class Link:
                     # A late HELLO tells of a state that is over.
                     if number == newest or not isinstance(frame, (Hello, Close)):
                         self._receive_frame(frame, for_node, now)
+                    if isinstance(frame, Close):
+                        break  # nothing follows a goodbye
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
                 self._violated(f"it broke the protocol: {error}", now)
