@@ -26,8 +26,12 @@ class Acknowledger:
     """Numbers received, and the ACK that is due for them."""
 
     def __init__(self) -> None:
-        self.received = RangeSet()
         self.datagrams = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what another process of the neighbor has sent, whose numbers were others."""
+        self.received = RangeSet()
         self.largest = -1
         self._largest_at = 0.0
         self._due_at: float | None = None

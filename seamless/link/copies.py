@@ -27,6 +27,8 @@ COPY_DELAYS: Final = (0.002, 0.005)
 """Seconds after the packet at which its copies go: soon enough to matter, apart enough to escape a short burst."""
 SPARSE_BYTES: Final = 512
 """The longest packet that is copied: keystrokes, requests, acknowledgements."""
+SPARSE_BATCH: Final = 4
+"""Packets in one batch up to which they may be sparse; larger ones are not looked through."""
 SPARSE_UNDER_WAY_BYTES: Final = 8 * SPARSE_BYTES
 """What may be under way on a link of which sparse traffic has the use."""
 LOSS_MEMORY: Final = 10.0

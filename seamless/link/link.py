@@ -1,9 +1,8 @@
 """A link: two neighbors, one UDP path, and everything lost on it recovered right here.
 
-In the way of a byte a link takes whole overlay packets from its node, queues them fairly, sends as fast as its pacer
-and its congestion controller allow, sealed one by one under a fresh packet number, and keeps each until the neighbor
-acknowledges it. At the other end it opens each datagram and hands the packets up at once, in whatever order they come:
-only the far end of a session puts anything in order.
+In the way of a byte a link takes whole overlay packets from its node and sends them as `seamless.link.departures` says:
+fairly, paced, sealed one by one, and again when they are lost. At the other end it opens each datagram and hands the
+packets up at once, in whatever order they come: only the far end of a session puts anything in order.
 
 The rules:
 
@@ -34,54 +33,23 @@ from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
-from seamless.link.batches import SEALING_BYTES, open_batch, seal_batches
+from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.conduct import SHUT_OUT_SECONDS, Conduct
 from seamless.link.control import ControlQueue
-from seamless.link.copies import Copies, Seen
+from seamless.link.copies import SPARSE_BATCH, Seen
+from seamless.link.departures import Departures
 from seamless.link.hello import Adjacency, AdjacencyState
-from seamless.link.pacing import Pacer
-from seamless.link.queue import FairQueue
-from seamless.link.recovery import Acknowledged, Contents, Control, Recovery
+from seamless.link.recovery import Acknowledged, Control
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
-from seamless.wire.header import (
-    CLASS_UNRECOVERED,
-    CONTROL,
-    DATA,
-    FRAGMENT_HEADER_BYTES,
-    PACKET_HEADER_BYTES,
-    ip_udp_bytes,
-)
-from seamless.wire.link_frames import (
-    Close,
-    Hello,
-    LinkFrame,
-    LsaFrame,
-    Pause,
-    parse_link_frames,
-)
+from seamless.wire.header import CONTROL, DATA, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES, ip_udp_bytes
+from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, Pause, parse_link_frames
 
-BATCH_INTERVAL: Final = 0.002
-"""Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
-wake-up of a node costs as much as twenty datagrams, so on a busy machine this decides about the throughput. What is
-urgent does not wait, and neither does the first bulk packet after a pause."""
-FULL_BATCH_BYTES: Final = 32 << 10
-"""After a turn of less than this the next comes that much sooner: a link with little to do gathers nothing (as network
-cards moderate their interrupts). TCP that crosses it as whole packets would take such delays for a queue, and stop
-growing: its HyStart allows for 4 ms on a path of 30 ms."""
-MAX_ACK_DELAY: Final = 0.004
-"""Seconds: `ACK_INTERVAL`, and a timer's lateness on a busy machine."""
-QUEUE_LIMIT: Final = 4 << 20
-"""Bytes of one session that a link holds at most: six round trips of 10 ms at 500 Mb/s."""
 QUEUE_TARGET_INTERVAL: Final = 0.004
 """Seconds of the link's rate that one session should have waiting: enough for a batch, and to ride out a late timer."""
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
 PAUSE_MAX: Final = 0.5
 """Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
-SPARSE_BATCH: Final = 4
-"""Packets in one batch up to which they may be sparse; larger ones are not looked through."""
-LOSS_WEIGHT: Final = 1 / 16
-"""How fast the estimate of the loss rate follows, per ACK."""
 REDIAL_INTERVAL: Final = 5.0
 """Seconds between handshakes towards a silent neighbor that itself never dials: it may have restarted."""
 
@@ -105,24 +73,21 @@ class Link:
         self.association = association
         self.counters = LinkCounters()
         self.adjacency = Adjacency(settings.hello_interval, settings.dead_interval, now)
-        self.queue = FairQueue(QUEUE_LIMIT)
-        self.recovery = Recovery(MAX_ACK_DELAY)
         self.neighbor_received = 0
         self._sent_at_report = 0
-        self.loss_rate = 0.0
         self._conduct = Conduct(now)
         self._controller = controller
-        self._pacer = Pacer(controller.pacing_rate_bps(), now)
         self._acknowledger = Acknowledger()
         self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
         self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
+        self._departures = Departures(settings.local, self._overhead_bytes, controller, self.counters, now)
+        self.queue = self._departures.queue
+        self.recovery = self._departures.recovery
         self._control = ControlQueue(self.packet_bytes)
         self._orphans: list[bytes] = []
-        self._copies = Copies()
         self._seen = Seen()
         self._neighbor_incarnation: int | None = None
         self._redial_at = now
-        self._bulk_waits_until = now
         self._closed = False
 
     # What the node asks of a link.
@@ -138,9 +103,14 @@ class Link:
         return self.adjacency.state is AdjacencyState.UP
 
     @property
+    def loss_rate(self) -> float:
+        """Return the share of bytes sent that was lost lately."""
+        return self._departures.loss_rate
+
+    @property
     def delivery_rate_bps(self) -> float:
         """Return how many bits of new packets per second this link can take, losses left out."""
-        return self._controller.pacing_rate_bps() * (1 - self.loss_rate)
+        return self._controller.pacing_rate_bps() * (1 - self._departures.loss_rate)
 
     @property
     def target_bytes(self) -> int:
@@ -291,33 +261,11 @@ class Link:
             self.adjacency.closed(f"{how}, again and again; shut out for {SHUT_OUT_SECONDS:g} s", now)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
-        rtt = self.recovery.rtt.smoothed
-        if result.packets:
-            self._controller.on_acked(
-                result.acked_bytes, self.recovery.bytes_in_flight, result.newest_sent_at, rtt, now
-            )
+        for control in self._departures.settle(result, now):
+            self._control.lost(control)
         for control in result.controls:
             if control.acked_below >= 0:
                 self._acknowledger.on_ack_acknowledged(control.acked_below)
-        if result.lost_bytes:
-            self._controller.on_lost(result.lost_bytes, result.newest_lost_sent_at, now)
-        total = result.acked_bytes + result.lost_bytes
-        if total:
-            self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
-        if result.lost:
-            self._copies.lost(now)
-            self._resend(result.lost)
-        self._pacer.set_rate(self._controller.pacing_rate_bps(), now)
-
-    def _resend(self, lost: list[Contents]) -> None:
-        for contents in lost:
-            if isinstance(contents, Control):
-                self._control.lost(contents)
-            elif contents[0] == CLASS_UNRECOVERED:
-                self.counters.forgotten += 1
-            else:
-                self.counters.resent += 1
-                self.queue.put_resend(contents)
 
     def _after_handshake(self, now: float) -> None:
         event = self.association.next_event()
@@ -335,15 +283,8 @@ class Link:
             self.adjacency.closed(f"{self.settings.neighbor} restarted", now)
             self._violated("it restarts all the time", now)
             self.abandon()
-            # The neighbor's numbers are others; ours go on: a process that was replaced by a twin, and is back,
-            # remembers them.
-            recovery = Recovery(MAX_ACK_DELAY)
-            recovery.counters = self.recovery.counters
-            recovery.next_number = self.recovery.next_number
-            self.recovery = recovery
-            datagrams = self._acknowledger.datagrams
-            self._acknowledger = Acknowledger()
-            self._acknowledger.datagrams = datagrams
+            self.recovery.restart()
+            self._acknowledger.restart()
         self._neighbor_incarnation = incarnation
 
     def abandon(self) -> None:
@@ -351,12 +292,8 @@ class Link:
 
         What was probed with last has the newest packet number and is what the far end waits for.
         """
-        for contents in self.recovery.take_outstanding():
-            if isinstance(contents, bytes) and contents[0] != CLASS_UNRECOVERED:
-                self._orphans.append(contents)
-        self._orphans.extend(self.queue.drain())
+        self._orphans += self._departures.abandon()
         self._orphans.sort(key=_by_record)
-        self._copies.clear()
         self._control.forget_lsas()
 
     # Time.
@@ -368,8 +305,8 @@ class Link:
             self.association.next_timeout(),
             self.recovery.next_timeout() if self.is_up else self._redial_due(),
             self._acknowledger.due_at if self.association.send_key is not None else None,
-            self._data_at(now),
-            self._copies.due_at,
+            self._departures.ready_at(now) if self.is_up else None,
+            self._departures.copies.due_at,
         ):
             if at is not None and at < earliest:
                 earliest = at
@@ -381,15 +318,6 @@ class Link:
         if self.association.send_key is not None and self.settings.neighbor_dials:
             return None
         return self._redial_at
-
-    def _data_at(self, now: float) -> float | None:
-        if not self.is_up or not self.queue or self._window_left() <= 0:
-            return None
-        ready_at = self.queue.ready_at(now)
-        if ready_at is None or ready_at > now:
-            return ready_at
-        ready_at = self._pacer.ready_at(1)
-        return max(now, ready_at if self.queue.is_urgent else max(ready_at, self._bulk_waits_until))
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
@@ -417,9 +345,9 @@ class Link:
             before = self.recovery.next_number
             self._send_control(key, transmits, now)
             if self.is_up and self.queue and not self._closed:
-                self._send_data(key, transmits, now)
-            if self._copies.due_at is not None:
-                self._send_copies(key, transmits, now)
+                self._departures.send(key, self.remote, transmits, now)
+            if self._departures.copies.due_at is not None:
+                self._departures.send_copies(key, self.remote, transmits, now)
             if self.recovery.next_number != before:
                 self.association.sent(self.recovery.next_number - before, now)
         return transmits
@@ -451,50 +379,10 @@ class Link:
             self.recovery.sent_control(number, control, size, now)
         else:
             self.recovery.next_number = number + 1
-        self._pacer.spend(size, now)
+        self._departures.pacer.spend(size, now)
         self.counters.control_sent += 1
         self.counters.sent_bytes += size
         transmits.append(Transmit(self.local, self.remote, [datagram], len(datagram), 1))
-
-    def _window_left(self) -> int:
-        return self._controller.window_bytes() - self.recovery.bytes_in_flight
-
-    def _send_data(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
-        window_left = self._window_left()
-        allowed = min(self._pacer.budget_bytes(now), window_left)
-        if allowed > 0:
-            bulk_goes = now >= self._bulk_waits_until
-            packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
-            if packets:
-                self._send_packets(key, packets, transmits, now)
-                if bulk_goes:
-                    fullness = min(1.0, sum(map(len, packets)) / FULL_BATCH_BYTES)
-                    self._bulk_waits_until = now + BATCH_INTERVAL * fullness
-        self._pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes > 0, now)
-
-    def _send_packets(self, key: SendKey, packets: list[bytes], transmits: list[Transmit], now: float) -> None:
-        number = self.recovery.next_number
-        self.recovery.sent(number, packets, self._overhead_bytes, now)
-        transmits += seal_batches(key, number, packets, self.local, self.remote)
-        if len(packets) <= SPARSE_BATCH:
-            self._copies.sent(packets, self.recovery.bytes_in_flight, now)
-        size = sum(map(len, packets)) + self._overhead_bytes * len(packets)
-        self.counters.data_sent += len(packets)
-        self.counters.sent_bytes += size
-        self._pacer.spend(size, now)
-
-    def _send_copies(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
-        """Send the copies of sparse packets that are due, under numbers that nobody waits for."""
-        copies = self._copies.take(now)
-        if not copies:
-            return
-        transmits += seal_batches(key, self.recovery.next_number, copies, self.local, self.remote)
-        self.recovery.next_number += len(copies)
-        size = sum(map(len, copies)) + self._overhead_bytes * len(copies)
-        self.counters.copies += len(copies)
-        self.counters.data_sent += len(copies)
-        self.counters.sent_bytes += size
-        self._pacer.spend(size, now)
 
     # Looking in.
 

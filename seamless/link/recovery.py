@@ -122,12 +122,19 @@ class Recovery:
 
     def __init__(self, max_ack_delay: float) -> None:
         """``max_ack_delay``: seconds the neighbor may wait before it acknowledges."""
-        self.rtt = RoundTrip()
         self.counters = RecoveryCounters()
         self.next_number = 0
+        self._max_ack_delay = max_ack_delay
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all about the neighbor's process, which another one has replaced.
+
+        Our numbers go on: a process that was replaced by a twin, and is back, remembers them.
+        """
+        self.rtt = RoundTrip()
         self.bytes_in_flight = 0
         self.largest_acked = -1
-        self._max_ack_delay = max_ack_delay
         self._outstanding: dict[int, tuple[float, Contents, int]] = {}
         self._lost_at: dict[int, float] = {}
         self._reordering_packets = PACKET_THRESHOLD

@@ -1,0 +1,159 @@
+"""DATA that leaves one end of a link: what waits, what may go now, what is on its way, and what goes once more.
+
+In the way of a byte a packet is queued here, goes when pacer and congestion controller allow, sealed under a fresh
+number, and is kept until the neighbor acknowledges it or it is lost, and then queued again before all others.
+
+The rules:
+
+* Bulk gathers into full batches, from turn to turn. What is urgent does not wait, and neither does the first bulk
+  packet after a pause.
+* What CONTROL sends is charged to the same pacer and kept in the same packet number space, but never waits here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from seamless.crypto.sealing import SendKey
+from seamless.interfaces import Address, CongestionController, Transmit
+from seamless.link.batches import seal_batches
+from seamless.link.copies import SPARSE_BATCH, Copies
+from seamless.link.pacing import Pacer
+from seamless.link.queue import FairQueue
+from seamless.link.recovery import Acknowledged, Control, Recovery
+from seamless.link.status import LinkCounters
+from seamless.wire.header import CLASS_UNRECOVERED
+
+BATCH_INTERVAL: Final = 0.002
+"""Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
+wake-up of a node costs as much as twenty datagrams, so on a busy machine this decides about the throughput."""
+FULL_BATCH_BYTES: Final = 32 << 10
+"""After a turn of less than this the next comes that much sooner: a link with little to do gathers nothing (as network
+cards moderate their interrupts). TCP that crosses it as whole packets would take such delays for a queue, and stop
+growing: its HyStart allows for 4 ms on a path of 30 ms."""
+MAX_ACK_DELAY: Final = 0.004
+"""Seconds: `ACK_INTERVAL`, and a timer's lateness on a busy machine."""
+QUEUE_LIMIT_BYTES: Final = 4 << 20
+"""Of one session, that a link holds at most: six round trips of 10 ms at 500 Mb/s."""
+LOSS_WEIGHT: Final = 1 / 16
+"""How fast the estimate of the loss rate follows, per ACK."""
+
+
+class Departures:
+    """The packets that go from ``local``, each ``overhead_bytes`` longer on the wire."""
+
+    def __init__(
+        self,
+        local: Address,
+        overhead_bytes: int,
+        controller: CongestionController,
+        counters: LinkCounters,
+        now: float,
+    ) -> None:
+        self.queue = FairQueue(QUEUE_LIMIT_BYTES)
+        self.recovery = Recovery(MAX_ACK_DELAY)
+        self.pacer = Pacer(controller.pacing_rate_bps(), now)
+        self.copies = Copies()
+        self.loss_rate = 0.0
+        self._local = local
+        self._overhead_bytes = overhead_bytes
+        self._controller = controller
+        self._counters = counters
+        self._bulk_waits_until = now
+
+    def ready_at(self, now: float) -> float | None:
+        """Return when packets may go; None when there are none, or only an ACK can make room for them."""
+        if not self.queue or self._window_left() <= 0:
+            return None
+        ready_at = self.queue.ready_at(now)
+        if ready_at is None or ready_at > now:
+            return ready_at
+        ready_at = self.pacer.ready_at(1)
+        return max(now, ready_at if self.queue.is_urgent else max(ready_at, self._bulk_waits_until))
+
+    def _window_left(self) -> int:
+        return self._controller.window_bytes() - self.recovery.bytes_in_flight
+
+    # Out.
+
+    def send(self, key: SendKey, remote: Address, transmits: list[Transmit], now: float) -> None:
+        """Seal what may go now, and add it to ``transmits``."""
+        window_left = self._window_left()
+        allowed = min(self.pacer.budget_bytes(now), window_left)
+        if allowed > 0:
+            bulk_goes = now >= self._bulk_waits_until
+            packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
+            if packets:
+                self._send_packets(key, packets, remote, transmits, now)
+                if bulk_goes:
+                    fullness = min(1.0, sum(map(len, packets)) / FULL_BATCH_BYTES)
+                    self._bulk_waits_until = now + BATCH_INTERVAL * fullness
+        self.pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes > 0, now)
+
+    def _send_packets(
+        self, key: SendKey, packets: list[bytes], remote: Address, transmits: list[Transmit], now: float
+    ) -> None:
+        number = self.recovery.next_number
+        self.recovery.sent(number, packets, self._overhead_bytes, now)
+        transmits += seal_batches(key, number, packets, self._local, remote)
+        if len(packets) <= SPARSE_BATCH:
+            self.copies.sent(packets, self.recovery.bytes_in_flight, now)
+        self._count(packets, now)
+
+    def send_copies(self, key: SendKey, remote: Address, transmits: list[Transmit], now: float) -> None:
+        """Seal the copies of sparse packets that are due, under numbers that nobody waits for."""
+        copies = self.copies.take(now)
+        if not copies:
+            return
+        transmits += seal_batches(key, self.recovery.next_number, copies, self._local, remote)
+        self.recovery.next_number += len(copies)
+        self._counters.copies += len(copies)
+        self._count(copies, now)
+
+    def _count(self, packets: list[bytes], now: float) -> None:
+        size = sum(map(len, packets)) + self._overhead_bytes * len(packets)
+        self._counters.data_sent += len(packets)
+        self._counters.sent_bytes += size
+        self.pacer.spend(size, now)
+
+    # What became of it.
+
+    def settle(self, result: Acknowledged, now: float) -> list[Control]:
+        """Act on what was acknowledged and what is lost; return what CONTROL datagrams have lost."""
+        if result.packets:
+            self._controller.on_acked(
+                result.acked_bytes,
+                self.recovery.bytes_in_flight,
+                result.newest_sent_at,
+                self.recovery.rtt.smoothed,
+                now,
+            )
+        if result.lost_bytes:
+            self._controller.on_lost(result.lost_bytes, result.newest_lost_sent_at, now)
+        total = result.acked_bytes + result.lost_bytes
+        if total:
+            self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
+        lost: list[Control] = []
+        if result.lost:
+            self.copies.lost(now)
+            for contents in result.lost:
+                if isinstance(contents, Control):
+                    lost.append(contents)
+                elif contents[0] == CLASS_UNRECOVERED:
+                    self._counters.forgotten += 1
+                else:
+                    self._counters.resent += 1
+                    self.queue.put_resend(contents)
+        self.pacer.set_rate(self._controller.pacing_rate_bps(), now)
+        return lost
+
+    def abandon(self) -> list[bytes]:
+        """Give back all that waits or is unacknowledged and may go another way."""
+        packets = [
+            contents
+            for contents in self.recovery.take_outstanding()
+            if isinstance(contents, bytes) and contents[0] != CLASS_UNRECOVERED
+        ]
+        packets += self.queue.drain()
+        self.copies.clear()
+        return packets
