@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
@@ -43,18 +42,17 @@ class FirewallServiceTests(TestCase):
         self.failures: list[SeamlessError] = []
         self.service = FirewallService(reactor, self.file, "src", self.failures.append)
 
-    def start(self) -> Deferred[None]:
+    async def start(self) -> None:
         self.addCleanup(self.service.stopService)
         self.service.privilegedStartService()
         self.service.startService()
-        return self.until(lambda: self.service.counters.installed == 1)
+        await self.until(lambda: self.service.counters.installed == 1)
 
-    @inlineCallbacks
-    def until(self, condition: Callable[[], bool]):  # type: ignore[no-untyped-def]
+    async def until(self, condition: Callable[[], bool]) -> None:
         for _ in range(int(TIMEOUT / POLL_INTERVAL)):
             if condition():
                 return
-            yield deferLater(reactor, POLL_INTERVAL)
+            await deferLater(reactor, POLL_INTERVAL)
         self.fail("this did not come")
 
     def kill_privileged_part(self) -> int:
@@ -63,48 +61,43 @@ class FirewallServiceTests(TestCase):
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    @inlineCallbacks
-    def test_rules_are_there_while_it_runs(self):  # type: ignore[no-untyped-def]
+    async def test_rules_are_there_while_it_runs(self) -> None:
         self.assertFalse(iptables.is_installed(self.rulesets))
-        yield self.start()
+        await self.start()
         self.assertTrue(iptables.is_installed(self.rulesets))
-        yield self.service.stopService()
+        await self.service.stopService()
         self.assertNotIn("SEAMLESS", iptables.save(4) + iptables.save(6))
         self.assertIsNone(self.service.privileged_pid)
-        yield self.service.stopService()
+        await self.service.stopService()
         self.assertEqual(self.failures, [])
 
-    @inlineCallbacks
-    def test_it_can_start_again(self):  # type: ignore[no-untyped-def]
-        yield self.start()
-        yield self.service.stopService()
+    async def test_it_can_start_again(self) -> None:
+        await self.start()
+        await self.service.stopService()
         self.service.startService()
-        yield self.until(lambda: self.service.counters.installed == 2)
+        await self.until(lambda: self.service.counters.installed == 2)
         self.assertTrue(iptables.is_installed(self.rulesets))
 
-    @inlineCallbacks
-    def test_lost_rules_are_put_back(self):  # type: ignore[no-untyped-def]
-        yield self.start()
+    async def test_lost_rules_are_put_back(self) -> None:
+        await self.start()
         self.namespace.run("iptables", "-t", "nat", "-F", "OUTPUT")
         self.assertFalse(iptables.is_installed(self.rulesets))
-        yield self.until(lambda: self.service.counters.restored == 1)
+        await self.until(lambda: self.service.counters.restored == 1)
         self.assertTrue(iptables.is_installed(self.rulesets))
 
-    @inlineCallbacks
-    def test_the_privileged_part_dies_and_comes_back(self):  # type: ignore[no-untyped-def]
+    async def test_the_privileged_part_dies_and_comes_back(self) -> None:
         self.patch(firewall, "RESTART_INTERVAL", 0.0)
-        yield self.start()
+        await self.start()
         first = self.kill_privileged_part()
-        yield self.until(lambda: self.service.counters.installed == 2)
+        await self.until(lambda: self.service.counters.installed == 2)
         self.assertNotEqual(self.service.privileged_pid, first)
         self.assertEqual((self.service.counters.deaths, self.failures), (1, []))
         self.assertTrue(iptables.is_installed(self.rulesets))
 
-    @inlineCallbacks
-    def test_a_privileged_part_that_does_not_live(self):  # type: ignore[no-untyped-def]
-        yield self.start()
+    async def test_a_privileged_part_that_does_not_live(self) -> None:
+        await self.start()
         self.kill_privileged_part()
-        yield self.until(lambda: bool(self.failures))
+        await self.until(lambda: bool(self.failures))
         self.assertRegex(str(self.failures[0]), "the privileged part of seamless was killed by signal 9")
 
     def test_a_configuration_that_is_gone(self) -> None:

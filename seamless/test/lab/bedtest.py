@@ -84,9 +84,12 @@ class TestBed:
     def restore(self) -> None:
         """Start the nodes that do not run, and return once the overlay carries."""
         self.lab.start_nodes([name for name in NODES if not self.is_running(name)])
-        for near, far in (("src", "dst"), ("dst", "src")):
-            wait_until(lambda near=near, far=far: self.reaches(near, far), f"{near} reaches {far}")  # type: ignore[misc]
-            wait_until(lambda near=near: self.has_rules(near), f"{near} has its rules")  # type: ignore[misc]
+        self._wait_for("src", "dst")
+        self._wait_for("dst", "src")
+
+    def _wait_for(self, near: str, far: str) -> None:
+        wait_until(lambda: self.reaches(near, far), f"{near} reaches {far}")
+        wait_until(lambda: self.has_rules(near), f"{near} has its rules")
 
     def is_running(self, node: str) -> bool:
         """Tell whether a node was started and has not ended."""

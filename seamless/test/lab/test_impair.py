@@ -91,7 +91,8 @@ class Conservation(SynchronousTestCase):
 
 
 class Rate(SynchronousTestCase):
-    WIRE = Impairment(delay=0.1, rate_bps=PACKET * 8 * 100, queue_bytes=10 * PACKET)  # one packet every 10 ms
+    RATE_BPS = PACKET * 8 * 100  # one packet every 10 ms
+    WIRE = Impairment(delay=0.1, rate_bps=RATE_BPS, queue_bytes=10 * PACKET)
 
     def test_packets_leave_at_the_rate(self) -> None:
         direction = ImpairedDirection(self.WIRE, Random(1))
@@ -122,7 +123,7 @@ class Rate(SynchronousTestCase):
     def test_a_new_rate_holds_for_what_is_queued(self) -> None:
         direction = ImpairedDirection(self.WIRE, Random(1))
         direction.offer(0, HEADER, 9 * SEGMENT, SEGMENT)
-        direction.change(attrs.evolve(self.WIRE, rate_bps=self.WIRE.rate_bps * 2), 0)  # type: ignore[operator]
+        direction.change(attrs.evolve(self.WIRE, rate_bps=self.RATE_BPS * 2), 0)
         self.assertAlmostEqual(direction.offer(0, HEADER, SEGMENT, SEGMENT)[0].at, 0.1 + 0.05)
 
     def test_an_idle_wire_carries_a_packet_longer_than_its_queue(self) -> None:

@@ -142,6 +142,12 @@ class InjectionTests(WholePacketCase):
         """Return how many bytes dst has ever sent to the hosts of its site, and over the native wire."""
         return sum(self.lab.counters("dst", host)["dst"]["bytes_in"] for host in ("b1", "b2", "b3", "src"))
 
+    def wait_for_left(self, packets: int) -> None:
+        wait_until(lambda: self.left() == packets, f"{packets} packets leave")
+
+    def wait_for_bytes(self, least: int) -> None:
+        wait_until(lambda: self.wire_bytes() > least, f"more than {least} bytes leave")
+
     def forger(self, node: str) -> subprocess.Popen[bytes]:
         """Put a forger in the place of a node."""
         self.lab.stop_node(node)
@@ -190,7 +196,7 @@ class InjectionTests(WholePacketCase):
         # That a packet which leaves is counted, the allowed ones show.
         for number, packet in enumerate(ALLOWED, 1):
             self.assertEqual(self.inject(forger, packet), ["admitted"], repr(packet))
-            wait_until(lambda number=number: self.left() == number, f"{packet!r} leaves")  # type: ignore[misc]
+            self.wait_for_left(number)
 
     def test_super_packets(self) -> None:
         forger = self.forger("src")
@@ -200,7 +206,7 @@ class InjectionTests(WholePacketCase):
         self.assertLess(self.wire_bytes() - before, LONG_BYTES)
         for number, allowed in enumerate(LONG_ALLOWED, 1):
             self.assertEqual(self.inject(forger, allowed), ["admitted"])
-            wait_until(lambda number=number: self.wire_bytes() - before > number * LONG_BYTES, "it leaves")  # type: ignore[misc]
+            self.wait_for_bytes(before + number * LONG_BYTES)
         wait_until(lambda: self.counter("dst", "cut_by_kernel") == 2, "both in one piece")
 
     def test_bytes_that_were_changed(self) -> None:

@@ -150,19 +150,22 @@ class Endings(BedTestCase):
 
     def test_early_answer_of_a_server_that_hangs_up(self) -> None:
         """The same at once, and the client has not begun to read when the RST is there: not a byte is missing."""
-        for says_fin in (True, False):
-            client, server = self.pair()
-            upload = Writer(client)
-            read_exactly(server, 100_000)
-            server.sendall(ANSWER[:150_000])
-            wait_until(lambda server=server: unacknowledged(server) == 0, "the node takes the answer")  # type: ignore[misc]
-            if says_fin:
-                server.shutdown(socket.SHUT_WR)
-            server.close()
-            time.sleep(PAUSE_SECONDS)
-            self.assertEqual(read_exactly(client, 150_000), ANSWER[:150_000])
-            if says_fin:
-                self.assertEqual(read_to_end(client), (b"", EOF))
+        self.answer_and_hang_up(says_fin=True)
+        self.answer_and_hang_up(says_fin=False)
+
+    def answer_and_hang_up(self, *, says_fin: bool) -> None:
+        client, server = self.pair()
+        upload = Writer(client)
+        read_exactly(server, 100_000)
+        server.sendall(ANSWER[:150_000])
+        wait_until(lambda: unacknowledged(server) == 0, "the node takes the answer")
+        if says_fin:
+            server.shutdown(socket.SHUT_WR)
+        server.close()
+        time.sleep(PAUSE_SECONDS)
+        self.assertEqual(read_exactly(client, 150_000), ANSWER[:150_000])
+        if says_fin:
+            self.assertEqual(read_to_end(client), (b"", EOF))
             # As with TCP alone: the kernel names the reset by whether a FIN had come before it.
             self.assertIsInstance(upload.outcome(), BrokenPipeError if says_fin else ConnectionResetError)
 

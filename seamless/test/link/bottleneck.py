@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 
 from seamless.interfaces import CongestionController
 
@@ -44,7 +45,7 @@ class Bottleneck:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
         for sender in senders:
-            self._at(sender.starts_at, lambda sender=sender: self._send(sender))  # type: ignore[misc]
+            self._at(sender.starts_at, partial(self._send, sender))
 
     def run(self, until: float) -> None:
         while self._events[0][0] <= until:

@@ -76,8 +76,8 @@ class Pair:
 
 
 class PairTests(SynchronousTestCase):
-    def up(self, **wire: float) -> Pair:
-        pair = Pair(**wire)  # type: ignore[arg-type]
+    def up(self, *, loss: float = 0.0, seed: int = 0) -> Pair:
+        pair = Pair(loss=loss, seed=seed)
         pair.start()
         pair.run(1.0)
         self.assertEqual(pair.states, [UP, UP])
@@ -138,7 +138,7 @@ class PairTests(SynchronousTestCase):
         self.assertEqual([end.counters.downs for end in pair.ends], [0, 0])
 
     def test_old_hello_that_arrives_late_is_put_right_in_a_round_trip(self) -> None:
-        pair = self.up(delay=0.01)
+        pair = self.up()
         pair.run(0.04)  # so that no regular hello is on its way
         pair.send(0, DOWN)
         pair.run(0.011)

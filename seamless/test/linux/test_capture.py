@@ -122,8 +122,8 @@ class CaptureTestCase(SynchronousTestCase):
                 at += FRAME.size + length
         return packets
 
-    def hear_packets(self, count: int) -> list[bytes]:
-        self.hear(lambda: len(self.packets) >= count)
+    def hear_packets(self, count: int, timeout: float = TIMEOUT) -> list[bytes]:
+        self.hear(lambda: len(self.packets) >= count, timeout)
         return self.packets
 
     def order(self, word: bytes) -> None:
@@ -299,7 +299,7 @@ class TcpTests(CaptureTestCase):
         until = time.monotonic() + 2 * TIMEOUT
         longest = 0
         while len(got) < len(data) and time.monotonic() < until:
-            self.hear(lambda seen=carried: len(self.packets) > seen, 0.02)  # type: ignore[misc]
+            self.hear_packets(carried + 1, 0.02)
             for packet in self.packets[carried:]:
                 header = parse(packet)
                 self.assertEqual(header.protocol, TCP)

@@ -94,7 +94,7 @@ class ReopeningTests(SynchronousTestCase):
             if sign == "accepted":
                 pair.accept_all()
             elif sign == "answered":
-                pair.b.on_open = lambda event, pair=pair: pair.b.write(event.stream, b"!", pair.now)  # type: ignore[misc]
+                pair.b.on_open = partial(self.answer, pair)
             here, there = pair.open()
             pair.a.write(here, b"?", pair.now)
             pair.run(7)
@@ -105,6 +105,9 @@ class ReopeningTests(SynchronousTestCase):
             reset = pair.a.reset_of(here)
             self.assertEqual(reset and reset.code, RESET_PEER_LOST, sign)
             self.assertNotIn(there, pair.b.received)
+
+    def answer(self, pair: Pair, event: StreamOpened) -> None:
+        pair.b.write(event.stream, b"!", pair.now)
 
     def test_a_stream_that_its_own_application_reset_is_gone(self) -> None:
         pair = self.restarted()

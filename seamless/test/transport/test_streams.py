@@ -216,7 +216,7 @@ class StreamTransportTests(SynchronousTestCase):
             received.append(data)
             far.transport.pauseProducing()
 
-        far.dataReceived = once  # type: ignore[method-assign]
+        self.patch(far, "dataReceived", once)
         for piece in (b"1", b"2", b"3"):
             near.transport.write(piece)
         self.run_all()
@@ -276,7 +276,7 @@ class StreamTransportTests(SynchronousTestCase):
         def broken(data: bytes) -> None:
             raise ZeroDivisionError
 
-        far.dataReceived = broken  # type: ignore[method-assign]
+        self.patch(far, "dataReceived", broken)
         near.transport.write(b"x")
         self.run_all()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

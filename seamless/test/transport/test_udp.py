@@ -413,7 +413,7 @@ class VethTests(SynchronousTestCase):
 class ReactorTests(TestCase):
     """The port on a reactor that runs."""
 
-    def test_a_batch_wakes_the_owner(self) -> None:
+    async def test_a_batch_wakes_the_owner(self) -> None:
         woken: Deferred[int] = Deferred()
 
         def on_batch(view: memoryview, segment_size: int, local: Address, remote: Address) -> None:
@@ -425,4 +425,4 @@ class ReactorTests(TestCase):
             port.start()
             self.addCleanup(port.stop)
         sender.send(Transmit(sender.local, receiver.local, datagrams(20), SEGMENT, 20))
-        return woken.addCallback(self.assertEqual, 20)  # type: ignore[return-value]
+        self.assertEqual(await woken, 20)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 
 from seamless.intercept.flow import Flow
 from seamless.interfaces import RESET_NOT_ALLOWED
@@ -139,13 +140,16 @@ class WireTests(BedTestCase):
         self.assertEqual(read_exactly(server, len(secret)), secret)
         self.assertIsNone(upload.outcome())
         for file, running in captures:
-            # tcpdump forgets what waits in its buffer when it is told to end.
-            wait_until(lambda file=file: file.stat().st_size > len(secret), f"{file.name} holds the transfer")  # type: ignore[misc]
+            self.wait_for_size(file, len(secret))
             running.send_signal(signal.SIGINT)
             running.communicate()
             wire = file.read_bytes()
             for hidden in (secret[:16], SRC.encode(), DST.encode(), ip_address(DST).packed + (5202).to_bytes(2, "big")):
                 self.assertNotIn(hidden, wire, file.name)
+
+    def wait_for_size(self, file: Path, least: int) -> None:
+        """tcpdump forgets what waits in its buffer when it is told to end: wait until it has written the transfer."""
+        wait_until(lambda: file.stat().st_size > least, f"{file.name} holds the transfer")
 
     def device(self, host: str, peer: str) -> str:
         """Return the name of a host's device towards another."""

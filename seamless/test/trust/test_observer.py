@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.intercept.flow import Flow
 from seamless.interfaces import StreamOpened
+from seamless.link.link import Link
 from seamless.test.trust.tapped import Applications, TappedBed, refusals, tapped_bed
 from seamless.wire.header import CONTROL, DATA, INITIATION, RESPONSE
 
@@ -50,9 +51,9 @@ class CaptureTests(SynchronousTestCase):
         forwarding = bed.node("r1")._forwarding
         receive = forwarding.receive
 
-        def watched(packets: list[bytes], link: object, now: float) -> None:
+        def watched(packets: list[bytes], link: Link, now: float) -> None:
             forwarded.extend(packets)
-            receive(packets, link, now)  # type: ignore[arg-type]
+            receive(packets, link, now)
 
         self.patch(forwarding, "receive", watched)
         transfer(self, bed)

@@ -104,7 +104,7 @@ class ReplayTests(CountingTestCase):
         self.assertGreater(sum(arrived.values()), sent // 4, arrived)
         for node in NODES:
             self.assertGreater(arrived[node], 0, node)
-            wait_until(lambda node=node: self.refused(node, before) >= arrived[node], f"{node} counts")  # type: ignore[misc]
+            self.wait_for_refused(node, before, arrived[node])
             log = self.bed.log(node)[logged[node] :]
             self.assertEqual(re.findall(r".* is (?:up|down|reachable|not reachable).*", log), [])
         for node in ("src", "dst"):
@@ -116,6 +116,9 @@ class ReplayTests(CountingTestCase):
             writer = Writer(one, ROUND)
             self.assertTrue(read_exactly(other, len(ROUND)) == ROUND)
             self.assertIsNone(writer.outcome())
+
+    def wait_for_refused(self, node: str, before: dict[str, Any], least: int) -> None:
+        wait_until(lambda: self.refused(node, before) >= least, f"{node} counts")
 
     def refused(self, node: str, before: dict[str, Any]) -> int:
         """Return how many datagrams a node has refused since, for whatever reason, or its socket has lost."""
