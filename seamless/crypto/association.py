@@ -81,8 +81,8 @@ class KeysEstablished:
     """There are new keys to send under.
 
     As ``initiator`` the owner must send something that authenticates at once (a link: a HELLO): before it comes, the
-    other side sends nothing under these keys. When ``remote_incarnation`` differs from the last one, the remote node
-    was restarted, and its packet numbers start at 0.
+    other side sends nothing under these keys. When ``remote_incarnation`` differs from the last one, another process
+    speaks for the remote node, whose packet numbers have nothing to do with the former one's.
     """
 
     remote_incarnation: int
