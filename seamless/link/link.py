@@ -9,14 +9,11 @@ The rules:
 * A batch is the unit. Per datagram there is one seal or open, one slice or two, one entry in a dictionary.
 * CONTROL never waits behind DATA: acknowledgements, hellos, LSAs and pauses pass the queue and the pacer (which is
   charged for them). A flooded link keeps its adjacency and its acknowledgements.
-* Keys and liveness are separate. Keys come from the `Association` and outlive silence; the `Adjacency` says whether
-  the neighbor is heard. DATA is sent only while it is UP.
-* What breaks the protocol has no effect and is counted; a neighbor that does it again and again, or that comes and goes
-  all the time, is shut out for a while (`seamless.link.conduct`).
-* A neighbor's restart (a new incarnation) empties the packet number spaces; what was not acknowledged goes back to the
-  node, which sends it another way.
-* A neighbor's goodbye ends all that was learned of its process, keys and address. Somebody may have started it a second
-  time by mistake, and then the right one is still where it should be: it is dialled at once.
+* DATA is sent only while the neighbor is heard (`seamless.link.neighbor`).
+* What breaks the protocol has no effect and is counted; of a neighbor that does it again and again nothing is read for
+  a while.
+* A neighbor's restart empties the packet number spaces; what was not acknowledged goes back to the node, which sends it
+  another way.
 """
 
 from __future__ import annotations
@@ -27,18 +24,18 @@ from typing import Final
 
 import attrs
 
-from seamless.crypto.association import Association, KeysEstablished
+from seamless.crypto.association import Association
 from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.acknowledger import Acknowledger
 from seamless.link.batches import SEALING_BYTES, open_batch
-from seamless.link.conduct import SHUT_OUT_SECONDS, Conduct
 from seamless.link.control import ControlQueue
 from seamless.link.copies import SPARSE_BATCH, Seen
 from seamless.link.departures import Departures
-from seamless.link.hello import Adjacency, AdjacencyState
+from seamless.link.hello import AdjacencyState
+from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
@@ -50,8 +47,6 @@ QUEUE_TARGET_INTERVAL: Final = 0.004
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
 PAUSE_MAX: Final = 0.5
 """Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
-REDIAL_INTERVAL: Final = 5.0
-"""Seconds between handshakes towards a silent neighbor that itself never dials: it may have restarted."""
 
 _by_record: Final = itemgetter(slice(PACKET_HEADER_BYTES, PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES))
 """Puts packets of a session in the order of its records."""
@@ -69,13 +64,12 @@ class Link:
     ) -> None:
         self.settings = settings
         self.local = settings.local
-        self.remote = settings.remote
         self.association = association
         self.counters = LinkCounters()
-        self.adjacency = Adjacency(settings.hello_interval, settings.dead_interval, now)
+        self._neighbor = Neighbor(settings, association, self._restarted, now)
+        self.adjacency = self._neighbor.adjacency
         self.neighbor_received = 0
         self._sent_at_report = 0
-        self._conduct = Conduct(now)
         self._controller = controller
         self._acknowledger = Acknowledger()
         self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
@@ -86,11 +80,14 @@ class Link:
         self._control = ControlQueue(self.packet_bytes)
         self._orphans: list[bytes] = []
         self._seen = Seen()
-        self._neighbor_incarnation: int | None = None
-        self._redial_at = now
         self._closed = False
 
     # What the node asks of a link.
+
+    @property
+    def remote(self) -> Address:
+        """Return where the neighbor is now."""
+        return self._neighbor.remote
 
     @property
     def packet_bytes(self) -> int:
@@ -139,6 +136,7 @@ class Link:
         if self.association.send_key is not None and not self._closed:
             self._control.add(Close(reason))
         self._closed = True
+        self._neighbor.dials = False
 
     def take_orphans(self) -> list[bytes]:
         """Return packets that this link could not deliver, for the node to send another way."""
@@ -151,14 +149,11 @@ class Link:
         """Take in an INITIATION that the gate has let in; raise `RemoteProtocolError`."""
         if self._closed:
             raise RemoteProtocolError("this node is stopping")
-        self.association.receive_initiation(opened, now)
-        self.remote = remote
-        self._after_handshake(now)
+        self._neighbor.receive_initiation(opened, remote, now)
 
     def receive_response(self, datagram: bytes, now: float) -> None:
         """Take in a RESPONSE; raise `RemoteProtocolError`."""
-        self.association.receive_response(datagram, now)
-        self._after_handshake(now)
+        self._neighbor.receive_response(datagram, now)
 
     def receive_cookie(self, datagram: bytes, now: float) -> None:
         """Take in a COOKIE; raise `RemoteProtocolError`."""
@@ -171,7 +166,7 @@ class Link:
 
         Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and forgotten.
         """
-        if now < self._conduct.shut_out_until:
+        if now < self._neighbor.conduct.shut_out_until:
             self.counters.shut_out += -(-len(buffer) // segment_size)
             return [], []
         if segment_size > self.settings.mtu_bytes - self._ip_udp_bytes:
@@ -190,7 +185,9 @@ class Link:
             contents = [content for content, is_fresh in zip(contents, fresh) if is_fresh]
             if not numbers:
                 return [], []
-        self._authenticated(key, remote, numbers[-1], now)
+        self._neighbor.authenticated(key, now)
+        if remote != self._neighbor.remote and numbers[-1] > self._acknowledger.largest:
+            self._neighbor.remote = remote
         self.counters.received_bytes += len(buffer)
         if datagram_type == DATA:
             self.counters.data_received += len(numbers)
@@ -200,13 +197,6 @@ class Link:
             return contents, []
         return [], self._receive_control(numbers, contents, now)
 
-    def _authenticated(self, key: ReceiveKey, remote: Address, number: int, now: float) -> None:
-        self.association.authenticated(key, now)
-        self._after_handshake(now)
-        self.adjacency.heard(now)
-        if remote != self.remote and number > self._acknowledger.largest:
-            self.remote = remote
-
     def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float) -> list[LinkFrame]:
         for_node: list[LinkFrame] = []
         ack_eliciting = False
@@ -214,7 +204,7 @@ class Link:
         for number, content in zip(numbers, contents):
             try:
                 for frame in parse_link_frames(content):
-                    if now < self._conduct.shut_out_until:
+                    if now < self._neighbor.conduct.shut_out_until:
                         break
                     if not isinstance(frame, (Ack, Close)):
                         ack_eliciting = True
@@ -225,7 +215,7 @@ class Link:
                         break  # nothing follows a goodbye
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
-                self._violated(f"it broke the protocol: {error}", now)
+                self._neighbor.violated(f"it broke the protocol: {error}", now)
         self._acknowledger.on_received(numbers, ack_eliciting, now)
         return for_node
 
@@ -235,30 +225,14 @@ class Link:
         elif isinstance(frame, Hello):
             self.neighbor_received = frame.received
             self._sent_at_report = self.counters.data_sent + self.counters.control_sent
-            was_up = self.is_up
-            self.adjacency.received_hello(frame.state, frame.hello_ms / 1000, frame.dead_ms / 1000, now)
-            if was_up and not self.is_up:
-                self._violated("it comes and goes", now)
+            self._neighbor.received_hello(frame, now)
         elif isinstance(frame, Close):
-            self._neighbor_closed(frame.reason, now)
+            self._neighbor.said_goodbye(frame.reason, now)
         elif isinstance(frame, Pause):
             self.counters.pauses_received += 1
             for_node.append(frame)
         elif isinstance(frame, LsaFrame):
             for_node.append(frame)
-
-    def _neighbor_closed(self, reason: str, now: float) -> None:
-        """Forget the neighbor's process, which has ended, and look for another one where it should be."""
-        self.adjacency.closed(f"{self.settings.neighbor} says: {reason}", now)
-        self.association.remote_closed()
-        self.remote = self.settings.remote
-        self._redial_at = now
-        self._violated("it says goodbye all the time", now)
-
-    def _violated(self, how: str, now: float) -> None:
-        """Take note of what a neighbor should not do, or not often."""
-        if self._conduct.violated(now):
-            self.adjacency.closed(f"{how}, again and again; shut out for {SHUT_OUT_SECONDS:g} s", now)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
         for control in self._departures.settle(result, now):
@@ -267,25 +241,12 @@ class Link:
             if control.acked_below >= 0:
                 self._acknowledger.on_ack_acknowledged(control.acked_below)
 
-    def _after_handshake(self, now: float) -> None:
-        event = self.association.next_event()
-        while event is not None:
-            if isinstance(event, KeysEstablished):
-                self._keys_established(event.remote_incarnation, now)
-            event = self.association.next_event()
-
-    def _keys_established(self, incarnation: int, now: float) -> None:
-        self.adjacency.hello_soon(now)
-        if incarnation == self._neighbor_incarnation:
-            return
-        if self._neighbor_incarnation is not None:
-            self.counters.restarts += 1
-            self.adjacency.closed(f"{self.settings.neighbor} restarted", now)
-            self._violated("it restarts all the time", now)
-            self.abandon()
-            self.recovery.restart()
-            self._acknowledger.restart()
-        self._neighbor_incarnation = incarnation
+    def _restarted(self) -> None:
+        """Begin anew, with our own numbers where they were: another process speaks for the neighbor."""
+        self.counters.restarts += 1
+        self.abandon()
+        self.recovery.restart()
+        self._acknowledger.restart()
 
     def abandon(self) -> None:
         """Turn all that waits or is unacknowledged into orphans, oldest records first: the neighbor is gone.
@@ -303,7 +264,7 @@ class Link:
         earliest = self.adjacency.next_timeout()
         for at in (
             self.association.next_timeout(),
-            self.recovery.next_timeout() if self.is_up else self._redial_due(),
+            self.recovery.next_timeout() if self.is_up else self._neighbor.redial_at,
             self._acknowledger.due_at if self.association.send_key is not None else None,
             self._departures.ready_at(now) if self.is_up else None,
             self._departures.copies.due_at,
@@ -312,32 +273,19 @@ class Link:
                 earliest = at
         return earliest
 
-    def _redial_due(self) -> float | None:
-        if self.is_up or not self.settings.dials or self._closed:
-            return None
-        if self.association.send_key is not None and self.settings.neighbor_dials:
-            return None
-        return self._redial_at
-
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
-        self.association.handle_timeout(now)
-        self._after_handshake(now)
-        self.adjacency.handle_timeout(now)
+        self._neighbor.handle_timeout(now)
         deadline = self.recovery.next_timeout()
         if deadline is not None and now >= deadline and self.is_up:
             self._take_acknowledged(self.recovery.on_timeout(now), now)
-        redial = self._redial_due()
-        if redial is not None and now >= redial:
-            self._redial_at = now + REDIAL_INTERVAL
-            self.association.initiate(now)
 
     # Sending.
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
         """Return the batches that may go out now: handshake first, then CONTROL, then DATA."""
         transmits = [
-            Transmit(self.local, self.remote, [message], len(message), 1)
+            Transmit(self.local, self._neighbor.remote, [message], len(message), 1)
             for message in self.association.messages_to_send(now)
         ]
         key = self.association.send_key
@@ -345,29 +293,22 @@ class Link:
             before = self.recovery.next_number
             self._send_control(key, transmits, now)
             if self.is_up and self.queue and not self._closed:
-                self._departures.send(key, self.remote, transmits, now)
+                self._departures.send(key, self._neighbor.remote, transmits, now)
             if self._departures.copies.due_at is not None:
-                self._departures.send_copies(key, self.remote, transmits, now)
+                self._departures.send_copies(key, self._neighbor.remote, transmits, now)
             if self.recovery.next_number != before:
                 self.association.sent(self.recovery.next_number - before, now)
         return transmits
 
     def _send_control(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
         due_at = self._acknowledger.due_at
-        hello = self._hello(now) if self.adjacency.hello_due(now) and not self._closed else None
+        hello = None
+        if self.adjacency.hello_due(now) and not self._closed:
+            hello = self._neighbor.hello(self._acknowledger.datagrams, now)
         if hello is None and not self._control and (due_at is None or due_at > now):
             return
         for ack, control in self._control.take(hello, self._acknowledger, self.is_up, now):
             self._send_one_control(key, ack, control, transmits, now)
-
-    def _hello(self, now: float) -> Hello:
-        self.adjacency.sent_hello(now)
-        return Hello(
-            state=self.adjacency.state.value,
-            hello_ms=max(1, int(self.settings.hello_interval * 1000)),
-            dead_ms=max(1, int(self.settings.dead_interval * 1000)),
-            received=self._acknowledger.datagrams,
-        )
 
     def _send_one_control(
         self, key: SendKey, ack: bytes, control: Control, transmits: list[Transmit], now: float
@@ -382,7 +323,7 @@ class Link:
         self._departures.pacer.spend(size, now)
         self.counters.control_sent += 1
         self.counters.sent_bytes += size
-        transmits.append(Transmit(self.local, self.remote, [datagram], len(datagram), 1))
+        transmits.append(Transmit(self.local, self._neighbor.remote, [datagram], len(datagram), 1))
 
     # Looking in.
 

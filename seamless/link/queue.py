@@ -4,10 +4,11 @@ A link sends in this order: resends; *express* packets (keystrokes, session ackn
 session, a quantum each (deficit round robin, Shreedhar and Varghese 1995, with the deficit in bytes). One bulk
 transfer delays neither a keystroke nor another session by more than a quantum.
 
-Nothing here grows without bound. A relay whose queue for one session is longer than `Link.target_bytes` asks the neighbor
-that sends it to pause that session for just as long as the excess takes to drain; so the bottleneck is pushed back, hop
-by hop, to the ingress, whose session then fills no more records, whose streams run out of room, whose splice stops
-reading the application's socket. What still comes beyond `limit_bytes` is dropped and counted; the session resends it.
+Nothing here grows without bound. A relay whose queue for one session is longer than `Link.target_bytes` asks the
+neighbor that sends it to pause that session for just as long as the excess takes to drain; so the bottleneck is pushed
+back, hop by hop, to the ingress, whose session then fills no more records, whose streams run out of room, whose splice
+stops reading the application's socket. What still comes beyond `limit_bytes` is dropped and counted; the session
+resends it.
 
 Of a pause without a length in advance (stop until told to go on) we would need a round trip's worth of queue to keep
 the link busy; a pause of the right length needs next to none.
