@@ -24,19 +24,15 @@ class Conduct:
 
     def __init__(self, now: float) -> None:
         self.shut_out_until = now
-        self.violations = 0
-        self.shut_outs = 0
         self._tokens = float(VIOLATIONS_MAX)
         self._at = now
 
     def violated(self, now: float) -> bool:
         """Take note of a violation; return True when it is the one that has the neighbor shut out."""
-        self.violations += 1
         self._tokens = min(VIOLATIONS_MAX, self._tokens + (now - self._at) * VIOLATIONS_PER_SECOND) - 1
         self._at = now
         if self._tokens > 0 or now < self.shut_out_until:
             return False
         self._tokens = float(VIOLATIONS_MAX)
         self.shut_out_until = now + SHUT_OUT_SECONDS
-        self.shut_outs += 1
         return True

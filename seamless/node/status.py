@@ -28,7 +28,6 @@ class NodeCounters:
     forwarded: int = 0
     delivered: int = 0
     refused_lsas: int = 0
-    refused_session_packets: int = 0
 
 
 @attrs.frozen

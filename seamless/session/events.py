@@ -43,6 +43,7 @@ class SessionStatus:
     records_received: int
     records_repeated: int
     records_forged: int
+    handshakes_refused: int
     fragments_refused: int
     reassembly_bytes: int
     unsent_bytes: int

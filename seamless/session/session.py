@@ -431,6 +431,7 @@ class Session:
             records_received=arrivals.records,
             records_repeated=arrivals.repeated,
             records_forged=arrivals.forged,
+            handshakes_refused=self._handshakes_refused,
             fragments_refused=arrivals.refused + arrivals.reassembly.refused_fragments,
             reassembly_bytes=arrivals.reassembly.memory_bytes,
             unsent_bytes=self._scheduler.buffered,

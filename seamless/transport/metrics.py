@@ -56,6 +56,7 @@ _SESSION_COUNTERS: Final = {
     "records_received": "Records received",
     "records_repeated": "Records received again",
     "records_forged": "Records that did not open",
+    "handshakes_refused": "Handshake messages that were no good, or too many",
     "fragments_refused": "Fragments that fit no record",
     "packets_dropped": "Whole packets dropped because they were late",
 }

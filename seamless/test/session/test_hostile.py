@@ -342,5 +342,6 @@ class RelayTests(SynchronousTestCase):
         pair.b.session.receive_fragments(payloads, pair.now)
         for payload in payloads:
             pair.b.session.receive_handshake(payload, pair.now)
-        self.assertEqual(pair.b.session.status(pair.now).records_received, 0)
+        status = pair.b.session.status(pair.now)
+        self.assertEqual((status.records_received, status.handshakes_refused), (0, len(payloads)))
         self.assertIsNone(pair.b.session.next_event())
