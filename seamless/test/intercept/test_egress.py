@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import socket
-import time
-from collections.abc import Callable
 from typing import cast
 
-from twisted.internet import reactor, task
+from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
 
 from seamless.intercept import egress
 from seamless.intercept.egress import PayloadEgress
 from seamless.intercept.flow import Flow
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address
+from seamless.test.transport.running import RunningTestCase
 from seamless.testing import MemoryOverlay
 from seamless.transport.streams import Acceptors
 
@@ -48,7 +46,7 @@ class Recorder:
         self.heard.append("closed")
 
 
-class EgressTests(TestCase):
+class EgressTests(RunningTestCase):
     def setUp(self) -> None:
         self.overlay = MemoryOverlay(reactor, 0.001)
         self.src = self.overlay.driver("src")
@@ -80,12 +78,6 @@ class EgressTests(TestCase):
         if self.egress.running:
             self.egress.stopService()
         await self.until(lambda: self.overlay.in_flight == 0)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 5.0
-        while not condition():
-            self.assertLess(time.monotonic(), deadline, f"waited in vain; heard {self.owner.heard}")
-            await task.deferLater(reactor, 0.002)
 
     def target(self) -> bytes:
         return Flow(self.listener.getsockname(), CLIENT).encode()

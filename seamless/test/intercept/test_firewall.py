@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from seamless.config.load import load_file
@@ -21,12 +19,10 @@ from seamless.intercept.rules import rulesets
 from seamless.linux import iptables
 from seamless.test.intercept.test_rules import NODES
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
-
-POLL_INTERVAL = 0.02
-TIMEOUT = 10.0
+from seamless.test.transport.running import RunningTestCase
 
 
-class FirewallServiceTests(TestCase):
+class FirewallServiceTests(RunningTestCase):
     skip = SKIP_WITHOUT_ROOT
 
     def setUp(self) -> None:
@@ -47,13 +43,6 @@ class FirewallServiceTests(TestCase):
         self.service.privilegedStartService()
         self.service.startService()
         await self.until(lambda: self.service.counters.installed == 1)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        for _ in range(int(TIMEOUT / POLL_INTERVAL)):
-            if condition():
-                return
-            await deferLater(reactor, POLL_INTERVAL)
-        self.fail("this did not come")
 
     def kill_privileged_part(self) -> int:
         pid = self.service.privileged_pid

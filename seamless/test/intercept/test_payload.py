@@ -9,14 +9,12 @@ from __future__ import annotations
 import resource
 import socket
 import threading
-import time
-from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Any, TypeVar, cast
+from typing import cast
 
-from twisted.internet import defer, reactor, task, threads
+from twisted.internet import reactor, task
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest
 
 from seamless.config.model import Configuration, InterceptConfig, Match, NodeConfig, Overlay, WhenUnreachable
 from seamless.errors import ConfigurationError, PrivilegeError
@@ -27,10 +25,9 @@ from seamless.intercept.payload import PayloadIngress
 from seamless.interfaces import RESET_BY_APPLICATION, Address
 from seamless.linux.sockopt import set_mark
 from seamless.test.transport.grounds import Ground, MemoryGround, NodeGround
+from seamless.test.transport.running import RunningTestCase
 from seamless.test.transport.sockets import Application
 from seamless.transport.streams import Acceptors
-
-T = TypeVar("T")
 
 MARK = 0x5EA
 STORM = 1000
@@ -46,7 +43,7 @@ def configuration(when_unreachable: WhenUnreachable) -> Configuration:
     return Configuration(Overlay("lab"), nodes, intercepts=(everything,))
 
 
-class PayloadTestCase(TestCase):
+class PayloadTestCase(RunningTestCase):
     """Client, ingress, overlay, egress, server."""
 
     when_unreachable: WhenUnreachable = "direct"
@@ -100,15 +97,6 @@ class PayloadTestCase(TestCase):
         listener.settimeout(10)
         self.addCleanup(listener.close)
         return listener
-
-    def run_in_thread(self, call: Callable[..., T], *args: Any) -> defer.Deferred[T]:
-        return threads.deferToThread(call, *args)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), deadline, "waited in vain")
-            await task.deferLater(reactor, 0.005)
 
     async def connect(self, index: int = 0) -> Application:
         address = self.ingress.addresses[index]

@@ -10,24 +10,23 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from twisted.internet import defer, task, threads
 from twisted.internet import reactor as global_reactor
+from twisted.internet import task
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_PEER_LOST, RESET_SHUTDOWN, StreamKey
 from seamless.test.transport.grounds import Ground, MemoryGround, NodeGround
+from seamless.test.transport.running import RunningTestCase
 from seamless.test.transport.sockets import Application, connected_pair
 from seamless.testing import MemoryDriver, MemoryOverlay
 from seamless.transport.dial import prepare
 from seamless.transport.splice import DRAIN_INTERVAL, DRAIN_TIMEOUT, READ_BYTES, Splice
 
-T = TypeVar("T")
 reactor: Any = global_reactor
 
 PATTERN = bytes(range(251))
@@ -38,7 +37,7 @@ def pattern(nbytes: int) -> bytes:
     return (PATTERN * (nbytes // len(PATTERN) + 1))[:nbytes]
 
 
-class SpliceTestCase(TestCase):
+class SpliceTestCase(RunningTestCase):
     """Client application, splice, stream, splice, server application."""
 
     def make_ground(self) -> Ground:
@@ -78,16 +77,6 @@ class SpliceTestCase(TestCase):
 
     def note_end(self, splice: Splice, reset: tuple[int, str] | None) -> None:
         self.ended.append((splice, reset))
-
-    def run_in_thread(self, call: Callable[..., T], *args: Any) -> defer.Deferred[T]:
-        return threads.deferToThread(call, *args)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 5.0) -> None:
-        """Let the reactor run until ``condition`` holds."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), deadline, "waited in vain")
-            await task.deferLater(reactor, 0.005)
 
     async def settle(self) -> None:
         """Let the reactor run until nothing comes up any more."""
@@ -257,7 +246,7 @@ class SpliceTests(SpliceTestCase):
         clock = task.Clock()
         self.timers.clock = clock
         self.ground.cut()
-        await self.until(lambda: len(self.ended) == 1 and bool(clock.getDelayedCalls()), 15)
+        await self.until(lambda: len(self.ended) == 1 and bool(clock.getDelayedCalls()))
         clock.pump([DRAIN_INTERVAL] * int(DRAIN_TIMEOUT / DRAIN_INTERVAL + 2))
         got, ending = await self.run_in_thread(self.server.read_to_end)
         self.assertEqual((got, ending), (data[: len(got)], "RST"))
