@@ -10,7 +10,8 @@ take the usual way, on which the kernel finds its neighbors, too. (rtnetlink(7),
 from __future__ import annotations
 
 import socket
-from struct import Struct, error
+import struct
+from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
 _NETLINK_ROUTE: Final = 0
@@ -61,7 +62,7 @@ def next_hop(version: int, destination: bytes, mtu_bytes: int) -> NextHop | None
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as asking:
             asking.settimeout(_ANSWER_TIMEOUT)
             return _next_hop(asking, version, destination, mtu_bytes)
-    except (OSError, error, KeyError):
+    except (OSError, struct.error, KeyError):
         return None  # no route, nobody there, or a kernel (or a seccomp filter) that does not tell
 
 
