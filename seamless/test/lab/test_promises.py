@@ -166,8 +166,8 @@ class Endings(BedTestCase):
         self.assertEqual(read_exactly(client, 150_000), ANSWER[:150_000])
         if says_fin:
             self.assertEqual(read_to_end(client), (b"", EOF))
-            # As with TCP alone: the kernel names the reset by whether a FIN had come before it.
-            self.assertIsInstance(upload.outcome(), BrokenPipeError if says_fin else ConnectionResetError)
+        # As with TCP alone: the kernel names the reset by whether a FIN had come before it.
+        self.assertIsInstance(upload.outcome(), BrokenPipeError if says_fin else ConnectionResetError)
 
     def test_a_connection_to_the_capture_port_is_refused(self) -> None:
         for address in ("127.0.0.1", "10.1.1.1"):
