@@ -145,7 +145,7 @@ class Streams:
     def write(self, key: StreamKey, data: bytes, now: float) -> int:
         """Append to a stream; return the room left. What is written to a stream that is gone is gone, too."""
         stream = self._streams.get(key[1])
-        if stream is None or stream.reset_sent:
+        if stream is None or stream.reset_sent or stream.send.dropped:
             return 0
         if stream.send.finishing:
             raise LocalProtocolError(f"stream {key} was written to after it was finished")

@@ -250,9 +250,10 @@ class Driver:
             self._log.warn("link to {neighbor} is down: {reason}", neighbor=event.neighbor, reason=event.reason)
         else:
             reachable = isinstance(event, PeerReachable)
-            self._log.info(
-                "{peer} is {verb}", peer=event.peer, verb="reachable" if reachable else "not reachable any more"
-            )
+            if isinstance(event, PeerReachable):
+                self._log.info("{peer} is reachable", peer=event.peer)
+            else:
+                self._log.warn("{peer} is not reachable any more: {reason}", peer=event.peer, reason=event.reason)
             for callback in list(self._on_reachable):
                 callback(event.peer, reachable)
 

@@ -202,6 +202,30 @@ class ResetTests(SynchronousTestCase):
         self.assertEqual(pair.a.kinds(here)[-1], StreamReset)
         self.assertEqual(pair.a.session.status(pair.now).unsent_bytes, 0)
 
+    def test_writing_on_while_a_reset_waits_for_its_bytes(self) -> None:
+        """The RESET overtakes the answer before it. What is written meanwhile goes nowhere, and is not counted as sent:
+        the peer would take that for more than its window, and end the session."""
+        pair = Pair()
+        pair.accept_all()
+        here, there = pair.open()
+        pair.run(0.5)
+        pair.wires[2].rate_pps = 500
+        pair.b.write(there, pair.random.randbytes(100_000), pair.now)
+        pair.run(0.03)
+        pair.b.session.reset(there, RESET_BY_APPLICATION, "had enough", pair.now)
+        for _ in range(60):
+            if pair.a.reset_of(here) is None:
+                pair.a.session.send(here, bytes(65_536), pair.now)
+            pair.run(0.005)
+        self.assertIsNotNone(pair.a.reset_of(here))
+        self.assertTrue(pair.a.received[here] == pair.b.written[there], "the whole answer")
+        self.assertEqual((pair.a.lost(), pair.b.lost()), ([], []))
+        self.assertEqual(pair.a.session.status(pair.now).unsent_bytes, 0)
+        other, elsewhere = pair.open()
+        pair.a.write(other, b"the session lives on", pair.now)
+        pair.run(1)
+        self.assertEqual(pair.b.received[elsewhere], b"the session lives on")
+
     def test_both_reset_at_once(self) -> None:
         pair = Pair()
         pair.accept_all()
