@@ -217,6 +217,10 @@ class Links:
         up = [link for link in self._to.get(neighbor, ()) if link.is_up]
         return min(up, key=self.cost) if len(up) > 1 else (up[0] if up else None)
 
+    def packet_bytes(self, neighbor: int) -> int:
+        """Return the longest packet that all links to ``neighbor`` that are UP take: the best may change any time."""
+        return min(link.packet_bytes for link in self._to[neighbor] if link.is_up)
+
     @staticmethod
     def cost(link: Link) -> int:
         """Return what routing counts for this link: what is configured, or latency and loss in units of 0.1 ms."""

@@ -203,7 +203,7 @@ class Node:
         if best is None:
             self._routing.link_down(neighbor, now)
         else:
-            self._routing.link_up(neighbor, self._links.cost(best), best.packet_bytes, now)
+            self._routing.link_up(neighbor, self._links.cost(best), self._links.packet_bytes(neighbor), now)
         self._take_routes(now)
 
     def _take_routes(self, now: float) -> None:

@@ -165,12 +165,6 @@ class Routing:
         if abs(cost - link.cost) > COST_CHANGE_RATIO * link.cost:
             self._set_link(_checked_link(neighbor, cost, link.mtu_bytes), now)
 
-    def link_mtu(self, neighbor: int, mtu_bytes: int, now: float) -> None:
-        """Take note of the MTU of an UP link."""
-        link = self._up_link(neighbor)
-        if mtu_bytes != link.mtu_bytes:
-            self._set_link(_checked_link(neighbor, link.cost, mtu_bytes), now)
-
     # What comes from the neighbors.
 
     def receive_lsa(self, data: bytes, neighbor: int, now: float) -> None:

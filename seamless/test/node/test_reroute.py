@@ -28,6 +28,19 @@ DIAMOND = "\n".join(
         ),
     )
 )
+TWO_PATHS = "\n".join(
+    (
+        "overlay two-paths { }",
+        node("src", "10.0.1.1, [fd00::1]:7400"),
+        node("dst", "10.0.1.2, [fd00::2]:7400"),
+        "host src { } host dst { }",
+        "wire src dst { between 10.0.1.1/24 10.0.1.2/24; delay 5 ms; }",
+        "wire src dst { between fd00::1/64 fd00::2/64; delay 50 ms; }",
+        "link src dst { between 10.0.1.1 10.0.1.2; between [fd00::1]:7400 [fd00::2]:7400; rate 20 mbit;"
+        " congestion off; }",
+    )
+)
+"""IPv6 leaves each packet 20 bytes less."""
 LONG_BYTES = 16_000_000
 """Six seconds of the links' rate: longer than nodes take to see that a link has become slower."""
 SHORT_BYTES = 4_000_000
@@ -97,3 +110,24 @@ class RerouteTests(SynchronousTestCase):
         self.assertEqual(self.path(), ["src", self.other, "dst"])
         self.assertGreater(self.session().records_lost, 0)
         self.finish()
+
+
+class TwoPathsTests(SynchronousTestCase):
+    """A link over IPv4 and over IPv6."""
+
+    def test_the_better_path_carries_shorter_packets(self) -> None:
+        """No link goes up or down, and yet the next packets must be shorter."""
+        net = Simulation(load_text(TWO_PATHS, "two.conf"), private_key, Random(1))
+        settle(net)
+        for delay in (0.050, 0.001, 0.050):
+            for one, other in (("src", "dst"), ("dst", "src")):
+                net.impair(one, other, delay=delay)  # the wire that was named last
+            net.run(net.now + 20.0)
+            before = net.counters("src", "dst").packets_out
+            applications = Applications(self, net, "src", "dst")
+            applications.open(b"bulk", bytes(1_000_000), b"")
+            net.run(net.now + 5.0, applications.done)
+            applications.check()
+            by_ipv6 = net.counters("src", "dst").packets_out - before > 500
+            self.assertEqual(by_ipv6, delay == 0.001)
+            self.assertEqual(net.node("src").status(net.now).counters.too_big, 0)

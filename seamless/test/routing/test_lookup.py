@@ -20,7 +20,7 @@ class LookupTests(RoutingTestCase):
         self.core.receive_lsa(lsa_bytes(4, 5, [2, 3]), 3, 2.0)
 
     def test_next_hop_path_and_mtu(self) -> None:
-        self.core.link_mtu(2, 1300, 2.0)
+        self.core.link_up(2, 10, 1300, 2.0)
         self.assertEqual(self.core.next_hop(4), 2)
         self.assertEqual(self.core.path(4), (1, 2, 4))
         self.assertEqual(self.core.path_mtu_bytes(4), 1300)
@@ -56,12 +56,12 @@ class LookupTests(RoutingTestCase):
 
     def test_a_narrower_path_does_not_carry_what_was_cut_for_the_old_one(self) -> None:
         self.core.next_event()
-        self.core.link_mtu(2, MTU_BYTES - 1, 3.0)
+        self.core.link_up(2, 10, MTU_BYTES - 1, 3.0)
         event = self.core.next_event()
         assert event is not None
         self.assertEqual(event, RoutesChanged(event.destinations, event.destinations))
         self.assertIn(2, event.severed)
-        self.core.link_mtu(2, MTU_BYTES, 3.1)
+        self.core.link_up(2, 10, MTU_BYTES, 3.1)
         event = self.core.next_event()
         assert event is not None
         self.assertEqual(event.severed, frozenset())

@@ -228,9 +228,7 @@ class OriginationTests(RoutingTestCase):
         self.assertEqual([lsa.links[0].cost for lsa in self.own_lsas()], [126])
 
     def test_changed_mtu_is_announced(self) -> None:
-        self.core.link_mtu(2, MTU_BYTES, 5.0)
-        self.assertEqual(self.own_lsas(), [])
-        self.core.link_mtu(2, 1200, 5.0)
+        self.core.link_up(2, 10, 1200, 5.0)
         self.assertEqual([lsa.links[0].mtu_bytes for lsa in self.own_lsas()], [1200])
 
 
