@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
-from seamless.intercept.release import Packet, Release, ReleaseCounters
+from seamless.intercept.release import Release, ReleaseCounters
 from seamless.intercept.reorder import MOST_WAIT
 from seamless.intercept.whole import PacketQueue, packet_queues
 from seamless.linux.packets import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, MalformedPacketError, clamped, parse
@@ -170,11 +170,11 @@ class WholeInterceptor(Service):
         if release.reorder.gaps:
             self._set_timer(now)
 
-    def _put_out(self, packets: list[Packet]) -> None:
+    def _put_out(self, packets: list[bytes]) -> None:
         if self._outlet is None:
             self._counters.not_handed_back += len(packets)
             return
-        for packet, _ in packets:
+        for packet in packets:
             try:
                 self._outlet.send(packet)
             except OSError:

@@ -8,7 +8,7 @@ refused is counted by reason and goes nowhere. Pure: driven with explicit ``now`
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 
@@ -16,9 +16,7 @@ from seamless.config.model import Configuration
 from seamless.intercept.admission import Admission, Refusal
 from seamless.intercept.reorder import MOST_WAIT, Reorder
 from seamless.intercept.whole import Crossing, crossings
-from seamless.linux.packets import TCP, Header, MalformedPacketError, Reason, is_intact, parse
-
-Packet: TypeAlias = tuple[bytes, Header]
+from seamless.linux.packets import Header, MalformedPacketError, Reason, is_intact, parse, tcp_header_bytes
 
 _SEQUENCE: Final = Struct("!I")
 _SYN: Final = 0x02
@@ -63,10 +61,10 @@ class Release:
         most_wait: float = MOST_WAIT,
     ) -> None:
         self.counters = counters
-        self.reorder: Reorder[Packet] = Reorder(most_wait)
+        self.reorder: Reorder[bytes] = Reorder(most_wait)
         self._admission = Admission(crossings(configuration, peer, node))
 
-    def receive(self, packet: bytes, now: float) -> list[Packet]:
+    def receive(self, packet: bytes, now: float) -> list[bytes]:
         """Return what is to be released now that this packet came: nothing, itself, and what waited for it."""
         try:
             header = parse(packet)
@@ -79,19 +77,19 @@ class Release:
         if crossing is None:
             return []
         self.counters.admitted += 1
-        if header.protocol != TCP or header.is_fragment or crossing.intercept.recovery == "none":
-            return [(packet, header)]
+        if not header.is_whole_tcp or crossing.intercept.recovery == "none":
+            return [packet]
         return self._in_order(packet, header, now)
 
-    def _in_order(self, packet: bytes, header: Header, now: float) -> list[Packet]:
+    def _in_order(self, packet: bytes, header: Header, now: float) -> list[bytes]:
         at = header.transport
         flags = packet[at + 13]
-        length = len(packet) - at - (packet[at + 12] >> 4) * 4
+        length = len(packet) - at - tcp_header_bytes(packet, at)
         # A reset takes no place in the sequence, but must not overtake the bytes before it.
         length += bool(flags & _SYN) + bool(flags & (_FIN | _RST))
         key = header.source + header.destination + packet[at : at + 4]
         sequence = _SEQUENCE.unpack_from(packet, at + 4)[0]
-        return self.reorder.receive(key, sequence, length, bool(flags & _SYN), (packet, header), now)
+        return self.reorder.receive(key, sequence, length, bool(flags & _SYN), packet, now)
 
     def _admit(self, header: Header) -> Crossing | None:
         verdict = self._admission.admit(header)
@@ -104,6 +102,6 @@ class Release:
         """Return when `handle_timeout` is due."""
         return self.reorder.next_timeout()
 
-    def handle_timeout(self, now: float) -> list[Packet]:
+    def handle_timeout(self, now: float) -> list[bytes]:
         """Return what is to be released although something before it is missing."""
         return self.reorder.handle_timeout(now)

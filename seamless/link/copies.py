@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, FRAGMENT_NAME, PACKET_ENDS
 
 COPY_DELAYS: Final = (0.002, 0.005)
 """Seconds after the packet at which its copies go: soon enough to matter, apart enough to escape a short burst."""
@@ -37,7 +37,7 @@ SEEN_PACKETS: Final = 512
 """Small packets that a receiver remembers: seconds of sparse traffic."""
 
 _COPIED: Final = (bytes((CLASS_BULK,)), bytes((CLASS_EXPRESS,)))
-_NAME: Final = slice(2, PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES)
+_NAME: Final = slice(PACKET_ENDS.start, FRAGMENT_NAME.stop)
 """What tells overlay packets apart: source, destination, record and fragment."""
 
 

@@ -39,7 +39,7 @@ from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
-from seamless.wire.header import CONTROL, DATA, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES, ip_udp_bytes
+from seamless.wire.header import CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
 from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, Pause, parse_link_frames
 
 QUEUE_TARGET_INTERVAL: Final = 0.004
@@ -47,9 +47,6 @@ QUEUE_TARGET_INTERVAL: Final = 0.004
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
 PAUSE_MAX: Final = 0.5
 """Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
-
-_by_record: Final = itemgetter(slice(PACKET_HEADER_BYTES, PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES))
-"""Puts packets of a session in the order of its records."""
 
 
 class Link:
@@ -254,7 +251,7 @@ class Link:
         What was probed with last has the newest packet number and is what the far end waits for.
         """
         self._orphans += self._departures.abandon()
-        self._orphans.sort(key=_by_record)
+        self._orphans.sort(key=itemgetter(FRAGMENT_NAME))
         self._control.forget_lsas()
 
     # Time.

@@ -72,6 +72,11 @@ class Header(NamedTuple):
         """Tell whether this is a part of a packet only."""
         return self.more or self.offset > 0
 
+    @property
+    def is_whole_tcp(self) -> bool:
+        """Tell whether this has a TCP header and everything that belongs to it."""
+        return self.protocol == TCP and not self.is_fragment
+
 
 # Reading.
 

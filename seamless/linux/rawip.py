@@ -23,7 +23,7 @@ from typing import Final, Protocol
 import attrs
 
 from seamless.linux.nexthop import NextHop, next_hop
-from seamless.linux.packets import TCP, Header
+from seamless.linux.packets import Header
 from seamless.linux.rawsocket import PACKET_SOCKET, path_mtu
 from seamless.linux.segmentation import fragments, segment_count, segments, split_last, unsegmented
 
@@ -119,12 +119,14 @@ class RawReleaser:
     def _send_whole(self, packet: bytes, header: Header, way: _Way, now: float) -> bool:
         """Give TCP to the packet socket in one piece, all but the last segment; False if it must go another way."""
         sender = self._sockets.get(PACKET_SOCKET)
-        if sender is None or header.protocol != TCP or header.is_fragment:
+        if sender is None or not header.is_whole_tcp:
+            return False
+        count = segment_count(packet, header, way.mtu_bytes)
+        if count < LEAST_SEGMENTS:
             return False
         if way.hop_checked_at is None or now - way.hop_checked_at > HOP_MEMORY:
             way.hop, way.hop_checked_at = self._hop_of(header.version, header.destination, way.mtu_bytes), now
-        count = segment_count(packet, header, way.mtu_bytes)
-        if way.hop is None or count < LEAST_SEGMENTS:
+        if way.hop is None:
             return False
         first, last = split_last(packet, header, way.mtu_bytes)
         frame = unsegmented(first, header, way.mtu_bytes, way.hop.link_header)
@@ -150,7 +152,7 @@ class RawReleaser:
         return way
 
     def _cut(self, packet: bytes, header: Header, mtu_bytes: int) -> list[bytes]:
-        if header.protocol == TCP and not header.is_fragment:
+        if header.is_whole_tcp:
             return segments(packet, header, mtu_bytes)
         self._identification = (self._identification + 1) & 0xFFFFFFFF
         return fragments(packet, header, mtu_bytes, self._identification)

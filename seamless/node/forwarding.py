@@ -29,12 +29,9 @@ URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
 DeliverHere: TypeAlias = Callable[[int, int, list[bytes], float], None]
 """Called with (class, source, payloads without the packet header, now)."""
 
-FLOW_KEY: Final = slice(2, PACKET_HEADER_BYTES)
-"""Where the `flow_key` of an overlay packet stands."""
-
 
 def flow_key(source: int, destination: int) -> bytes:
-    """Return how queues name a session: the two identifiers as they stand in the packet header."""
+    """Return how queues name a session: the two identifiers as they stand in a packet (`PACKET_ENDS`)."""
     return source.to_bytes(4, "big") + destination.to_bytes(4, "big")
 
 

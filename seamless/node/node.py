@@ -37,7 +37,7 @@ from seamless.interfaces import (
     Transmit,
 )
 from seamless.link.link import Link
-from seamless.node.forwarding import FLOW_KEY, Forwarding, flow_key
+from seamless.node.forwarding import Forwarding, flow_key
 from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters, NodeStatus
@@ -46,7 +46,7 @@ from seamless.routing.routing import Routing
 from seamless.session.events import PeerLost, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
-from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES, TAG_BYTES
+from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_ENDS, PACKET_HEADER_BYTES, TAG_BYTES
 from seamless.wire.link_frames import LinkFrame, LsaFrame, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 
@@ -192,7 +192,7 @@ class Node:
         """Tell our own sessions which of their packets are back and go another way."""
         returned: dict[bytes, list[bytes]] = {}
         for packet in orphans:
-            returned.setdefault(packet[FLOW_KEY], []).append(packet)
+            returned.setdefault(packet[PACKET_ENDS], []).append(packet)
         for peer, session in self._sessions.items():
             own = returned.get(flow_key(self.identifier, peer))
             if own:

@@ -249,13 +249,12 @@ class Driver:
         elif isinstance(event, LinkDown):
             self._log.warn("link to {neighbor} is down: {reason}", neighbor=event.neighbor, reason=event.reason)
         else:
-            reachable = isinstance(event, PeerReachable)
             if isinstance(event, PeerReachable):
                 self._log.info("{peer} is reachable", peer=event.peer)
             else:
                 self._log.warn("{peer} is not reachable any more: {reason}", peer=event.peer, reason=event.reason)
             for callback in list(self._on_reachable):
-                callback(event.peer, reachable)
+                callback(event.peer, isinstance(event, PeerReachable))
 
     # What the owners of streams call.
 

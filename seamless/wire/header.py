@@ -39,6 +39,11 @@ FRAGMENT_HEADER: Final = struct.Struct(">IQBB")
 """Word, record number, index of this fragment, index of the last."""
 FRAGMENT_HEADER_BYTES: Final = FRAGMENT_HEADER.size
 
+PACKET_ENDS: Final = slice(2, PACKET_HEADER_BYTES)
+"""Where source and destination stand in an overlay packet."""
+FRAGMENT_NAME: Final = slice(PACKET_HEADER_BYTES, PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES)
+"""Where the fragment header does: sorted by it, packets of a session are in the order of its records."""
+
 
 def word(datagram_type: int, index: int) -> int:
     """Return the first 32 bits of a datagram."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import re
 import subprocess
-import sys
 from random import Random
 from typing import Final
 
 from twisted.trial.runner import TestSuite
 
-from seamless.lab.nodes import environment
 from seamless.test.lab.bedtest import wait_until
+from seamless.test.lab.impostor import replace, tell
 from seamless.test.lab.wholebed import ETC, ClassSuite, WholePacketCase
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
@@ -151,33 +150,12 @@ class InjectionTests(WholePacketCase):
     def forger(self, node: str) -> subprocess.Popen[bytes]:
         """Put a forger in the place of a node."""
         self.lab.stop_node(node)
-        configuration = str(self.configuration_path())
-        words = [configuration, node, str(self.lab.key_file(node)), "dst"]
-        forger = self.lab.popen(
-            node,
-            [sys.executable, "-m", "seamless.test.lab.injector", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None,
-            environment=environment(),
-        )
-        self.addCleanup(self.dismiss, forger)
-        assert forger.stdout is not None
-        self.assertEqual(forger.stdout.readline(), b"ready\n")
-        return forger
-
-    def dismiss(self, forger: subprocess.Popen[bytes]) -> None:
-        """End a forger, so that the node can start again."""
-        forger.kill()
-        forger.communicate()
+        return replace(self, self.lab, self.configuration_path(), node, "seamless.test.lab.injector")
 
     def inject(self, forger: subprocess.Popen[bytes], packet: Packet | bytes) -> list[str]:
         """Send one packet; return which of the egress's counters say what became of it."""
         before = self.verdicts()
-        assert forger.stdin is not None and forger.stdout is not None
-        forger.stdin.write(bytes(packet).hex().encode() + b"\n")
-        forger.stdin.flush()
-        self.assertEqual(forger.stdout.readline(), b"sent\n")
+        self.assertEqual(tell(forger, bytes(packet)), "sent")
         wait_until(lambda: self.verdicts() != before, f"dst judges {bytes(packet).hex()}")
         after = self.verdicts()
         self.assertEqual(sum(after.values()), sum(before.values()) + 1)

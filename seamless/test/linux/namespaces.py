@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
+from twisted.trial.unittest import SynchronousTestCase
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x4000_0000
 _numbers = count()
@@ -51,6 +53,19 @@ class Namespace:
     def remove(self) -> None:
         """Remove the namespace, and with it its interfaces and rules."""
         subprocess.run(["ip", "netns", "delete", self.name], check=True)
+
+
+class NamespaceTestCase(SynchronousTestCase):
+    """A namespace that the test is in."""
+
+    skip = SKIP_WITHOUT_ROOT
+
+    def setUp(self) -> None:
+        self.namespace = Namespace()
+        self.addCleanup(self.namespace.remove)
+        inside = self.namespace.entered()
+        inside.__enter__()
+        self.addCleanup(inside.__exit__, None, None, None)
 
 
 def _set_namespace(descriptor: int) -> None:

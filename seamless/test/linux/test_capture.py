@@ -26,7 +26,7 @@ from seamless.linux.outlet import Outlet
 from seamless.linux.packets import TCP, UDP, Header, is_intact, parse
 from seamless.linux.rawsocket import open_raw, path_mtu
 from seamless.linux.sockopt import SO_RCVBUFFORCE, SO_SNDBUFFORCE, UDP_SEGMENT
-from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
+from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace, NamespaceTestCase
 from seamless.transport.nfqueue import capture_channel
 
 QUEUE = 7400
@@ -59,18 +59,14 @@ def outlet(mark: int) -> Outlet:
     return Outlet(inspect, {version: open_raw(version, mark) for version in (4, 6)})
 
 
-class CaptureTestCase(SynchronousTestCase):
+class CaptureTestCase(NamespaceTestCase):
     """A namespace whose packets to `PORT` are sent aside into `QUEUE`."""
 
     skip = SKIP_WITHOUT_ROOT
     super_packets = True
 
     def setUp(self) -> None:
-        self.namespace = Namespace()
-        self.addCleanup(self.namespace.remove)
-        inside = self.namespace.entered()
-        inside.__enter__()
-        self.addCleanup(inside.__exit__, None, None, None)
+        super().setUp()
         for tool in ("iptables", "ip6tables"):
             for protocol in ("tcp", "udp"):
                 self.namespace.run(

@@ -7,14 +7,14 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
 from seamless.errors import SeamlessError
 from seamless.linux import iptables
 from seamless.linux.rules import IpVersion, Rule, Ruleset
 from seamless.linux.sockopt import original_destination, set_mark
 from seamless.linux.system import program, run
-from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
+from seamless.test.linux.namespaces import Namespace, NamespaceTestCase
 
 PORT = 7401
 MARK = 0x1000
@@ -67,20 +67,7 @@ def ruleset(version: IpVersion, *networks: str) -> Ruleset:
 RULESETS = (ruleset(4, "10.1.9.2/32", "10.2.0.0/16"), ruleset(6, "2001:db8:2::/64"))
 
 
-class FirewallTestCase(SynchronousTestCase):
-    """A namespace that the test is in."""
-
-    skip = SKIP_WITHOUT_ROOT
-
-    def setUp(self) -> None:
-        self.namespace = Namespace()
-        self.addCleanup(self.namespace.remove)
-        inside = self.namespace.entered()
-        inside.__enter__()
-        self.addCleanup(inside.__exit__, None, None, None)
-
-
-class KindTestCase(FirewallTestCase):
+class KindTestCase(NamespaceTestCase):
     """One of Debian's two kinds of iptables, and somebody else's rules."""
 
     kind = "nft"
@@ -174,7 +161,7 @@ class LegacyTests(NftTests):
     kind = "legacy"
 
 
-class DivertTests(FirewallTestCase):
+class DivertTests(NamespaceTestCase):
     """Connections that the rules divert: from this host, and from one behind it."""
 
     addresses: ClassVar[dict[int, tuple[str, str, str, str]]] = {

@@ -26,7 +26,7 @@ from seamless.linux.packets import parse  # noqa: E402
 from seamless.linux.rawip import RawReleaser  # noqa: E402
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw  # noqa: E402
 from seamless.linux.segmentation import segments  # noqa: E402
-from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace  # noqa: E402
+from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace, NamespaceTestCase  # noqa: E402
 
 MARK = 0x1000
 MTU_BYTES = 1400
@@ -60,18 +60,14 @@ def open_sockets(case: SynchronousTestCase) -> dict[int, socket.socket]:
     return sockets
 
 
-class DeviceTestCase(SynchronousTestCase):
+class DeviceTestCase(NamespaceTestCase):
     """A namespace with one device, whose wire this test is."""
 
     skip = SKIP_WITHOUT_ROOT
     kind = TAP
 
     def setUp(self) -> None:
-        self.namespace = Namespace()
-        self.addCleanup(self.namespace.remove)
-        inside = self.namespace.entered()
-        inside.__enter__()
-        self.addCleanup(inside.__exit__, None, None, None)
+        super().setUp()
         self.wire = open_device(self.kind)
         self.addCleanup(os.close, self.wire)
         ip = self.namespace.run

@@ -31,7 +31,7 @@ from seamless.linux.privileged import (
     report_failure,
 )
 from seamless.linux.rules import Rule, Ruleset
-from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
+from seamless.test.linux.namespaces import NamespaceTestCase
 
 OWNER = "test"
 JUMP = Rule("nat", "OUTPUT", ("-p", "tcp", "-j", "SEAMLESS-test"))
@@ -64,16 +64,7 @@ def start() -> PrivilegedPart:
     return PrivilegedPart("seamless.test.linux.test_privileged", ())
 
 
-class PrivilegedPartTests(SynchronousTestCase):
-    skip = SKIP_WITHOUT_ROOT
-
-    def setUp(self) -> None:
-        self.namespace = Namespace()
-        self.addCleanup(self.namespace.remove)
-        inside = self.namespace.entered()
-        inside.__enter__()
-        self.addCleanup(inside.__exit__, None, None, None)
-
+class PrivilegedPartTests(NamespaceTestCase):
     def start(self) -> PrivilegedPart:
         part = start()
         self.addCleanup(part.close)

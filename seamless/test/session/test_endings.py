@@ -163,26 +163,22 @@ class ResetTests(SynchronousTestCase):
             pair.run(3)
             self.assertEqual(pair.a.kinds(here), [StreamAccepted, StreamFinished, StreamReset])
 
-    def test_no_fin_after_bytes_that_were_dropped(self) -> None:
-        pair = Pair(limits=Limits(stream_window_initial=65536))
-        pair.accept_all()
-        here, there = pair.open()
-        pair.b.stopped.add(there)
-        pair.run(0.2)
-        pair.a.session.send(here, bytes(200_000), pair.now)
-        pair.a.session.finish(here, pair.now)
-        pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
-        pair.run(2)
-        self.assertEqual(len(pair.b.received[there]), 65536)
-        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamReset])
-
     def test_bytes_beyond_the_window_are_dropped_with_a_reset(self) -> None:
+        self.reset_beyond_the_window(says_fin=False)
+
+    def test_no_fin_after_bytes_that_were_dropped(self) -> None:
+        self.reset_beyond_the_window(says_fin=True)
+
+    def reset_beyond_the_window(self, *, says_fin: bool) -> None:
+        """Reset with more unsent than a reader that has stopped lets go."""
         pair = Pair(limits=Limits(stream_window_initial=65536))
         pair.accept_all()
         here, there = pair.open()
         pair.b.stopped.add(there)
         pair.run(0.2)
         pair.a.session.send(here, bytes(200_000), pair.now)
+        if says_fin:
+            pair.a.session.finish(here, pair.now)
         pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
         pair.run(2)
         self.assertEqual(len(pair.b.received[there]), 65536)

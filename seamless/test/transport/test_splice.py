@@ -201,32 +201,30 @@ class SpliceTests(SpliceTestCase):
 
     async def test_early_answer_of_a_closing_server_arrives_whole(self) -> None:
         """The server answers and closes with the upload unread: its kernel sends RST on the heels of the answer."""
-        answer = pattern(200_000)
-        upload = self.run_in_thread(self.client.try_to_send, pattern(20_000_000))
-        reading = self.run_in_thread(self.client.read_to_end)
-        await self.run_in_thread(self.server.read_exactly, 1000)
-        await self.run_in_thread(self.server.send_all, answer)
-        await self.until(lambda: self.server.unacknowledged() == 0)
-        self.server.close()
-        got, ending = await reading
-        self.assertEqual(got, answer)
+        ending, uploaded = await self.answer_and_hang_up(says_fin=False)
         # The kernel tells of a reset once, to whoever asks first: here the sending or the receiving thread.
-        self.assertIn("RST", (ending, "RST" if await upload == errno.ECONNRESET else "sent"))
-        await self.all_ended()
+        self.assertIn("RST", (ending, "RST" if uploaded == errno.ECONNRESET else "sent"))
 
     async def test_fin_of_a_closing_server_arrives_before_its_reset(self) -> None:
         """As above, after a FIN: with TCP alone the reader finds end of file, and the writer EPIPE."""
+        self.assertEqual(await self.answer_and_hang_up(says_fin=True), ("EOF", errno.EPIPE))
+
+    async def answer_and_hang_up(self, *, says_fin: bool) -> tuple[str, int]:
+        """Answer during an upload, and close with it unread; return how reading ended, and the writer's error."""
         answer = pattern(200_000)
         upload = self.run_in_thread(self.client.try_to_send, pattern(20_000_000))
         reading = self.run_in_thread(self.client.read_to_end)
         await self.run_in_thread(self.server.read_exactly, 1000)
         await self.run_in_thread(self.server.send_all, answer)
         await self.until(lambda: self.server.unacknowledged() == 0)
-        self.server.finish()
+        if says_fin:
+            self.server.finish()
         self.server.close()
-        self.assertEqual(await reading, (answer, "EOF"))
-        self.assertEqual(await upload, errno.EPIPE)
+        got, ending = await reading
+        self.assertEqual(got, answer)
+        uploaded = await upload
         await self.all_ended()
+        return ending, uploaded
 
     async def test_stopped_reader_stops_the_writer(self) -> None:
         data = pattern(60_000_000)

@@ -29,6 +29,15 @@ CLOSED: Final = [closed_folder(USER_ID, Path(path)) for path in (seamless.__file
 SKIP: Final = SKIP_WITHOUT_ROOT or next(
     (f"user {USER} may not enter {folder}: put the checkout elsewhere" for folder in CLOSED if folder), None
 )
+SETPRIV: Final = (
+    "setpriv",
+    f"--reuid={USER}",
+    "--regid=nogroup",
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--no-new-privs",
+)
+"""Before a command: it never has any privilege."""
 PATIENCE: Final = 20.0
 POLL_SECONDS: Final = 0.02
 SRC_KEY, DST_KEY = bytes([1]) * 32, bytes([2]) * 32

@@ -24,6 +24,7 @@ from seamless.test.lab.bedtest import (
     read_exactly,
     wait_until,
 )
+from seamless.test.lab.impostor import replace, tell
 from seamless.test.trust.counting import CountingTestCase
 
 SRC = "10.1.9.1"
@@ -61,24 +62,7 @@ class EgressTests(CountingTestCase):
         """Put a rogue in the place of a node."""
         if self.bed.is_running(node):
             self.lab.stop_node(node)
-        words = [str(BED_FILE), node, str(self.lab.key_file(node)), "dst"]
-        rogue = self.lab.popen(node, [sys.executable, "-m", "seamless.test.trust.rogue", *words], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=None, environment=environment())  # fmt: skip
-        self.addCleanup(self.dismiss, rogue)
-        assert rogue.stdout is not None
-        self.assertEqual(rogue.stdout.readline(), b"ready\n")
-        return rogue
-
-    def dismiss(self, rogue: subprocess.Popen[bytes]) -> None:
-        """End a rogue, so that the node can start again."""
-        rogue.kill()
-        rogue.communicate()
-
-    def ask(self, rogue: subprocess.Popen[bytes], target: bytes) -> str:
-        assert rogue.stdin is not None and rogue.stdout is not None
-        rogue.stdin.write(target.hex().encode() + b"\n")
-        rogue.stdin.flush()
-        return rogue.stdout.readline().decode().strip()
+        return replace(self, self.lab, BED_FILE, node, "seamless.test.trust.rogue")
 
     def count_syns(self) -> None:
         """Count connections that any program on dst opens from now on, to itself too."""
@@ -94,13 +78,13 @@ class EgressTests(CountingTestCase):
         refusals = self.bed.log("dst").count("refused node src a connection")
         for host, port in REFUSED:
             client = "fd00::1" if ip_address(host).version == 6 else SRC
-            answer = self.ask(rogue, Flow((host, port), (client, 40000)).encode())
+            answer = tell(rogue, Flow((host, port), (client, 40000)).encode())
             self.assertTrue(answer.startswith(f"{RESET_NOT_ALLOWED} "), f"{host} port {port}: {answer}")
         self.assertEqual(self.syns(), 0)
         count = self.bed.log("dst").count("refused node src a connection") - refusals
         self.assertEqual(count, len(REFUSED), "one line each")
         # That a SYN which leaves is counted, the allowed one shows.
-        self.assertEqual(self.ask(rogue, Flow((DST, 22), (SRC, 40000)).encode()), "accepted")
+        self.assertEqual(tell(rogue, Flow((DST, 22), (SRC, 40000)).encode()), "accepted")
         self.assertEqual(self.syns(), 1)
 
     def test_targets_that_are_none(self) -> None:
@@ -108,14 +92,14 @@ class EgressTests(CountingTestCase):
         self.count_syns()
         good = Flow((DST, 22), (SRC, 40000)).encode()
         for target in (b"\1", b"\1\4", good[:-1], good + b"\0", b"\1\5" + good[2:], good[:6] + b"\0\0" + good[8:]):
-            self.assertTrue(self.ask(rogue, target).startswith(f"{RESET_NOT_ALLOWED} "), target.hex())
+            self.assertTrue(tell(rogue, target).startswith(f"{RESET_NOT_ALLOWED} "), target.hex())
         self.assertEqual(self.syns(), 0)
 
     def test_a_node_on_which_nothing_is_captured(self) -> None:
         """What src may have, r2 may not: its ``on`` does not name it."""
         rogue = self.rogue("r2")
         self.count_syns()
-        answer = self.ask(rogue, Flow((DST, 22), (SRC, 40000)).encode())
+        answer = tell(rogue, Flow((DST, 22), (SRC, 40000)).encode())
         self.assertIn("no interceptor lets node r2 connect to 10.1.9.2 port 22", answer)
         self.assertEqual(self.syns(), 0)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from seamless.linux import notify
 from seamless.test.tools.twistd import ROOT
-from seamless.test.trust.daemons import SKIP, USER, USER_ID, DaemonTestCase, open_notify_socket, status_of
+from seamless.test.trust.daemons import SETPRIV, SKIP, USER, USER_ID, DaemonTestCase, open_notify_socket, status_of
 from seamless.transport.udp import SOCKET_BUFFER_BYTES
 
 NO_CAPABILITIES = "0" * 16
@@ -159,15 +159,7 @@ class Standing(DaemonTestCase):
         return part
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        prefix = (
-            "setpriv",
-            f"--reuid={USER}",
-            "--regid=nogroup",
-            "--clear-groups",
-            "--bounding-set=-all",
-            "--no-new-privs",
-        )
-        return self.start_node(prefix=prefix, more=(f"--privileged={self.door}",), **environment)
+        return self.start_node(prefix=SETPRIV, more=(f"--privileged={self.door}",), **environment)
 
     def test_the_node_never_had_a_capability(self) -> None:
         status = status_of(self.start().pid)

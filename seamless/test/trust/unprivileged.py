@@ -18,19 +18,11 @@ from seamless.lab import nodes
 from seamless.lab.lab import Lab
 from seamless.test.lab.bedtest import wait_until
 from seamless.test.lab.ground import why_not
-from seamless.test.trust.daemons import SKIP, USER, USER_ID, status_of
+from seamless.test.trust.daemons import SETPRIV, SKIP, USER, USER_ID, status_of
 
 NO_CAPABILITIES: Final = "0" * 16
 NODES: Final = ("src", "r1", "r2", "dst")
 CAPTURING_NODES: Final = ("src", "dst")
-_SETPRIV: Final = (
-    "setpriv",
-    f"--reuid={USER}",
-    "--regid=nogroup",
-    "--clear-groups",
-    "--bounding-set=-all",
-    "--no-new-privs",
-)
 
 
 class Unprivileged(SynchronousTestCase):
@@ -71,12 +63,12 @@ class Standing(Unprivileged):
     def command(self, plain: Sequence[str], node: str, key_file: Path) -> list[str]:
         self.let_in(key_file)
         if node not in CAPTURING_NODES:
-            return [*_SETPRIV, *plain]
+            return [*SETPRIV, *plain]
         door = self.lab.directory / f"{node}.rules"
         if not door.exists():
             (configuration,) = (word for word in plain if word.startswith("--config="))
             self.start_part(node, configuration, door)
-        return [*_SETPRIV, *plain, f"--privileged={door}"]
+        return [*SETPRIV, *plain, f"--privileged={door}"]
 
     def let_in(self, key_file: Path) -> None:
         """Give the nodes' user what is the nodes': keys, and the folder of the sockets that answer questions."""
