@@ -28,12 +28,33 @@ EVENTS_AT_ONCE_MAX: Final = 100_000
 """More than any network does in one instant: a core whose next deadline is always now must not stop the clock."""
 
 
+SOCKET_BUFFER_BYTES: Final = 8 << 20
+"""What waits for a stopped process at most, as in the kernel's buffers of a daemon's sockets; the rest is dropped."""
+
+
 class Seeded(Randomness, Protocol):
     """What the simulation needs of a seeded ``random.Random``."""
 
     def randbytes(self, n: int) -> bytes:
         """Return ``n`` random bytes."""
         ...
+
+
+@attrs.define
+class SocketBuffer:
+    """Datagrams that the kernel keeps for a stopped process; ``dropped`` counts the batches that had no room."""
+
+    batches: list[tuple[Transmit, bytes]] = attrs.Factory(list)
+    size_bytes: int = 0
+    dropped: int = 0
+
+    def put(self, transmit: Transmit, data: bytes) -> None:
+        """Keep a batch, if there is room."""
+        if self.size_bytes + len(data) > SOCKET_BUFFER_BYTES:
+            self.dropped += 1
+        else:
+            self.size_bytes += len(data)
+            self.batches.append((transmit, data))
 
 
 @attrs.define
@@ -47,6 +68,8 @@ class SimulatedNode:
     """What happened, for the test to read; ``on_event`` gets them instead when it is set."""
     on_event: Callable[[Event], None] | None = None
     wake_at: float | None = None
+    socket: SocketBuffer | None = None
+    """What waits for the process while it is stopped (`Simulation.stop_process`); None while it runs."""
 
 
 class Simulation:
@@ -85,6 +108,7 @@ class Simulation:
         place = self.nodes[name]
         place.incarnation += 1
         place.wake_at = None
+        place.socket = None
         place.node = Node(
             self.configuration,
             name,
@@ -100,16 +124,41 @@ class Simulation:
     def crash(self, name: str) -> None:
         """Stop a node without a word, as ``kill -9`` does."""
         self.nodes[name].node = None
+        self.nodes[name].socket = None
+
+    def stop_process(self, name: str) -> None:
+        """Stop a node's process as SIGSTOP does: no timer fires, and datagrams wait in its sockets' buffers."""
+        self.node(name)
+        self.nodes[name].socket = self.nodes[name].socket or SocketBuffer()
+
+    def continue_process(self, name: str, *, timers_first: bool = False) -> SocketBuffer:
+        """Continue a stopped process as SIGCONT does; return what had waited in its sockets' buffers.
+
+        It reads its sockets before its timers fire, as a process does that was stopped while it waited for its sockets;
+        or ``timers_first``, as one that was stopped elsewhere.
+        """
+        place = self.nodes[name]
+        socket, place.socket = place.socket, None
+        if socket is None or place.node is None:
+            raise SeamlessError(f"node {name} of the simulation is not stopped; stop it first")
+        if timers_first:
+            place.node.handle_timeout(self.now)
+        for transmit, data in socket.batches:
+            self._arrive(transmit, data)
+        self._after(place)
+        return socket
 
     def node(self, name: str) -> Node:
-        """Return a running node."""
+        """Return a node that was started."""
         node = self.nodes[name].node
         if node is None:
             raise SeamlessError(f"node {name} of the simulation is not running; start it first")
         return node
 
     def command(self, name: str, command: Callable[[Node, float], Any]) -> Any:
-        """Run ``command(node, now)``, and let the node send what follows from it."""
+        """Run ``command(node, now)`` in a running process, and let the node send what follows from it."""
+        if self.nodes[name].socket is not None:
+            raise SeamlessError(f"node {name} of the simulation is stopped; continue it first")
         result = command(self.node(name), self.now)
         self._after(self.nodes[name])
         return result
@@ -151,7 +200,7 @@ class Simulation:
             step(*arguments)
 
     def _wake(self, place: SimulatedNode, at: float, node: Node) -> None:
-        if place.wake_at == at and place.node is node:
+        if place.wake_at == at and place.node is node and place.socket is None:
             place.wake_at = None
             node.handle_timeout(self.now)
             self._after(place)
@@ -199,7 +248,11 @@ class Simulation:
     def _arrive(self, transmit: Transmit, data: bytes) -> None:
         name = self._nodes_at.get(transmit.remote)
         place = self.nodes.get(name) if name is not None else None
-        if place is not None and place.node is not None and data:
+        if place is None or place.node is None or not data:
+            return
+        if place.socket is not None:
+            place.socket.put(transmit, data)
+        else:
             place.node.receive_datagrams(data, transmit.segment_size, transmit.remote, transmit.local, self.now)
             self._after(place)
 
