@@ -34,6 +34,13 @@ class ReplayWindow:
         self.greatest = -1
         self._seen = 0
 
+    def is_new(self, number: int) -> bool:
+        """Return whether `accept` would accept a number; it is not accepted by this."""
+        behind = self.greatest - number
+        if behind < 0:
+            return number < NUMBER_LIMIT
+        return behind < WINDOW_NUMBERS and not self._seen >> behind & 1
+
     def accept(self, number: int) -> bool:
         """Accept a number, and return True, when it is new and not too old."""
         ahead = number - self.greatest

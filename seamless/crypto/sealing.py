@@ -47,7 +47,10 @@ class SendKey:
 
 
 class ReceiveKey:
-    """The key of one direction, at its receiver, and the numbers that came under it."""
+    """The key of one direction, at its receiver, and the numbers that came under it.
+
+    The replay window lives exactly as long as the key: while anything opens under the key, it is accepted once.
+    """
 
     __slots__ = ("decrypt", "index", "window")
 
@@ -57,6 +60,11 @@ class ReceiveKey:
         self.decrypt = AESGCM(key).decrypt
         """``decrypt(nonce, data, None)`` returns the plaintext or raises `InvalidTag`, or `ValueError` for what is
         shorter than a tag."""
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Return whether something was accepted under this key, which shows that the other side has it."""
+        return self.window.greatest >= 0
 
     def open(self, datagram: Buffer) -> bytes:
         """Return the plaintext of a whole datagram; raise `AuthenticationError`. The window is the caller's to ask."""

@@ -1,13 +1,13 @@
 """Records that arrive: fragments in, plaintexts out, and the acknowledgement that is owed for them.
 
-Each record number is accepted once (`RangeSet` says which were), so a recorded fragment sent again is dropped before
-any work. The ranges are what an ACK says, newest first. They are forgotten once the peer knows them, and far enough
+Each record number is accepted once under its key: the replay window belongs to the `ReceiveKey`, and is asked before
+opening, so that a recorded fragment costs next to nothing, and again after it, when the number is known to be true.
+The ranges of numbers are what an ACK says, newest first. They are forgotten once the peer knows them, and far enough
 below that no record comes so late (RFC 9000, section 13.2.4).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -45,10 +45,6 @@ MAX_RANGES: Final = 1024
 """Ranges kept; a gap that is 1024 gaps old counts as lost."""
 
 
-CONFIRMED_KEYS: Final = 3
-"""Keys under which records have come; there are a current and a previous one at most, and one that is new."""
-
-
 class Arrivals:
     """What has arrived from the peer.
 
@@ -71,7 +67,6 @@ class Arrivals:
         self._newest_at = 0.0
         self._find_key = find_key
         self._confirm = confirm
-        self._confirmed: deque[ReceiveKey] = deque(maxlen=CONFIRMED_KEYS)
 
     def restart(self) -> None:
         """The peer counts its records from 0 again."""
@@ -109,7 +104,7 @@ class Arrivals:
         if word >> INDEX_BITS != RECORD or key is None or number > MAX_VARINT:
             self.refused += 1
             return False
-        if (number < self._floor or number in self.received) and key in self._confirmed:
+        if not key.window.is_new(number) or (number < self._floor and key.is_confirmed):
             self.repeated += 1
             return False
         return True
@@ -125,8 +120,11 @@ class Arrivals:
         except InvalidTag:
             self.forged += 1
             return None
-        if key not in self._confirmed:
-            self._confirmed.append(key)
+        is_first = not key.is_confirmed
+        if not key.window.accept(number):
+            self.repeated += 1
+            return None
+        if is_first:
             self._confirm(key)
         self._note(number, now)
         return plaintext

@@ -22,6 +22,7 @@ class WireGuardTests(SynchronousTestCase):
     def check(self, *cases: tuple[int, bool]) -> None:
         window = ReplayWindow()
         for position, (number, expected) in enumerate(cases, 1):
+            self.assertIs(window.is_new(number), expected, f"case {position}: {number}")
             self.assertIs(window.accept(number), expected, f"case {position}: {number}")
 
     def test_cases(self) -> None:

@@ -57,10 +57,14 @@ class Wire:
     carried: int = 0
     carried_bytes: int = 0
     busy_until: float = 0.0
+    recorded: list[bytes] | None = None
+    """All packets that were sent, for who sends them again; None: nobody listens."""
 
     def carry(self, packet: bytes, now: float) -> list[tuple[float, bytes]]:
         """Return when what arrives of ``packet``."""
         draw = self.random.random
+        if self.recorded is not None:
+            self.recorded.append(packet)
         if self.down or draw() < self.loss:
             self.lost += 1
             return []

@@ -334,6 +334,40 @@ class RelayTests(SynchronousTestCase):
         self.assertGreater(status.records_repeated, 10)
         self.assertLessEqual(status.records_received, pair.a.session.status(pair.now).records_sent)
 
+    def test_recording_after_many_rekeys(self) -> None:
+        """Outages renew the keys again and again; what was recorded under any of them is never accepted twice."""
+        for seed in range(4):
+            pair = Pair(seed)
+            pair.run(0.5)
+            sent = [b"packet %d" % number for number in range(8)]
+            recorded = [self.record(pair, packet) for packet in sent]
+            words = {packet[PACKET_HEADER_BYTES : PACKET_HEADER_BYTES + 4] for packet in recorded}
+            self.assertGreater(len(words), 5, "keys were renewed")
+            before = pair.b.session.status(pair.now)
+            for packet in recorded * 3:
+                pair.inject(2, packet)
+            pair.run(1)
+            self.assertEqual(sorted(packet for packet in pair.b.packets if packet != b"lost"), sent)
+            after = pair.b.session.status(pair.now)
+            self.assertGreaterEqual(after.records_repeated - before.records_repeated, 9)
+
+    def record(self, pair: Pair, packet: bytes) -> bytes:
+        """Send ``packet`` and have an outage after it that renews the keys; return the overlay packet that had it."""
+        wire = pair.wires[1]
+        wire.recorded = []
+        pair.a.session.send_packet(packet, pair.now)
+        pair.send()
+        recorded = wire.recorded[-1]
+        pair.run(6)
+        for each in pair.wires.values():
+            each.down = True
+        pair.a.session.send_packet(b"lost", pair.now)
+        pair.run(1.5)
+        for each in pair.wires.values():
+            each.down = False
+        pair.run(1)
+        return recorded
+
     @settings(derandomize=True, max_examples=100, deadline=None)
     @given(st.lists(st.binary(max_size=40), max_size=6))
     def test_any_payloads(self, payloads: list[bytes]) -> None:
