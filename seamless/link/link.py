@@ -167,9 +167,14 @@ class Link:
             self.counters.shut_out += -(-len(buffer) // segment_size)
             return [], []
         if segment_size > self.settings.mtu_bytes - self._ip_udp_bytes:
-            # A packet that is longer than our links' datagrams would be sent in vain for ever.
-            self.counters.malformed += -(-len(buffer) // segment_size)
-            return [], []
+            # A packet that is longer than our links' datagrams would be sent in vain for ever. The last may be shorter,
+            # and be the neighbor's: the kernel joins what bears the same addresses, whoever sent it.
+            last_bytes = len(buffer) % segment_size
+            self.counters.malformed += len(buffer) // segment_size
+            buffer = buffer[len(buffer) - last_bytes :]
+            if not last_bytes or last_bytes > self.settings.mtu_bytes - self._ip_udp_bytes:
+                self.counters.malformed += bool(last_bytes)
+                return [], []
         datagram_type = buffer[0]
         numbers, contents, failed = open_batch(key, buffer, segment_size)
         self.counters.failed_authentication += failed
