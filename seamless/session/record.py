@@ -159,6 +159,12 @@ class Reassembly:
         self.memory_bytes -= self._incomplete.pop(nonce).memory_bytes
         self.evicted_records += 1
 
+    def next_timeout(self) -> float | None:
+        """Return when `expire` has something to forget."""
+        for oldest in self._incomplete.values():
+            return oldest.begun_at + INCOMPLETE_AGE_MAX
+        return None
+
     def expire(self, now: float) -> None:
         """Forget the records whose missing fragments will not come any more."""
         while self._incomplete:

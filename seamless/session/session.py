@@ -339,7 +339,7 @@ class Session:
 
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``, in absolute time; None for never."""
-        times = [self.association.next_timeout()]
+        times = [self.association.next_timeout(), self._arrivals.reassembly.next_timeout()]
         if self._cutter is not None and self._speaking:
             times.append(self._departures.recovery.next_timeout())
             if not self._departures.ack_due:
@@ -352,6 +352,7 @@ class Session:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due."""
+        self._arrivals.reassembly.expire(now)
         self.association.handle_timeout(now)
         self._after_association(now)
         if self._cutter is not None and self._speaking:

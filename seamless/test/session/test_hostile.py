@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.interfaces import RESET_PROTOCOL
 from seamless.session.limits import Limits
+from seamless.session.record import INCOMPLETE_AGE_MAX
 from seamless.test.session.pair import Pair
 from seamless.wire.ack import encode_ack
 from seamless.wire.header import FRAGMENT_HEADER, PACKET_HEADER_BYTES, RECORD, SEALED_HEADER, word
@@ -317,6 +318,25 @@ class RelayTests(SynchronousTestCase):
         self.assertLessEqual(pair.b.session.status(pair.now).reassembly_bytes, 2 << 20)
         pair.run(20)
         self.assertEqual(pair.b.session.status(pair.now).reassembly_bytes, 0)
+
+    def test_incomplete_records_go_in_silence(self) -> None:
+        """The memory of fragments comes back although nothing else is ever heard from that peer."""
+        pair = Pair()
+        pair.accept_all()
+        pair.a.session.send_packet(b"hello", pair.now)
+        pair.run(1)
+        self.assertEqual(pair.b.packets, [b"hello"])
+        key = pair.a.session.association.send_key
+        assert key is not None
+        received = pair.b.session.status(pair.now).records_received
+        for number in range(1000, 1100):
+            head = FRAGMENT_HEADER.pack(word(RECORD, key.remote_index), number, 0, 255)
+            pair.b.session.receive_fragments([head + bytes(9000)], pair.now)
+            pair.now += 0.001
+        self.assertGreater(pair.b.session.status(pair.now).reassembly_bytes, 900_000)
+        pair.run(INCOMPLETE_AGE_MAX)
+        self.assertEqual(pair.b.session.status(pair.now).reassembly_bytes, 0)
+        self.assertEqual(pair.b.session.status(pair.now).records_received, received)
 
     def test_repeated_records_cost_nothing(self) -> None:
         """All fragments of a transfer come ten times: each record is read once."""
