@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,13 @@ from typing import Final
 
 import attrs
 
+from seamless.crypto.keys import x25519_private_key
 from seamless.errors import SeamlessError
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, NATIVE_WIRE, SERVER
+from seamless.lab.nodes import private_key
 from seamless.lab.servers import IPERF3_PORT, SSH_PORT
 from seamless.linux.system import program
-from seamless.tools.keys import encode_key
 
 START_SECONDS: Final = 20.0
 """No tunnel takes longer to come up, nor to go."""
@@ -130,16 +132,19 @@ def sshuttle(lab: Lab) -> Iterator[Tunnel]:
 
 @contextmanager
 def wireguard(lab: Lab, congestion: str) -> Iterator[Tunnel]:
-    """Carry whole packets, sealed, over UDP; TCP through it uses this congestion control. With the nodes' own keys."""
+    """Carry whole packets, sealed, over UDP, under the X25519 keys of the nodes; TCP uses this congestion control."""
     devices = {host: f"wg-{host}" for host in (CLIENT, SERVER)}
     daemon = program("wireguard-go")
     with _running(lab, *((host, [daemon, "--foreground", device]) for host, device in devices.items())):
         for host, peer in ((CLIENT, SERVER), (SERVER, CLIENT)):
             device = devices[host]
             _wait_for_file(WIREGUARD_SOCKETS / f"{device}.sock")
-            key = encode_key(lab.configuration.nodes[peer].public_key)
+            key = b64encode(lab.configuration.nodes[peer].x25519_public_key).decode()
+            key_file = lab.host_directory(host) / "wireguard.key"
+            key_file.touch(mode=0o600)
+            key_file.write_text(b64encode(x25519_private_key(private_key(host))).decode() + "\n")
             endpoint = f"{_native_address(lab, peer)}:{WIREGUARD_PORT}"
-            own = ["listen-port", str(WIREGUARD_PORT), "private-key", str(lab.key_file(host))]
+            own = ["listen-port", str(WIREGUARD_PORT), "private-key", str(key_file)]
             theirs = ["peer", key, "endpoint", endpoint, "allowed-ips", f"{WIREGUARD_ADDRESSES[peer]}/32"]
             lab.run(host, ["wg", "set", device, *own, *theirs])
             lab.run(host, ["ip", "address", "add", WIREGUARD_ADDRESSES[host], "dev", device])

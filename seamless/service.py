@@ -74,7 +74,7 @@ class NodeService(MultiService):
         user: int | None = None,
         standing: str | None = None,
     ) -> None:
-        """``private_key``: 32 raw bytes. ``reactor``: the global one when left out.
+        """``private_key``: 32 raw bytes, an Ed25519 seed. ``reactor``: the global one when left out.
 
         ``user`` and ``standing`` as in `FirewallService`.
         """

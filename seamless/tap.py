@@ -19,11 +19,12 @@ from twisted.python import usage
 import seamless
 from seamless.config.load import load_file
 from seamless.config.model import NodeConfig
+from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.errors import EXIT_USAGE, ConfigurationError, PrivilegeError, SeamlessError
 from seamless.linux.system import closed_folder
 from seamless.service import NodeService
 from seamless.tools.choose import choose_node
-from seamless.tools.keys import encode_key, public_key_of, read_private_key
+from seamless.tools.keys import read_private_key
 from seamless.tools.verdict import Supervised, Verdict
 from seamless.transport.systemd import SystemdNotification
 
@@ -90,8 +91,9 @@ def _check_key(node: NodeConfig, private_key: bytes, options: Options) -> None:
     public_key = public_key_of(private_key)
     if public_key != node.public_key:
         raise ConfigurationError(
-            f"{options['key']}: this is not the key of node {node.name}: its public key is {encode_key(public_key)}, "
-            f"but {options['config']} says {encode_key(node.public_key)}; start with the key of {node.name}, "
+            f"{options['key']}: this is not the key of node {node.name}: its public key is "
+            f"{encode_public_key(public_key)}, but {options['config']} says {encode_public_key(node.public_key)}; "
+            f"start with the key of {node.name}, "
             "or put this public key into the configuration on every host"
         )
 

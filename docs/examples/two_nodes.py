@@ -6,7 +6,8 @@ import os
 import socket
 from pathlib import Path
 
-from seamless.tools.keys import encode_key, generate_private_key, public_key_of
+from seamless.crypto.keys import encode_private_key, encode_public_key, public_key_of
+from seamless.tools.keys import generate_private_key
 
 CONFIGURATION = """
 overlay example {{ }}
@@ -21,9 +22,9 @@ def write_files(folder: str) -> tuple[Path, dict[str, Path]]:
     private = {name: generate_private_key() for name in ("src", "dst")}
     text = CONFIGURATION.format(
         src_port=free_port(),
-        src_key=encode_key(public_key_of(private["src"])),
+        src_key=encode_public_key(public_key_of(private["src"])),
         dst_port=free_port(),
-        dst_key=encode_key(public_key_of(private["dst"])),
+        dst_key=encode_public_key(public_key_of(private["dst"])),
     )
     configuration = Path(folder, "example.conf")
     configuration.write_text(text)
@@ -33,7 +34,7 @@ def write_files(folder: str) -> tuple[Path, dict[str, Path]]:
 def write_key(path: Path, key: bytes) -> Path:
     """Write a private key that only we can read."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-        file.write(encode_key(key) + "\n")
+        file.write(encode_private_key(key) + "\n")
     return path
 
 

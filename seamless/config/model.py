@@ -23,6 +23,7 @@ from typing import Final, Literal, TypeAlias, Union
 
 import attrs
 
+from seamless.crypto.keys import x25519_public_key
 from seamless.interfaces import Address
 from seamless.wire.header import node_identifier
 
@@ -63,7 +64,7 @@ class Overlay:
 
 @attrs.frozen
 class NodeConfig:
-    """A daemon: where it listens, what it releases to, and the key that proves who it is."""
+    """A daemon: where it listens, what it releases to, and the raw Ed25519 public key that is its identity."""
 
     name: str
     addresses: tuple[Address, ...]
@@ -75,6 +76,11 @@ class NodeConfig:
     def identifier(self) -> int:
         """Return the 32 bits that name this node on the wire."""
         return node_identifier(self.public_key)
+
+    @cached_property
+    def x25519_public_key(self) -> bytes:
+        """Return the raw X25519 public key with which the node takes part in handshakes."""
+        return x25519_public_key(self.public_key)
 
 
 @attrs.frozen

@@ -6,8 +6,6 @@ that one wrong address does not hide the next one.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from decimal import Decimal
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
@@ -17,6 +15,7 @@ import attrs
 
 from seamless.config.model import Interface, Network, PortRange
 from seamless.config.syntax import Bad, shown
+from seamless.crypto.keys import PrivateKeyFoundError, decode_public_key
 
 RATE_UNITS: Final = {"bit": Decimal(1), "kbit": Decimal(10) ** 3, "mbit": Decimal(10) ** 6, "gbit": Decimal(10) ** 9}
 """Bits per second, decimal as everywhere in networking."""
@@ -32,8 +31,6 @@ MAXIMUM_DIGITS: Final = 9
 MAXIMUM_PORT: Final = 65535
 MAXIMUM_COST: Final = 65535
 """As an OSPF interface's (RFC 2328, C.3)."""
-KEY_BYTES: Final = 32
-"""Of a raw X25519 public key (RFC 7748)."""
 
 AN_ADDRESS: Final = "an IP address such as 10.1.1.1 or 2001:db8::1"
 AN_ENDPOINT: Final = "an address such as 10.1.1.1:7400 or [2001:db8::1]:7400"
@@ -41,7 +38,7 @@ A_NETWORK: Final = "an address or prefix such as 10.1.9.1 or 10.1.9.0/24"
 AN_INTERFACE: Final = "an address with its prefix length such as 10.1.1.1/30"
 A_PORT: Final = "a port from 1 to 65535 or a range such as 8000-8099"
 A_COST: Final = f"a cost from 1 to {MAXIMUM_COST}"
-A_KEY: Final = 'a key as `seamless pubkey` prints it, 44 characters in quotes ("...=")'
+A_KEY: Final = 'a key as `seamless pubkey` prints it, 48 characters in quotes ("7Q...==")'
 A_PERCENTAGE: Final = "a percentage from 0 to 100 such as 0.5 %"
 A_RUN: Final = "a number of packets from 1 on such as 4 packets"
 
@@ -194,9 +191,10 @@ def interface(text: str) -> Interface | Bad:
 
 
 def key(text: str) -> bytes | Bad:
-    """Return the 32 bytes of a public key, given with its quotes."""
+    """Return the 32 raw bytes of an Ed25519 public key, given with its quotes."""
     try:
-        raw = base64.b64decode(text.strip('"'), validate=True)
-    except (binascii.Error, ValueError):
-        return _wrong(A_KEY, text)
-    return raw if len(raw) == KEY_BYTES else _wrong(A_KEY, text)
+        return decode_public_key(text.strip('"'))
+    except PrivateKeyFoundError as error:
+        return Bad(f"expected {A_KEY}: {error}")
+    except ValueError as error:
+        return Bad(f"expected {A_KEY}, found {shown(text)}: {error}")

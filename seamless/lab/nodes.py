@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from base64 import b64encode
 from hashlib import blake2s
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 import attrs
 
 import seamless
+from seamless.crypto.keys import encode_private_key
 from seamless.errors import SeamlessError
 from seamless.linux.system import program
 
@@ -24,17 +24,17 @@ _LAST_WORDS_CHARACTERS: Final = 2000
 
 
 def private_key(node: str) -> bytes:
-    """Return the raw X25519 key of a node of any lab. It is known to everybody, and good for nothing else."""
+    """Return the raw Ed25519 seed of a node of any lab. It is known to everybody, and good for nothing else."""
     return blake2s(b"seamless lab " + node.encode()).digest()
 
 
 def write_key(directory: Path, node: str) -> Path:
-    """Write a node's key file (base64, mode 0600) and return its path."""
+    """Write a node's key file (mode 0600) and return its path."""
     path = directory / "keys" / f"{node}.key"
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="ascii") as file:
-        file.write(b64encode(private_key(node)).decode() + "\n")
+        file.write(encode_private_key(private_key(node)) + "\n")
     return path
 
 

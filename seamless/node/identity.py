@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from seamless.config.model import NodeConfig
 from seamless.crypto.association import Association
+from seamless.crypto.keys import public_key_of, x25519_private_key
 from seamless.errors import ConfigurationError
 
 LSA_KEY_LABEL: Final = b"seamless lsa"
@@ -19,17 +20,20 @@ Random: TypeAlias = Callable[[int], bytes]
 
 
 class Identity:
-    """A node's key pair and incarnation (wall-clock nanoseconds at the start of the process)."""
+    """A node's keys and incarnation (wall-clock nanoseconds at the start of the process).
+
+    ``private_key`` and ``public_key`` are the X25519 pair of the handshakes, derived from the Ed25519 key.
+    """
 
     def __init__(self, config: NodeConfig, private_key: bytes, incarnation: int, random: Random) -> None:
-        """Raise `ConfigurationError` when ``private_key`` (32 raw bytes) is not that of the node."""
-        self.private_key = private_key
-        self.public_key = config.public_key
+        """Raise `ConfigurationError` when ``private_key`` (32 raw bytes, an Ed25519 seed) is not that of the node."""
+        self.private_key = x25519_private_key(private_key)
+        self.public_key = config.x25519_public_key
         self.incarnation = incarnation
         self.random = random
-        self._private = X25519PrivateKey.from_private_bytes(private_key)
+        self._private = X25519PrivateKey.from_private_bytes(self.private_key)
         self._counter = incarnation
-        if self._private.public_key().public_bytes_raw() != config.public_key:
+        if public_key_of(private_key) != config.public_key:
             raise ConfigurationError(
                 f"the key does not belong to node {config.name}: its public key is not the one that the configuration"
                 f" has; start with the key of {config.name}, or put what 'seamless pubkey' prints for this one into"
@@ -57,7 +61,7 @@ class Identity:
         return Association(
             private_key=self.private_key,
             public_key=self.public_key,
-            remote_public_key=remote.public_key,
+            remote_public_key=remote.x25519_public_key,
             prologue=prologue,
             incarnation=self.incarnation,
             allocate_index=allocate_index,

@@ -96,7 +96,7 @@ class Links:
         controller = make_controller(config.congestion, config.rate_bps, settings.mtu_bytes, now)
         link = Link(settings, association, controller, now)
         self._links.append(link)
-        self._by_key.setdefault(neighbor.public_key, []).append(link)
+        self._by_key.setdefault(neighbor.x25519_public_key, []).append(link)
         self._to.setdefault(neighbor.identifier, []).append(link)
 
     def _free_index(self) -> int:

@@ -101,7 +101,7 @@ class Node:
             local=self.identifier,
             topology=topology_of(configuration),
             pairwise_keys={
-                identifier: self._identity.lsa_key(node.public_key) for identifier, node in self._nodes.items()
+                identifier: self._identity.lsa_key(node.x25519_public_key) for identifier, node in self._nodes.items()
             },
             incarnation=incarnation // 1_000_000,
             refresh_jitter=lambda: random(1)[0] / 256,

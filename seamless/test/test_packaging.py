@@ -19,10 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
 from seamless.config.load import load_text
+from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.tap import Options
 from seamless.test.tools.command import seamless as run_seamless
 from seamless.test.tools.twistd import ROOT
-from seamless.tools.keys import encode_key, generate_private_key, public_key_of
+from seamless.tools.keys import generate_private_key
 
 CHECKOUT: Final = Path(ROOT)
 
@@ -133,7 +134,7 @@ class ReadmeTests(SynchronousTestCase):
     def test_the_configuration_is_good(self) -> None:
         (block,) = re.findall(r"^    overlay .*?^(?=\S)", self.text, re.MULTILINE | re.DOTALL)
         example, count = re.subn(
-            r'"KEY OF \w+"', lambda _: f'"{encode_key(public_key_of(generate_private_key()))}"', block
+            r'"KEY OF \w+"', lambda _: f'"{encode_public_key(public_key_of(generate_private_key()))}"', block
         )
         configuration = load_text(example, "README.rst")
         self.assertEqual((count, len(configuration.nodes), len(configuration.links)), (4, 4, 3))

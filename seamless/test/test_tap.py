@@ -11,11 +11,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.crypto.keys import encode_private_key, encode_public_key, public_key_of
 from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_PRIVILEGE, EXIT_USAGE
 from seamless.linux.system import program
 from seamless.test.tools.test_main import configuration_text
 from seamless.test.tools.twistd import START_TIMEOUT, Twistd
-from seamless.tools.keys import encode_key, public_key_of
 
 
 class _Node(SynchronousTestCase):
@@ -32,7 +32,7 @@ class _Node(SynchronousTestCase):
         self.twistd = Twistd(folder)
 
     def write_key(self, private_key: bytes) -> None:
-        self.key.write_text(encode_key(private_key) + "\n")
+        self.key.write_text(encode_private_key(private_key) + "\n")
         self.key.chmod(0o600)
 
     def words(self, node: str = "src") -> tuple[str, str, str]:
@@ -73,7 +73,7 @@ class RefusalTests(_Node):
 
     def test_key_of_another_node(self) -> None:
         self.write_key(bytes([2]) * 32)
-        src, dst = (encode_key(public_key_of(bytes([digit]) * 32)) for digit in (1, 2))
+        src, dst = (encode_public_key(public_key_of(bytes([digit]) * 32)) for digit in (1, 2))
         sentence = (
             f"{self.key}: this is not the key of node src: its public key is {dst}, but {self.configuration} "
             f"says {src}; start with the key of src, or put this public key into the configuration on every host"

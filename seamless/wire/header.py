@@ -56,5 +56,5 @@ def ip_udp_bytes(host: str) -> int:
 
 
 def node_identifier(public_key: bytes) -> int:
-    """Return the 32-bit identifier of the node with this raw X25519 public key."""
+    """Return the 32-bit identifier of the node with this raw Ed25519 public key."""
     return int.from_bytes(hashlib.blake2s(public_key).digest()[:4], "big")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import ConfigurationProblems, load_text
+from seamless.crypto.keys import encode_public_key, public_key_of
 
 OVERLAY = "overlay small { }"
 
 
 def key(label: str) -> str:
-    """Return a key that differs for each label, in quotes."""
-    return f'"{base64.b64encode(hashlib.blake2s(label.encode()).digest()).decode()}"'
+    """Return a public key that differs for each label, in quotes."""
+    return f'"{encode_public_key(raw_key(label))}"'
+
+
+def raw_key(label: str) -> bytes:
+    """Return the bytes of the public key with this label."""
+    return public_key_of(hashlib.blake2s(label.encode()).digest())
 
 
 def node(name: str, number: int, more: str = "") -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-
 from seamless.config.load import load_text
+from seamless.crypto.keys import encode_public_key
 from seamless.routing.lsa import Lsa, LsaLink, encode_lsa
-from seamless.test.config.small import HOSTS, WIRE, A, B, C, ComplaintCase, key, node
+from seamless.test.config.small import HOSTS, WIRE, A, B, C, ComplaintCase, key, node, raw_key
 from seamless.wire.header import IPV4_UDP_BYTES, SEALED_HEADER_BYTES, TAG_BYTES, node_identifier
 from seamless.wire.link_frames import LsaFrame
 
-COLLIDING_KEYS = tuple(number.to_bytes(32, "big") for number in (32880, 58343))
-"""Two keys with one identifier, found by trying some ten thousand."""
+COLLIDING_KEYS = raw_key("n9545"), raw_key("n50742")
+"""Two keys with one identifier, found by trying fifty thousand."""
 
 LINKS = "link a b { } link b c { }"
 
@@ -31,11 +30,11 @@ class Nodes(ComplaintCase):
         )
 
     def test_colliding_identifiers(self) -> None:
-        one, other = (base64.b64encode(raw).decode() for raw in COLLIDING_KEYS)
+        one, other = map(encode_public_key, COLLIDING_KEYS)
         self.assertEqual(*map(node_identifier, COLLIDING_KEYS))
         self.assert_complaints(
             [f'node a {{ address 10.0.0.1; key "{one}"; }}', f'node b {{ address 10.0.0.2; key "{other}"; }}'],
-            "3:28: the keys of nodes a and b have the same identifier 0x487ccf9e: "
+            "3:28: the keys of nodes a and b have the same identifier 0x6acbaa1d: "
             "make a new one with `seamless genkey`",
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+
+from seamless.crypto.keys import encode_private_key, encode_public_key
 from seamless.test.config.small import ComplaintCase, key
 
 
@@ -207,7 +210,7 @@ class Rules(ComplaintCase):
 
 class Keys(ComplaintCase):
     def test_a_key_that_is_none(self) -> None:
-        wanted = 'expected a key as `seamless pubkey` prints it, 44 characters in quotes ("...="), found'
+        wanted = 'expected a key as `seamless pubkey` prints it, 48 characters in quotes ("7Q...=="), found'
         self.assert_complaints(
             [
                 'node a { address 10.0.0.1; key "AAAA"; }',
@@ -215,11 +218,37 @@ class Keys(ComplaintCase):
                 'node c { address 10.0.0.3; key "no base64 at all, and a very long one besides it"; }',
                 f"node d {{ address 10.0.0.4; key {key('d')[1:-1]}; }}",
             ],
-            f"2:32: {wanted} '\"AAAA\"'",
-            f"3:32: {wanted} '{key('b')[:-3]}; }}'",
-            f"4:32: {wanted} '\"no base64 at all, and a very long one besides i...'",
-            f"5:32: {wanted} '{key('d')[1:-2]}'",
+            f"2:32: {wanted} '\"AAAA\"': it holds 3 bytes and not 34",
+            f"3:32: {wanted} '{key('b')[:-3]};...'",
+            f"4:32: {wanted} '\"no base64 at all, and a very long one besides i...': it is not base64",
+            f"5:32: {wanted} '{key('d')[1:-3]}'",
         )
+
+    def test_a_key_that_no_node_has(self) -> None:
+        wanted = 'expected a key as `seamless pubkey` prints it, 48 characters in quotes ("7Q...=="), found'
+        for point, fault in (
+            (b"\x01" + bytes(31), "is a point of small order, whose private key everybody knows"),
+            (bytes(32), "is a point of small order, whose private key everybody knows"),
+            (b"\xff" * 32, "is not the canonical encoding of a point (RFC 8032, section 5.1.3)"),
+            (b"\x02" + bytes(31), "is not a point of the curve edwards25519"),
+        ):
+            text = encode_public_key(point)
+            self.assert_complaints(
+                [f'node a {{ address 10.0.0.1; key "{text}"; }}'],
+                f"2:32: {wanted} '\"{text[:-1]}...': it is no node's key, since it {fault}:"
+                " write what `seamless pubkey` prints",
+            )
+
+    def test_a_key_of_an_earlier_version(self) -> None:
+        (said,) = self.complaints(f'node a {{ address 10.0.0.1; key "{base64.b64encode(bytes(32)).decode()}"; }}')
+        self.assertIn("it is an X25519 key of an earlier version or of WireGuard: make a new Ed25519 key with", said)
+
+    def test_a_private_key_is_not_repeated(self) -> None:
+        text = encode_private_key(bytes(range(32)))
+        (said,) = self.complaints(f'node a {{ address 10.0.0.1; key "{text}"; }}')
+        self.assertIn("2:32: expected a key as `seamless pubkey` prints it", said)
+        self.assertIn("it is a private key, which belongs nowhere but into its node's key file", said)
+        self.assertNotIn(text[:10], said)
 
 
 class Quotes(ComplaintCase):

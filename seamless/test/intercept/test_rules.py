@@ -11,8 +11,8 @@ from seamless.linux.rules import Ruleset
 
 NODES = """
 overlay lab { }
-node src { address 10.1.1.1; serves 10.1.9.1, 2001:db8:1::/64; key "KvVH+Yc2AhJvhIb6F5QdAKBvDRqqD5KeO33GaXSQqnw="; }
-node dst { address 10.1.1.2; serves 10.1.9.2, 2001:db8:2::/64; key "0jv5hLVqrCfLYeRqGfUTb3XjRZnGrd1mFyv7ZVvV7WE="; }
+node src { address 10.1.1.1; serves 10.1.9.1, 2001:db8:1::/64; key "7QF4GWn94NXtQcWsLDWIg7WfmWYCV6jslXfYjrwAiLA10Q=="; }
+node dst { address 10.1.1.2; serves 10.1.9.2, 2001:db8:2::/64; key "7QGSN9xvXk+7c72Uz+7fxELAE3iMR/ChZQMgkuaqnRhSoQ=="; }
 link src dst { }
 """
 

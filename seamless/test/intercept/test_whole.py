@@ -109,6 +109,7 @@ class CrossingTests(SynchronousTestCase):
         text = "intercept local { tcp; }"
         for one, other in (("a", "r"), ("r", "a")):
             with_relay = configuration(
-                text + 'node r { address 10.1.1.9; key "gNVVJ5zmyZmAIC7gZBAD/rguuF7OmvWEX719R3NKERc="; } link a r { }'
+                text
+                + 'node r { address 10.1.1.9; key "7QFA7CxEj4NLphv7kBBoR8C48hAdET0jTA2Ffw8aA3Gq1w=="; } link a r { }'
             )
             self.assertEqual(crossings(with_relay, one, other), ())

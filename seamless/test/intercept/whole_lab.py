@@ -7,9 +7,9 @@ from seamless.config.model import Configuration
 
 NODES = """
 overlay lab { }
-node a { address 10.1.1.1; serves 10.1.9.1, 2001:db8:1::/64; key "KvVH+Yc2AhJvhIb6F5QdAKBvDRqqD5KeO33GaXSQqnw="; }
-node b { address 10.1.1.2; serves 10.1.9.2, 2001:db8:2::/64; key "0jv5hLVqrCfLYeRqGfUTb3XjRZnGrd1mFyv7ZVvV7WE="; }
-node c { address 10.1.1.3; serves 10.1.9.3; key "1eJI3a32VlUBPmsNio2/ERWmw11cGAWYZm9zm0NyLQ8="; }
+node a { address 10.1.1.1; serves 10.1.9.1, 2001:db8:1::/64; key "7QF4GWn94NXtQcWsLDWIg7WfmWYCV6jslXfYjrwAiLA10Q=="; }
+node b { address 10.1.1.2; serves 10.1.9.2, 2001:db8:2::/64; key "7QGSN9xvXk+7c72Uz+7fxELAE3iMR/ChZQMgkuaqnRhSoQ=="; }
+node c { address 10.1.1.3; serves 10.1.9.3; key "7QEzXKA80eEaimxwwo3ikbFUJ4nNqsKfQ9shXCsLCOGGhw=="; }
 link a b { }
 link b c { }
 """

@@ -17,6 +17,7 @@ from pathlib import Path
 import attrs
 
 from seamless.config.load import load_text
+from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_PRIVILEGE, EXIT_USAGE
 from seamless.lab.nodes import command, environment, private_key
 from seamless.linux.control_socket import DIRECTORY_VARIABLE
@@ -37,7 +38,6 @@ from seamless.test.lab.bedtest import (
     wait_until,
 )
 from seamless.test.lab.test_lab import NOBODY, SOURCE, python_for_everybody
-from seamless.tools.keys import encode_key, public_key_of
 from seamless.wire.header import COOKIE, INITIATION
 
 PORT = 7400
@@ -108,7 +108,7 @@ class Strangers(BedTestCase):
 
     def test_a_neighbor_with_an_unknown_key(self) -> None:
         """It proves its address and its key, and gets no more for it than a cookie."""
-        public_key = encode_key(public_key_of(private_key("stranger")))
+        public_key = encode_public_key(public_key_of(private_key("stranger")))
         text = overlay_of(
             f'node stranger {{ address {STRANGER[0]}:{STRANGER[1]}; key "{public_key}"; }}',
             node_block("r1"),
@@ -171,7 +171,7 @@ class Strangers(BedTestCase):
     def test_a_twin_on_another_host(self) -> None:
         """It has src's key and reaches r1: one of both speaks to r1 at a time. Nothing crashes, and r1 says so."""
         configuration = self.temporary() / "twin.conf"
-        key = encode_key(self.lab.configuration.nodes["src"].public_key)
+        key = encode_public_key(self.lab.configuration.nodes["src"].public_key)
         configuration.write_text(
             overlay_of(
                 f'node src {{ address {STRANGER[0]}:{STRANGER[1]}; serves 10.1.9.1; key "{key}"; }}',
@@ -288,7 +288,7 @@ def overlay_of(*blocks: str) -> str:
 
 
 def node_block(name: str, address: str = "10.1.2.1:7400") -> str:
-    public_key = encode_key(public_key_of(private_key(name)))
+    public_key = encode_public_key(public_key_of(private_key(name)))
     return f'node {name} {{ address {address}; key "{public_key}"; }}'
 
 

@@ -7,15 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from base64 import b64decode
 from pathlib import Path
 
 import attrs as attrs_package
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
 from seamless.config.load import load_file
+from seamless.crypto.keys import decode_private_key, public_key_of
 from seamless.errors import SeamlessError, UnreachableError, UsageError
 from seamless.lab import servers
 from seamless.lab.bed import Bed
@@ -148,15 +147,14 @@ class Ending(SynchronousTestCase):
 class Keys(SynchronousTestCase):
     def test_keys_of_the_lab_are_those_of_its_configuration(self) -> None:
         for node in load_file(BED_OF_THE_DESIGN).nodes.values():
-            public_key = X25519PrivateKey.from_private_bytes(private_key(node.name)).public_key().public_bytes_raw()
-            self.assertEqual(public_key, node.public_key)
+            self.assertEqual(public_key_of(private_key(node.name)), node.public_key)
 
     def test_key_files_are_for_their_owner_only(self) -> None:
         lab = Lab(two_hosts(), directory=Path(self.mktemp()))
         lab.directory.mkdir()
         path = lab.key_file("src")
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
-        self.assertEqual(b64decode(path.read_text()), private_key("src"))
+        self.assertEqual(decode_private_key(path.read_text()), private_key("src"))
 
 
 def python_for_everybody() -> str | None:

@@ -12,10 +12,10 @@ from random import Random
 
 from seamless.config.load import load_text
 from seamless.config.model import Configuration
+from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.interfaces import Address, Event
 from seamless.lab.nodes import private_key
 from seamless.node import Node
-from seamless.tools.keys import encode_key, public_key_of
 
 DELAY = 0.005
 LATER = 1_000_000_000
@@ -29,7 +29,7 @@ def overlay(*blocks: str) -> Configuration:
 
 def node(name: str, address: str) -> str:
     """Return a node's block."""
-    return f'node {name} {{ address {address}; key "{encode_key(public_key_of(private_key(name)))}"; }}'
+    return f'node {name} {{ address {address}; key "{encode_public_key(public_key_of(private_key(name)))}"; }}'
 
 
 class Network:

@@ -11,10 +11,10 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import seamless as package
+from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE
 from seamless.test.tools.command import seamless
 from seamless.test.tools.twistd import ROOT
-from seamless.tools.keys import encode_key, public_key_of
 
 
 def configuration_text(*, second_node: str = "dst", port: int = 17400) -> str:
@@ -22,7 +22,7 @@ def configuration_text(*, second_node: str = "dst", port: int = 17400) -> str:
 
     src has the UDP port ``port`` of 127.0.0.1, the other one the same port of 127.0.0.2.
     """
-    src, other = (encode_key(public_key_of(bytes([digit]) * 32)) for digit in (1, 2))
+    src, other = (encode_public_key(public_key_of(bytes([digit]) * 32)) for digit in (1, 2))
     return f"""\
 overlay pair {{ }}
 node src {{ address 127.0.0.1:{port}; serves 10.1.9.1; key "{src}"; }}

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.crypto.keys import encode_private_key
 from seamless.errors import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
 from seamless.linux.control_socket import DIRECTORY_VARIABLE
 from seamless.test.test_tap import free_udp_port
@@ -21,7 +22,6 @@ from seamless.test.tools.command import seamless
 from seamless.test.tools.test_main import configuration_text
 from seamless.test.tools.twistd import START_TIMEOUT, Twistd
 from seamless.test.transport.reported import Reported
-from seamless.tools.keys import encode_key
 from seamless.tools.status import text
 from seamless.tools.table import WIDTH
 
@@ -121,7 +121,7 @@ class DaemonTests(SynchronousTestCase):
         (self.folder / "pair.conf").write_text("\n".join(line for line in words if "intercept" not in line))
         for number, name in enumerate(("src", "dst"), 1):
             key = self.folder / f"{name}.key"
-            key.write_text(encode_key(bytes([number]) * 32))
+            key.write_text(encode_private_key(bytes([number]) * 32))
             key.chmod(0o600)
         self.twistd = Twistd(self.folder, sockets=self.folder)
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from twisted.internet import reactor, task
 
 from seamless.config.model import Configuration, LinkConfig, NodeConfig, Overlay
+from seamless.crypto.keys import public_key_of
 from seamless.service import NodeService
 from seamless.testing import MemoryDriver, MemoryOverlay
-from seamless.tools.keys import generate_private_key, public_key_of
+from seamless.tools.keys import generate_private_key
 from seamless.transport.driver import Driver
 from seamless.transport.streams import StreamDriver
 

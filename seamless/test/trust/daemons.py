@@ -18,10 +18,10 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
+from seamless.crypto.keys import encode_private_key, encode_public_key, public_key_of
 from seamless.linux.system import closed_folder
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.test.tools.twistd import ROOT
-from seamless.tools.keys import encode_key, public_key_of
 
 USER: Final = "nobody"
 USER_ID: Final = pwd.getpwnam(USER).pw_uid
@@ -45,8 +45,8 @@ CAPTURED: Final = "10.1.9.2"
 
 CONFIGURATION: Final = f"""
 overlay pair {{ }}
-node src {{ address 127.0.0.1:7400; serves 10.1.9.1; key "{encode_key(public_key_of(SRC_KEY))}"; }}
-node dst {{ address 127.0.0.2:7400; serves {CAPTURED}; key "{encode_key(public_key_of(DST_KEY))}"; }}
+node src {{ address 127.0.0.1:7400; serves 10.1.9.1; key "{encode_public_key(public_key_of(SRC_KEY))}"; }}
+node dst {{ address 127.0.0.2:7400; serves {CAPTURED}; key "{encode_public_key(public_key_of(DST_KEY))}"; }}
 link src dst {{ between 127.0.0.1 127.0.0.2; }}
 intercept payload {{ tcp to {CAPTURED} port 22; on src; when unreachable direct; }}
 """
@@ -90,7 +90,7 @@ class DaemonTestCase(SynchronousTestCase):
         self.configuration = self.folder / "pair.conf"
         self.configuration.write_text(CONFIGURATION)
         self.key = self.folder / "src.key"
-        self.key.write_text(encode_key(SRC_KEY) + "\n")
+        self.key.write_text(encode_private_key(SRC_KEY) + "\n")
         self.key.chmod(0o600)
         self.log = self.folder / "log"
 

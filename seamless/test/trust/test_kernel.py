@@ -167,7 +167,7 @@ class FloodTests(BedTestCase):
 
     def flooded_rate_mbit(self) -> float:
         """Return the rate during a flood, which was all that it should be."""
-        key = base64.b64encode(self.lab.configuration.nodes["dst"].public_key).decode()
+        key = base64.b64encode(self.lab.configuration.nodes["dst"].x25519_public_key).decode()
         address, port = self.lab.configuration.nodes["dst"].addresses[0]
         words = [address, str(port), key, str(FLOOD_RATE), str(FLOOD_SECONDS + 2)]
         flood = self.lab.popen("dst", [sys.executable, "-m", "seamless.test.trust.flood", *words],

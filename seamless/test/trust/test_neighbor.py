@@ -286,7 +286,7 @@ class NeighborTests(SynchronousTestCase):
             return really_open(message)
 
         self.patch(reader, "open", counted)
-        key = mac1_key(self.bed.configuration.nodes["dst"].public_key)
+        key = mac1_key(self.bed.configuration.nodes["dst"].x25519_public_key)
         forged = build_initiation(7, bytes(116), key)
         self.misbehave(lambda turn: self.villain.packet("dst", forged, source="src", kind=CLASS_HANDSHAKE))
         self.assertGreater(opened, 0)
