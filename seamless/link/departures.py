@@ -88,7 +88,7 @@ class Departures:
                 if bulk_goes:
                     fullness = min(1.0, sum(map(len, packets)) / FULL_BATCH_BYTES)
                     self._bulk_waits_until = now + BATCH_INTERVAL * fullness
-        self.pacer.set_backlog(window_left > 0 and self.queue.bulk_bytes > 0, now)
+        self.pacer.set_backlog(window_left > 0 and self.queue.size_bytes > 0, now)
 
     def _send_packets(
         self, key: SendKey, packets: list[bytes], remote: Address, transmits: list[Transmit], now: float

@@ -45,6 +45,10 @@ from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, Pause, 
 QUEUE_TARGET_INTERVAL: Final = 0.004
 """Seconds of the link's rate that one session should have waiting: enough for a batch, and to ride out a late timer."""
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
+EXPRESS_TARGET_INTERVAL: Final = 0.001
+"""Seconds of the link's rate that one session should have waiting as express."""
+EXPRESS_TARGET_MIN_BYTES: Final = 16 << 10
+"""A record: 13 ms at 10 Mb/s, which is what sparse streams wait behind others of their own flow."""
 PAUSE_MAX: Final = 0.5
 """Seconds: the longest pause asked for at once. It is soft state, asked for again when it was too short."""
 
@@ -111,9 +115,15 @@ class Link:
         """Return how much of one session should wait here at most."""
         return max(QUEUE_TARGET_MIN_BYTES, int(self._controller.pacing_rate_bps() * QUEUE_TARGET_INTERVAL / 8))
 
-    def excess_pause(self, flow_bytes: int) -> float:
-        """Return for how many seconds the upstream should pause a session that has ``flow_bytes`` waiting here."""
-        excess = flow_bytes - self.target_bytes
+    @property
+    def express_target_bytes(self) -> int:
+        """Return how much express of one session should wait here at most."""
+        return max(EXPRESS_TARGET_MIN_BYTES, int(self._controller.pacing_rate_bps() * EXPRESS_TARGET_INTERVAL / 8))
+
+    def excess_pause(self, waiting_bytes: int, target_bytes: int) -> float:
+        """Return for how many seconds the upstream should pause a class of a session, of which ``waiting_bytes`` wait
+        here and ``target_bytes`` should."""
+        excess = waiting_bytes - target_bytes
         if excess <= 0:
             return 0.0
         share_bps = self.delivery_rate_bps / max(1, self.queue.flows)
@@ -123,10 +133,10 @@ class Link:
         """Send one LSA until it is acknowledged."""
         self._control.add_lsa(data)
 
-    def send_pause(self, source: int, destination: int, seconds: float) -> None:
-        """Ask the neighbor to send nothing of a session for a while."""
+    def send_pause(self, source: int, destination: int, seconds: float, packet_class: int) -> None:
+        """Ask the neighbor to send nothing of one class of a session for a while."""
         self.counters.pauses_sent += 1
-        self._control.add(Pause(source, destination, int(seconds * 1e6)))
+        self._control.add(Pause(source, destination, int(seconds * 1e6), packet_class))
 
     def close(self, reason: str) -> None:
         """Say goodbye; what is sent after this is nothing."""

@@ -15,6 +15,7 @@ from seamless.node.links import Links
 from seamless.node.status import NodeCounters
 from seamless.routing.routing import Routing
 from seamless.wire.header import (
+    CLASS_BULK,
     CLASS_EXPRESS,
     CLASS_HANDSHAKE,
     PACKET_CLASSES,
@@ -56,7 +57,7 @@ class Forwarding:
         self._routing = routing
         self._counters = counters
         self._deliver_here = deliver_here
-        self._pause_again_at: dict[bytes, float] = {}
+        self._pause_again_at: dict[tuple[int, int, int], float] = {}
 
     def link_towards(self, destination: int) -> Link | None:
         """Return the link of the next hop to ``destination``; None when there is no way."""
@@ -108,29 +109,39 @@ class Forwarding:
             return
         if came_by is None or onward.packet_bytes < came_by.packet_bytes:
             packets = self._fitting(packets, onward)
+        if not packets:
+            return
+        key = flow_key(source, destination)
         if packet_class in URGENT_CLASSES:
-            onward.queue.put_express(packets)
-        elif packets:
-            key = flow_key(source, destination)
-            waiting_bytes = onward.queue.put_bulk(key, packets)
-            if came_by is not None and waiting_bytes > onward.target_bytes:
-                self._push_back(key, source, destination, onward.excess_pause(waiting_bytes), came_by, now)
+            waiting_bytes, target_bytes = onward.queue.put_express(key, packets), onward.express_target_bytes
+            packet_class = CLASS_EXPRESS
+        else:
+            waiting_bytes, target_bytes = onward.queue.put_bulk(key, packets), onward.target_bytes
+            packet_class = CLASS_BULK
+        if came_by is not None and waiting_bytes > target_bytes:
+            seconds = onward.excess_pause(waiting_bytes, target_bytes)
+            self._push_back(packet_class, source, destination, seconds, came_by, now)
 
     def _fitting(self, packets: list[bytes], onward: Link) -> list[bytes]:
         fitting = [packet for packet in packets if len(packet) <= onward.packet_bytes]
         self._counters.too_big += len(packets) - len(fitting)
         return fitting
 
-    def _push_back(self, key: bytes, source: int, destination: int, seconds: float, came_by: Link, now: float) -> None:
-        """Ask the upstream neighbor to pause a session; not again before it can have shown an effect."""
-        if seconds > 0 and now >= self._pause_again_at.get(key, 0.0):
-            self._pause_again_at[key] = now + came_by.recovery.rtt.smoothed + seconds
-            came_by.send_pause(source, destination, seconds)
+    def _push_back(
+        self, packet_class: int, source: int, destination: int, seconds: float, came_by: Link, now: float
+    ) -> None:
+        """Ask the upstream neighbor to pause a class of a session; not again before it can have shown an effect."""
+        paused = packet_class, source, destination
+        if seconds > 0 and now >= self._pause_again_at.get(paused, 0.0):
+            self._pause_again_at[paused] = now + came_by.recovery.rtt.smoothed + seconds
+            came_by.send_pause(source, destination, seconds, packet_class)
 
     def pause(self, frame: Pause, link: Link, now: float) -> None:
         """Do as the neighbor at the far end of ``link`` asks."""
         if frame.source in self._nodes and frame.destination in self._nodes:
-            link.queue.pause(flow_key(frame.source, frame.destination), now + frame.microseconds / 1e6)
+            queue = link.queue
+            pause = queue.pause_express if frame.packet_class == CLASS_EXPRESS else queue.pause_bulk
+            pause(flow_key(frame.source, frame.destination), now + frame.microseconds / 1e6)
 
     def reroute(self, packets: list[bytes], now: float) -> None:
         """Send another way what a dead link had not delivered."""

@@ -331,12 +331,14 @@ class Node:
             if link is None:
                 continue
             key = flow_key(self.identifier, session.peer)
-            room = (link.target_bytes - link.queue.flow_bytes(key)) // link.packet_bytes
-            express, bulk = session.packets_to_send(max(0, room), now)
+            queue = link.queue
+            room = (link.target_bytes - queue.flow_bytes(key)) // link.packet_bytes
+            express_room = (link.express_target_bytes - queue.express_bytes(key)) // link.packet_bytes
+            express, bulk = session.packets_to_send(max(0, room), now, max(0, express_room))
             if express:
-                link.queue.put_express(express)
+                queue.put_express(key, express)
             if bulk:
-                link.queue.put_bulk(key, bulk)
+                queue.put_bulk(key, bulk)
             pulled = pulled or bool(express or bulk)
         return pulled
 

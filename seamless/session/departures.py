@@ -1,8 +1,9 @@
 """Records that leave: filled with frames, sealed, cut, and watched over until they are acknowledged.
 
-Two classes leave. *Express* records carry acknowledgements, windows, control frames and the bytes of sparse streams,
-and are never kept back. *Bulk* records carry everything else, as many as the node has room for; each is filled to its
-last byte when there is enough to send, so that all its fragments are of one size, and never waits to be filled.
+Two classes leave. *Express* records carry acknowledgements, windows, control frames and the bytes of sparse streams;
+they wait only while the path is full of our own express. *Bulk* records carry everything else. Of both as many leave as
+the node has room for. A bulk record is filled to its last byte when there is enough to send, so that all its fragments
+are of one size, and never waits to be filled.
 """
 
 from __future__ import annotations
@@ -72,13 +73,16 @@ class Departures:
         probe = self.recovery.lanes[CLASS_BULK].probe_wanted
         return bool(self.packets or probe) or self._scheduler.wants(CLASS_BULK)
 
-    def send(self, association: Association, cutter: Cutter, room: int, now: float) -> tuple[list[bytes], list[bytes]]:
-        """Return (express, bulk) overlay packets; of bulk about ``room``."""
+    def send(
+        self, association: Association, cutter: Cutter, room: int, express_room: int | None, now: float
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return (express, bulk) overlay packets; about ``room`` of bulk, ``express_room`` (None: all) of express."""
         express: list[bytes] = []
         bulk: list[bytes] = []
         first = self.recovery.next_number
-        while self.wants_express and self._send_record(CLASS_EXPRESS, association, cutter, express, now):
-            pass
+        while (express_room is None or len(express) < express_room) and self.wants_express:
+            if not self._send_record(CLASS_EXPRESS, association, cutter, express, now):
+                break
         while len(bulk) < room and self.wants_bulk:
             if not self._send_record(CLASS_BULK, association, cutter, bulk, now):
                 break

@@ -311,8 +311,11 @@ class Session:
             return False
         return self._departures.wants_express or self._departures.wants_bulk
 
-    def packets_to_send(self, room: int, now: float) -> tuple[list[bytes], list[bytes]]:
-        """Return (express, bulk) overlay packets: all of express, and of bulk about ``room``, by whole records."""
+    def packets_to_send(
+        self, room: int, now: float, express_room: int | None = None
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Return (express, bulk) overlay packets: of bulk about ``room``, and of express about ``express_room`` (all
+        when it is None), by whole records; and all handshakes that wait."""
         cutter = self._cutter
         if cutter is None:
             return [], []
@@ -320,7 +323,7 @@ class Session:
         self._handshakes.clear()
         if not self._speaking:
             return handshakes, []
-        express, bulk = self._departures.send(self.association, cutter, room, now)
+        express, bulk = self._departures.send(self.association, cutter, room, express_room, now)
         self._streams.after_batch()
         self._after_association(now)
         self._note_waiting(now)

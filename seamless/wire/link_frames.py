@@ -21,6 +21,7 @@ import attrs
 
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 from seamless.wire.text import MAX_REASON_BYTES, printable
 from seamless.wire.varint import decode_varint, encode_varint
 
@@ -39,7 +40,7 @@ INIT: Final = 1
 UP: Final = 2
 
 _HELLO_FIXED: Final = struct.Struct(">BHH")
-_PAUSE_FIXED: Final = struct.Struct(">III")
+_PAUSE_FIXED: Final = struct.Struct(">IIIB")
 PAUSE_MAX_MICROSECONDS: Final = (1 << 32) - 1
 
 
@@ -81,16 +82,17 @@ class LsaFrame:
 
 @attrs.frozen
 class Pause:
-    """Asks the neighbor to send nothing of one session for ``microseconds``."""
+    """Asks the neighbor to send nothing of one class (bulk or express) of a session for ``microseconds``."""
 
     source: int
     destination: int
     microseconds: int
+    packet_class: int = CLASS_BULK
 
     def encode(self) -> bytes:
         """Return the frame's bytes."""
         return bytes([PAUSE]) + _PAUSE_FIXED.pack(
-            self.source, self.destination, min(self.microseconds, PAUSE_MAX_MICROSECONDS)
+            self.source, self.destination, min(self.microseconds, PAUSE_MAX_MICROSECONDS), self.packet_class
         )
 
 
@@ -141,8 +143,10 @@ def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
         body, offset = _counted(data, offset)
         return LsaFrame(body), offset
     if kind == PAUSE:
-        (source, destination, microseconds), offset = _fixed(_PAUSE_FIXED, data, offset)
-        return Pause(source, destination, microseconds), offset
+        (source, destination, microseconds, packet_class), offset = _fixed(_PAUSE_FIXED, data, offset)
+        if packet_class not in (CLASS_BULK, CLASS_EXPRESS):
+            raise RemoteProtocolError("a PAUSE of a class that is neither bulk nor express")
+        return Pause(source, destination, microseconds, packet_class), offset
     if kind == CLOSE:
         body, offset = _counted(data, offset)
         return Close(printable(body)), offset

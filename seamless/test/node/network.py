@@ -27,9 +27,14 @@ def overlay(*blocks: str) -> Configuration:
     return load_text("\n".join(("overlay test { }", *blocks)), "test.conf")
 
 
+def public_key(name: str) -> str:
+    """Return the public key of a node, as a configuration has it."""
+    return encode_public_key(public_key_of(private_key(name)))
+
+
 def node(name: str, address: str) -> str:
     """Return a node's block."""
-    return f'node {name} {{ address {address}; key "{encode_public_key(public_key_of(private_key(name)))}"; }}'
+    return f'node {name} {{ address {address}; key "{public_key(name)}"; }}'
 
 
 class Network:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
+from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE
 from seamless.wire.link_frames import Close, Hello, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
 
 _u16 = st.integers(1, (1 << 16) - 1)
@@ -47,6 +48,13 @@ class LinkFrameTests(SynchronousTestCase):
     def test_a_pause_is_at_most_what_fits(self) -> None:
         (frame,) = parse_link_frames(Pause(1, 2, 1 << 40).encode())
         self.assertEqual(frame, Pause(1, 2, (1 << 32) - 1))
+
+    def test_a_pause_of_handshakes_is_refused(self) -> None:
+        """Nor of any other class than bulk and express."""
+        (frame,) = parse_link_frames(Pause(1, 2, 3, CLASS_EXPRESS).encode())
+        self.assertEqual(frame, Pause(1, 2, 3, CLASS_EXPRESS))
+        with self.assertRaisesRegex(RemoteProtocolError, "PAUSE"):
+            parse_link_frames(Pause(1, 2, 3, CLASS_HANDSHAKE).encode())
 
     def test_a_hello_without_intervals_is_refused(self) -> None:
         self.assertRaises(RemoteProtocolError, parse_link_frames, Hello(1, 0, 300, 0).encode())
