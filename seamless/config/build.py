@@ -27,6 +27,7 @@ from seamless.config.model import (
     Overlay,
     Protocol,
     Recovery,
+    Release,
     WhenUnreachable,
     overlap,
 )
@@ -237,6 +238,7 @@ def intercept(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, pro
         on=on or None,
         when_unreachable=cast(WhenUnreachable, block.first("when unreachable", str) or "direct"),
         recovery=cast(Recovery, block.first("recovery", str) or "reliable"),
+        release=cast(Release, block.first("release", str) or "ordered"),
         clamp_mss=block.has("clamp mss"),
         line=line,
         column=column,
@@ -244,7 +246,7 @@ def intercept(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, pro
 
 
 def _note_whole_packet_statements(block: Block, problems: Problems) -> None:
-    for keyword in ("udp", "ip", "recovery", "clamp mss"):
+    for keyword in ("udp", "ip", "recovery", "release", "clamp mss"):
         for statement in block.all(keyword):
             problems.add(
                 statement.start,

@@ -185,6 +185,7 @@ INTERCEPT: Final = {
     "on": _list(NAME),
     "when unreachable": _choice("direct", "refuse") - _end(),
     "recovery": _choice("reliable", "none") - _end(),
+    "release": _choice("ordered", "unordered") - _end(),
     "clamp mss": _end(),
 }
 HOST: Final = {

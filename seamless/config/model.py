@@ -37,6 +37,7 @@ Protocol: TypeAlias = Literal["tcp", "udp", "ip"]
 Congestion: TypeAlias = Literal["off", "cubic"]
 WhenUnreachable: TypeAlias = Literal["direct", "refuse"]
 Recovery: TypeAlias = Literal["reliable", "none"]
+Release: TypeAlias = Literal["ordered", "unordered"]
 
 DEFAULT_PORT: Final = 7400
 """UDP port of a node whose ``address`` names none."""
@@ -114,6 +115,7 @@ class InterceptConfig:
     on: tuple[str, ...] | None = None
     when_unreachable: WhenUnreachable = "direct"
     recovery: Recovery = "reliable"
+    release: Release = "ordered"
     clamp_mss: bool = False
     line: int = attrs.field(default=0, eq=False)
     column: int = attrs.field(default=0, eq=False)

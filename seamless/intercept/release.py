@@ -77,9 +77,10 @@ class Release:
         if crossing is None:
             return []
         self.counters.admitted += 1
-        if not header.is_whole_tcp or crossing.intercept.recovery == "none":
-            return [packet]
-        return self._in_order(packet, header, now)
+        intercept = crossing.intercept
+        if header.is_whole_tcp and intercept.recovery == "reliable" and intercept.release == "ordered":
+            return self._in_order(packet, header, now)
+        return [packet]
 
     def _in_order(self, packet: bytes, header: Header, now: float) -> list[bytes]:
         at = header.transport

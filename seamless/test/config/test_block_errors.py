@@ -157,10 +157,10 @@ class Interceptors(ComplaintCase):
     def test_whole_packets_in_payload(self) -> None:
         why = "is for whole packets, and intercept payload carries TCP streams: leave it out, or use intercept local"
         self.assert_complaints(
-            [A, B, "intercept payload { udp; ip; recovery none; clamp mss; }"],
+            [A, B, "intercept payload { udp; ip; recovery none; release ordered; clamp mss; }"],
             *(
                 f"4:{column}: {keyword} {why} or intercept router"
-                for column, keyword in ((21, "udp"), (26, "ip"), (30, "recovery"), (45, "clamp mss"))
+                for column, keyword in ((21, "udp"), (26, "ip"), (30, "recovery"), (45, "release"), (62, "clamp mss"))
             ),
         )
 

@@ -49,6 +49,7 @@ intercept local {{
     ip to 2001:db8:9::9;
     tcp port 80;
     recovery none;
+    release unordered;
     clamp mss;
     on b;
 }}
@@ -161,6 +162,7 @@ class Meaning(SynchronousTestCase):
                     on=("b",),
                     when_unreachable="direct",
                     recovery="none",
+                    release="unordered",
                     clamp_mss=True,
                 ),
             ),

@@ -99,6 +99,12 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(self.release.receive(reset, 0.0), [])
         self.assertEqual(self.release.receive(first, 0.01), [first, second, reset])
 
+    def test_unordered_nothing_waits(self) -> None:
+        text = "intercept local { tcp to 10.1.9.2 port 22; on a; release unordered; }"
+        self.release = Release(configuration(text), "a", "b", ReleaseCounters())
+        for sequence in (0, 500, 100):
+            self.check(IP(src=A, dst=B) / TCP(dport=22, seq=sequence, flags="A") / b"x", None)
+
     def test_without_recovery_nothing_waits(self) -> None:
         text = "intercept local { tcp to 10.1.9.2 port 22; on a; recovery none; }"
         self.release = Release(configuration(text), "a", "b", ReleaseCounters())

@@ -1,0 +1,1 @@
+``release unordered;`` in ``intercept local`` and ``intercept router`` releases TCP's packets as they come, without the buffer that puts them back in order: for hosts whose TCP tolerates reordering, and to measure what the buffer is worth.
