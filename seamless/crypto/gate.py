@@ -51,7 +51,7 @@ SECRET_INTERVAL: Final = 120.0
 SECRET_BYTES: Final = 32
 
 ANSWERS_PER_SECOND: Final = 2000.0
-"""COOKIE answers of the whole node: three percent of a core (bench/crypto.py)."""
+"""COOKIE answers of the whole node: three percent of a core (python -m bench crypto)."""
 OPENINGS_PER_SECOND: Final = 500.0
 """Initiations opened for the whole node: four percent of a core. Answers, at three times the cost, are given only to
 known keys, and each association has a limit of its own."""

@@ -5,7 +5,7 @@ prints a table, and takes everything down again, also on Ctrl-C. The native runs
 then the nodes start, and the same commands, unmodified, are captured. All in one lab and one run.
 
 The exit code is 0 when every transfer ended and every copy was a copy. A target that was missed is shown as such: the
-demo shows what is, and ``bench/bed.py --check`` judges.
+demo shows what is, and ``python -m bench bed --check`` judges.
 """
 
 from __future__ import annotations

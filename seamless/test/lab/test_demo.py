@@ -143,7 +143,7 @@ class MainJob(SynchronousTestCase):
         self.assertEqual([each.way for each in figures.rows], ["TCP CUBIC", "TCP BBR", SEAMLESS])
         self.assertTrue(all(each.copied.equal for each in figures.rows))
         cubic, ours = figures.row(0.005, "TCP CUBIC"), figures.row(0.005, SEAMLESS)
-        # How much faster is for a machine that does nothing else (bench/bed.py); this much it always is.
+        # How much faster is for a machine that does nothing else (python -m bench bed); this much it always is.
         self.assertGreater(ours.iperf3_bps, 4 * cubic.iperf3_bps)
         self.assertGreater(ours.copied.bps, 4 * cubic.copied.bps)
         self.assertEqual(figures.native_bytes, 0)

@@ -1,6 +1,6 @@
 """Random and half-right bytes for every way in: nothing raises what it should not, and memory stays.
 
-What is fed here in CI for a few hundred examples is fed by bench/fuzz.py for as long as somebody likes, guided by
+What is fed here in CI for a few hundred examples is fed by bench/micro/fuzz.py for as long as somebody likes, guided by
 coverage; docs/security.rst has the figures.
 """
 

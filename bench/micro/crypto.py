@@ -1,8 +1,6 @@
 """What the cryptography costs: sealing and opening, the replay window, a handshake, and refusing one.
 
-    python bench/crypto.py
-
-prints microseconds of one core per operation. The rates in seamless/crypto/gate.py stand on these figures.
+Microseconds of one core per operation. The rates in seamless/crypto/gate.py stand on these figures.
 """
 
 from __future__ import annotations
@@ -12,8 +10,10 @@ import os
 import time
 from collections.abc import Callable
 
+import attrs
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from bench.experiment import Conditions
 from seamless.crypto.association import Association
 from seamless.crypto.gate import Answer, HandshakeGate
 from seamless.crypto.initiation import InitiationReader
@@ -22,20 +22,27 @@ from seamless.crypto.noise import public_key_of
 from seamless.crypto.replay import ReplayWindow
 from seamless.crypto.sealing import ReceiveKey, SendKey
 
-RUN_SECONDS = 0.3
+OPERATIONS = 22
+"""Of those below: each gets its share of the time."""
 BATCH_DATAGRAMS = 44
 SOURCE = ("192.0.2.1", 7400)
 
 
-def microseconds(operation: Callable[[], object], per_call: int = 1) -> float:
-    """Return the CPU time of one operation, of which ``operation`` does ``per_call``."""
-    calls = 0
-    start = time.process_time()
-    while (elapsed := time.process_time() - start) < RUN_SECONDS:
-        for _ in range(20):
-            operation()
-        calls += 20
-    return elapsed / calls / per_call * 1e6
+@attrs.frozen
+class Costs:
+    """Measures operations, each for so many seconds."""
+
+    seconds: float
+
+    def microseconds(self, operation: Callable[[], object], per_call: int = 1) -> float:
+        """Return the CPU time of one operation, of which ``operation`` does ``per_call``."""
+        calls = 0
+        start = time.process_time()
+        while (elapsed := time.process_time() - start) < self.seconds:
+            for _ in range(20):
+                operation()
+            calls += 20
+        return elapsed / calls / per_call * 1e6
 
 
 def key_pair() -> tuple[bytes, bytes]:
@@ -57,20 +64,20 @@ def association(keys: tuple[bytes, bytes], remote: tuple[bytes, bytes]) -> Assoc
     )
 
 
-def sealing() -> None:
+def sealing(costs: Costs) -> None:
     send, receive = SendKey(bytes(32), 1), ReceiveKey(bytes(32), 1)
     for size in (100, 1400, 16_384):
         plaintext = bytes(size)
         datagram = send.seal(4, 1, plaintext)
         nonce, sealed = datagram[:12], datagram[12:]
         encrypt, decrypt = send.encrypt, receive.decrypt
-        print(f"seal {size} bytes: {microseconds(lambda: send.seal(4, 1, plaintext)):8.2f}", end="")  # noqa: B023
-        print(f"   encrypt alone: {microseconds(lambda: encrypt(nonce, plaintext, None)):8.2f}")  # noqa: B023
-        print(f"open {size} bytes: {microseconds(lambda: receive.open(datagram)):8.2f}", end="")  # noqa: B023
-        print(f"   decrypt alone: {microseconds(lambda: decrypt(nonce, sealed, None)):8.2f}")  # noqa: B023
+        print(f"seal {size} bytes: {costs.microseconds(lambda: send.seal(4, 1, plaintext)):8.2f}", end="")  # noqa: B023
+        print(f"   encrypt alone: {costs.microseconds(lambda: encrypt(nonce, plaintext, None)):8.2f}")  # noqa: B023
+        print(f"open {size} bytes: {costs.microseconds(lambda: receive.open(datagram)):8.2f}", end="")  # noqa: B023
+        print(f"   decrypt alone: {costs.microseconds(lambda: decrypt(nonce, sealed, None)):8.2f}")  # noqa: B023
 
 
-def replay() -> None:
+def replay(costs: Costs) -> None:
     window = ReplayWindow()
     starts = itertools.count(0, BATCH_DATAGRAMS)
 
@@ -89,10 +96,10 @@ def replay() -> None:
 
     print("replay window, per datagram of a batch:")
     for operation in (whole, with_losses, one_by_one):
-        print(f"  {operation.__name__:12} {microseconds(operation, BATCH_DATAGRAMS):8.3f}")
+        print(f"  {operation.__name__:12} {costs.microseconds(operation, BATCH_DATAGRAMS):8.3f}")
 
 
-def handshake() -> None:
+def handshake(costs: Costs) -> None:
     ours, theirs = key_pair(), key_pair()
     reader = InitiationReader(*theirs, [ours[1]], LINK_PROLOGUE)
     alice, bob = association(ours, theirs), association(theirs, ours)
@@ -110,12 +117,12 @@ def handshake() -> None:
         alice.receive_response(bob.messages_to_send(now)[-1], now)
 
     initiation = initiate(next(clock))
-    print(f"open an initiation: {microseconds(lambda: reader.open(initiation)):8.1f}")
+    print(f"open an initiation: {costs.microseconds(lambda: reader.open(initiation)):8.1f}")
     alice.close()
-    print(f"a handshake, both sides: {microseconds(whole):8.1f}")
+    print(f"a handshake, both sides: {costs.microseconds(whole):8.1f}")
 
 
-def gate() -> None:
+def gate(costs: Costs) -> None:
     ours, theirs = key_pair(), key_pair()
 
     def new_gate() -> HandshakeGate:
@@ -140,11 +147,13 @@ def gate() -> None:
         ("good cookie", lambda: calm.admit(guarded, SOURCE, 0.0)),
         ("cookie given out", lambda: calm.admit(bare, SOURCE, next(clock))),
     ):
-        print(f"  {name:18} {microseconds(operation):8.2f}")
+        print(f"  {name:18} {costs.microseconds(operation):8.2f}")
 
 
-if __name__ == "__main__":
-    sealing()
-    replay()
-    handshake()
-    gate()
+def run(conditions: Conditions) -> None:
+    """Print all of it; ``conditions.seconds`` in all."""
+    costs = Costs(conditions.seconds / OPERATIONS)
+    sealing(costs)
+    replay(costs)
+    handshake(costs)
+    gate(costs)

@@ -1,7 +1,5 @@
 """What a batch saves: UDP ports sending and receiving one datagram a call, and in batches.
 
-    python bench/udp.py [SECONDS]
-
 Sender and receiver are processes of their own, over loopback; root also gets two namespaces joined by a veth pair.
 For every case it prints what the sender and the receiver managed, and the microseconds of processor time per datagram.
 """
@@ -11,16 +9,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import select
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 
+from bench.experiment import Conditions
 from seamless.interfaces import Address, Transmit
 from seamless.transport.udp import UdpPort
 
+FORK = multiprocessing.get_context("fork")
 SEGMENT = 1400
 BATCH = 44
 
@@ -66,13 +65,13 @@ def send(enter: RunInside, host: str, remote: Address, count: int, seconds: floa
 
 
 def measure(name: str, hosts: tuple[str, str], enter: RunInside, count: int, seconds: float) -> None:
-    stop = multiprocessing.Event()
-    ours, theirs = multiprocessing.Pipe()
-    receiver = multiprocessing.Process(target=receive, args=(enter, hosts[1], stop, theirs))
+    stop = FORK.Event()
+    ours, theirs = FORK.Pipe()
+    receiver = FORK.Process(target=receive, args=(enter, hosts[1], stop, theirs))
     receiver.start()
     remote = ours.recv()
-    sent_here, sent_there = multiprocessing.Pipe()
-    sender = multiprocessing.Process(target=send, args=(enter, hosts[0], remote, count, seconds, sent_there))
+    sent_here, sent_there = FORK.Pipe()
+    sender = FORK.Process(target=send, args=(enter, hosts[0], remote, count, seconds, sent_there))
     sender.start()
     sent: Result = sent_here.recv()
     stop.set()
@@ -104,17 +103,11 @@ def veth() -> Iterator[RunInside]:
             end.remove()
 
 
-def main() -> None:
+def run(conditions: Conditions) -> None:
     """Measure both ways of sending on every ground there is."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
     for count in (1, BATCH):
-        measure("loopback", ("127.0.0.1", "127.0.0.1"), lambda index: None, count, seconds)
+        measure("loopback", ("127.0.0.1", "127.0.0.1"), lambda index: None, count, conditions.seconds)
     if os.geteuid() == 0:
         with veth() as enter:
             for count in (1, BATCH):
-                measure("veth", ("10.99.1.1", "10.99.1.2"), enter, count, seconds)
-
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method("fork")
-    main()
+                measure("veth", ("10.99.1.1", "10.99.1.2"), enter, count, conditions.seconds)

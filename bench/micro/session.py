@@ -1,24 +1,20 @@
 """How many megabytes a second two session cores move back to back, and what a record costs at each end.
 
-    python bench/session.py [--profile]
-
 One process, one core, no wire: whatever one end wants to send the other receives at once. So the figures hold all work
 of a session at both ends, AES-256-GCM included, and nothing of links, sockets or splices.
 """
 
 from __future__ import annotations
 
-import cProfile
-import pstats
-import sys
 import time
 
+from bench.experiment import Conditions
 from seamless.interfaces import DataReceived, StreamKey, StreamWritable
 from seamless.session.session import Session
 from seamless.test.session.pair import Pair
 from seamless.wire.header import PACKET_HEADER_BYTES
 
-TOTAL_BYTES = 200 << 20
+STREAMS = (1, 8, 100)
 CHUNK_BYTES = 64 << 10
 BATCH_INTERVAL = 0.001
 """Virtual seconds from one batch to the next."""
@@ -58,8 +54,8 @@ def take(receiver: Session, packets: list[bytes], now: float) -> int:
     return taken
 
 
-def run(streams: int, total: int) -> tuple[float, Meter, int]:
-    """Move ``total`` bytes over so many streams; return seconds, who spent them, and the records it took."""
+def move(streams: int, seconds: float) -> tuple[float, Meter, int, int]:
+    """Move bytes over so many streams; return seconds, what spent them, the bytes, and the records that they took."""
     pair = Pair()
     pair.accept_all()
     writable = {pair.open()[0] for _ in range(streams)}
@@ -69,7 +65,7 @@ def run(streams: int, total: int) -> tuple[float, Meter, int]:
     before = sender.status(now).records_sent
     clock = time.perf_counter
     begin = clock()
-    while taken < total:
+    while clock() - begin < seconds:
         now += BATCH_INTERVAL
         started = clock()
         fill(sender, writable, now)
@@ -86,25 +82,16 @@ def run(streams: int, total: int) -> tuple[float, Meter, int]:
                 writable.add(event.stream)
         meter.sending += sent - started + clock() - received
         meter.receiving += received - sent
-    return clock() - begin, meter, sender.status(now).records_sent - before
+    return clock() - begin, meter, taken, sender.status(now).records_sent - before
 
 
-def main() -> None:
-    """Print the table, or a profile."""
-    if "--profile" in sys.argv:
-        profile = cProfile.Profile()
-        profile.runcall(run, 1, TOTAL_BYTES // 4)
-        pstats.Stats(profile).sort_stats("tottime").print_stats(18)
-        return
+def run(conditions: Conditions) -> None:
+    """Print the table, a row for each number of streams."""
     print(f"{'streams':>8} {'MB/s':>8} {'Mb/s':>8} {'us/record out':>14} {'us/record in':>13} {'bytes/record':>13}")
-    for streams in (1, 8, 100):
-        seconds, meter, records = run(streams, TOTAL_BYTES)
-        rate = TOTAL_BYTES / seconds
+    for streams in conditions.cases(STREAMS):
+        seconds, meter, taken, records = move(streams, conditions.seconds)
+        rate = taken / seconds
         print(
             f"{streams:8} {rate / 1e6:8.0f} {rate * 8 / 1e6:8.0f} {meter.sending / records * 1e6:14.1f}"
-            f" {meter.receiving / records * 1e6:13.1f} {TOTAL_BYTES // records:13}"
+            f" {meter.receiving / records * 1e6:13.1f} {taken // records:13}"
         )
-
-
-if __name__ == "__main__":
-    main()

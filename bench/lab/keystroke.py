@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from asking import answers, percentile, start_asking
-from watched import Verdicts, bed, changed, costing, start_watched
-
+from bench.experiment import Conditions
+from bench.lab.asking import answers, percentile, start_asking
+from bench.lab.watched import bed, changed, costing, start_watched
 from seamless.errors import SeamlessError
 from seamless.lab import measure
 from seamless.lab.figures import percent, rate
@@ -47,31 +47,32 @@ MOST_SLOWER_SECONDS: Final = 0.005
 WIDTHS: Final = (15, 8, 17, 8, 12, 8)
 
 
-def run(seconds: float, verdicts: Verdicts) -> None:
+def run(conditions: Conditions) -> None:
     """Measure each bed in a lab of its own."""
     titles = ("alone: median", "99 %", "beside: median", "99 %", "slower by", "99 %")
     print(f"{'ms':<23}" + "".join(f"{title:>{width}}" for title, width in zip(titles, WIDTHS, strict=True)) + "   bulk")
-    for name, changes in BEDS.items():
+    for name, changes in conditions.cases(tuple(BEDS.items())):
         print(f"{name}:", flush=True)
         with changed(*changes) as file:
-            _bed(file, seconds * ASKING_TIMES, verdicts)
+            _bed(file, conditions)
 
 
-def _bed(file: Path, seconds: float, verdicts: Verdicts) -> None:
+def _bed(file: Path, conditions: Conditions) -> None:
     """Measure the native wire, then the overlay."""
+    seconds = conditions.seconds * (1 if conditions.is_smoke else ASKING_TIMES)
     with bed(file) as lab:
         measure.set_congestion_control(lab, "cubic")
-        for loss in LOSSES:
+        for loss in () if conditions.is_smoke else LOSSES:
             _row(lab, loss, "TCP CUBIC", seconds)
         measure.set_loss(lab, 0.0)
         measure.wait_for_silence(lab)
         watched = start_watched(lab, file)
-        for loss in LOSSES:
+        for loss in conditions.cases(LOSSES):
             with costing(watched) as cost:
                 slower = _row(lab, loss, "seamless", seconds)
             print(f"    {cost}")
             sentence = f"median slower by less than {MOST_SLOWER_SECONDS * 1e3:g} ms"
-            verdicts.judge(slower < MOST_SLOWER_SECONDS, sentence)
+            conditions.verdicts.judge(slower < MOST_SLOWER_SECONDS, sentence)
 
 
 def _row(lab: Lab, loss: float, way: str, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""What the benches share: a lab up with its servers, nodes whose counters can be read, what a run costs them, verdicts.
+"""What the benches share: a lab up with its servers, nodes whose counters can be read, what a run costs them.
 
 CPU is in processors, that is CPU seconds per second, of each node's daemon and of the emulator, and what the whole
 machine was busy with: where that is all it has, rates say how fast the machine is.
@@ -52,18 +52,6 @@ def bed(file: Path = measure.BED_FILE) -> Iterator[Lab]:
         lab.start_servers()
         yield lab
         ignore_signals()
-
-
-@attrs.define
-class Verdicts:
-    """What was to be reached, and what was."""
-
-    missed: int = 0
-
-    def judge(self, met: bool, sentence: str) -> None:
-        """Print whether something was reached, and count it if not."""
-        self.missed += not met
-        print(f"  {'met' if met else 'MISSED':<7} {sentence}", flush=True)
 
 
 @attrs.define

@@ -1,8 +1,4 @@
-"""Everything that is promised in figures, on the bed of ``etc/lab.conf``, as tables: ``python bench/bed.py``.
-
-    --seconds N      of each measurement (default 10)
-    --seamless       only what crosses the overlay, not what it is compared with
-    --check          end with exit code 1 if a target is missed
+"""Everything that is promised in figures, on the bed of ``etc/lab.conf``, as tables.
 
 One lab: first TCP CUBIC, TCP BBR and (if kcptun is installed) iperf3 through kcptun, over the native wire; then nodes,
 and iperf3 over them one way, the other way, with eight connections, both ways at once, and as a flood beside a sender
@@ -14,13 +10,9 @@ wasted are those that were sent again although the first had only been late.
 
 from __future__ import annotations
 
-import argparse
-import sys
-
-import others
-from watched import Verdicts, Watched, bed, costing, start_watched
-
-from seamless.errors import SeamlessError
+from bench.experiment import Conditions, Verdicts
+from bench.lab import others
+from bench.lab.watched import Watched, bed, costing, start_watched
 from seamless.lab import measure
 from seamless.lab.figures import NATIVE_WAYS, percent, rate
 from seamless.lab.lab import Lab
@@ -41,27 +33,28 @@ FAIRNESS = 0.8
 # The native wire.
 
 
-def native(lab: Lab, seconds: float) -> None:
+def native(lab: Lab, conditions: Conditions) -> None:
     """Measure what seamless is compared with."""
-    for loss in TARGETS_BPS:
+    for loss in conditions.cases(tuple(TARGETS_BPS)):
         measure.set_loss(lab, loss)
         for way, name in NATIVE_WAYS.items():
             measure.set_congestion_control(lab, name)
-            print(f"{percent(loss):>6} {way:<10} {rate(measure.iperf3(lab, seconds).bps):>11}", flush=True)
+            print(f"{percent(loss):>6} {way:<10} {rate(measure.iperf3(lab, conditions.seconds).bps):>11}", flush=True)
         if others.is_installed("kcptun-client"):
             with others.kcptun(lab) as far:
-                got = measure.iperf3(lab, seconds, "-p", str(far.iperf3_port), to=far.address)
+                got = measure.iperf3(lab, conditions.seconds, "-p", str(far.iperf3_port), to=far.address)
             print(f"{percent(loss):>6} kcptun     {rate(got.bps):>11}", flush=True)
 
 
 # The overlay.
 
 
-def one_connection(lab: Lab, watched: Watched, seconds: float, verdicts: Verdicts) -> None:
-    for loss, wanted_bps in TARGETS_BPS.items():
+def one_connection(lab: Lab, watched: Watched, conditions: Conditions) -> None:
+    verdicts = conditions.verdicts
+    for loss, wanted_bps in conditions.cases(tuple(TARGETS_BPS.items())):
         measure.set_loss(lab, loss)
         with costing(watched) as cost:
-            got = measure.iperf3(lab, seconds)
+            got = measure.iperf3(lab, conditions.seconds)
         print(f"{percent(loss):>6} seamless   {rate(got.bps):>11}   {cost}")
         verdicts.judge(got.bps >= wanted_bps, f"at least {rate(wanted_bps)}")
         if loss <= 0.05:
@@ -99,36 +92,17 @@ def flood(lab: Lab, watched: Watched, seconds: float, verdicts: Verdicts) -> Non
     verdicts.judge(max(peaks.values()) < MOST_RSS_BYTES, f"no node over {MOST_RSS_BYTES / 1e6:.0f} MB")
 
 
-def run(seconds: float, only_seamless: bool) -> Verdicts:
-    verdicts = Verdicts()
+def run(conditions: Conditions) -> None:
+    """Measure TCP and kcptun over the native wire, then everything that crosses the overlay."""
     with bed() as lab:
-        if not only_seamless:
-            native(lab, seconds)
-            measure.set_loss(lab, 0.0)
-            measure.wait_for_silence(lab)
+        native(lab, conditions)
+        measure.set_loss(lab, 0.0)
+        measure.wait_for_silence(lab)
         watched = start_watched(lab)
         native_bytes = measure.wire_bytes(lab, *NATIVE_WIRE)
-        one_connection(lab, watched, seconds, verdicts)
-        other_shapes(lab, watched, seconds, verdicts)
-        flood(lab, watched, seconds, verdicts)
+        one_connection(lab, watched, conditions)
+        if not conditions.is_smoke:
+            other_shapes(lab, watched, conditions.seconds, conditions.verdicts)
+            flood(lab, watched, conditions.seconds, conditions.verdicts)
         native_bytes = measure.wire_bytes(lab, *NATIVE_WIRE) - native_bytes
-        verdicts.judge(native_bytes == 0, f"bytes on the native wire: {native_bytes}, none")
-    return verdicts
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--seamless", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    words = parser.parse_args()
-    try:
-        verdicts = run(words.seconds, words.seamless)
-    except SeamlessError as error:
-        print(f"bed: {error}", file=sys.stderr)
-        return error.exit_code
-    return 1 if words.check and verdicts.missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        conditions.verdicts.judge(native_bytes == 0, f"bytes on the native wire: {native_bytes}, none")

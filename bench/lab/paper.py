@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from watched import Verdicts, bed
-
+from bench.experiment import Conditions, Verdicts
+from bench.lab.watched import bed
 from seamless.lab import measure
 from seamless.lab.figures import percent, rate, times
 from seamless.lab.lab import Lab
@@ -21,21 +21,26 @@ LOSS: Final = 0.005
 LIMITED: Final = "-b 200M"
 PAPER: Final = {"flood": (18, 76, 4.2), "flood at 200 Mb/s": (18, 200, 11), "scp": (8, 193, 24)}
 """What the paper had: Mb/s of TCP, Mb/s over its overlay, and the ratio."""
+DIRECTIONS: Final[dict[str, tuple[str | None, str | None]]] = {
+    "data": (CLIENT, OVERLAY_WIRE[0]),
+    "data and acknowledgements": (None, None),
+}
+"""What is lost, and whose packets those are: on the native wire, and on the overlay's; None is both ends'."""
 COPY_TIMES: Final = 2
 """A file takes so many times the seconds of a flood at the flood's rate, but is never larger or smaller than these."""
 SMALLEST_FILE_BYTES: Final = 1_000_000
 LARGEST_FILE_BYTES: Final = 250_000_000
 
 
-def run(seconds: float, verdicts: Verdicts) -> None:
+def run(conditions: Conditions) -> None:
     """Measure the three rows for loss of data alone and for loss both ways, natively and over the overlay."""
-    directions = {"data": (CLIENT, OVERLAY_WIRE[0]), "data and acknowledgements": (None, None)}
+    directions = dict(conditions.cases(tuple(DIRECTIONS.items())))
     with bed() as lab:
         measure.set_congestion_control(lab, "cubic")
         native = {}
         for lost, (sender, _) in directions.items():
             _lose(lab, NATIVE_WIRE, sender)
-            native[lost] = _rows(lab, seconds)
+            native[lost] = _rows(lab, conditions.seconds)
         measure.wait_for_silence(lab)
         lab.start_nodes()
         measure.wait_for_overlay(lab.node(CLIENT), lab.node(SERVER))
@@ -43,7 +48,7 @@ def run(seconds: float, verdicts: Verdicts) -> None:
         for lost, (_, sender) in directions.items():
             _lose(lab, OVERLAY_WIRE, sender)
             print(f"{percent(LOSS)} of {lost} lost:")
-            _compare(native[lost], _rows(lab, seconds), verdicts)
+            _compare(native[lost], _rows(lab, conditions.seconds), conditions.verdicts)
 
 
 def _lose(lab: Lab, wire: tuple[str, str], sender: str | None) -> None:

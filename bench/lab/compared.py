@@ -7,15 +7,15 @@ reliable protocol on UDP) take the native wire; seamless takes its three hops. W
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, TypeAlias
 
-import others
-from others import Tunnel
-from paper import file_bytes
-from watched import Verdicts, bed
-
+from bench.experiment import Conditions
+from bench.lab import others
+from bench.lab.others import Tunnel
+from bench.lab.paper import file_bytes
+from bench.lab.watched import bed
 from seamless.errors import SeamlessError
 from seamless.lab import measure
 from seamless.lab.figures import NATIVE_WAYS, percent, rate
@@ -51,29 +51,32 @@ def _ways() -> Iterator[tuple[str, str, Way]]:
                 yield name, congestion, way or _wireguard(congestion)
 
 
-def run(seconds: float, verdicts: Verdicts) -> None:
+def run(conditions: Conditions) -> None:
     """Measure all that is installed over the native wire, then seamless."""
-    columns = [f"{program} {percent(loss)}" for loss in LOSSES for program in ("iperf3", "scp")]
+    losses = conditions.cases(LOSSES)
+    columns = [f"{program} {percent(loss)}" for loss in losses for program in ("iperf3", "scp")]
     print(f"{'':<20}" + "".join(f"{column:>15}" for column in columns))
     with bed() as lab:
         best = [0.0] * len(columns)
-        for name, congestion, way in _ways():
+        for name, congestion, way in conditions.cases(tuple(_ways())):
             measure.set_congestion_control(lab, congestion)
             with way(lab) as tunnel:
-                best = [max(pair) for pair in zip(best, _row(lab, name, tunnel, seconds), strict=True)]
+                best = [
+                    max(pair) for pair in zip(best, _row(lab, name, tunnel, losses, conditions.seconds), strict=True)
+                ]
         measure.set_loss(lab, 0.0)
         measure.wait_for_silence(lab)
         lab.start_nodes()
         measure.wait_for_overlay(lab.node(CLIENT), lab.node(SERVER))
-        ours = _row(lab, "seamless", Tunnel(SERVER), seconds)
+        ours = _row(lab, "seamless", Tunnel(SERVER), losses, conditions.seconds)
     for column, other, our in zip(columns, best, ours, strict=True):
         print(f"{column}: {our / other:.2f} times the best of the others")
 
 
-def _row(lab: Lab, name: str, tunnel: Tunnel, seconds: float) -> list[float]:
+def _row(lab: Lab, name: str, tunnel: Tunnel, losses: Sequence[float], seconds: float) -> list[float]:
     """Measure and print one row; what did not end is 0, with its reason."""
     row, reasons = [], []
-    for loss in LOSSES:
+    for loss in losses:
         measure.set_loss(lab, loss)
         flood = 0.0
         try:

@@ -1,6 +1,6 @@
-"""A node's daemon as ``twistd seamless`` makes it, which also writes its links' counters to a file: for bench/bed.py.
+"""A node's daemon as ``twistd seamless`` makes it, which also writes its links' counters to a file, for benchmarks.
 
-python bench/watched_node.py STATUS_FILE --config FILE --node NAME --key FILE
+python bench/lab/watched_node.py STATUS_FILE --config FILE --node NAME --key FILE
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from watched import Verdicts, bed
 
+from bench.experiment import Conditions, Verdicts
+from bench.lab.watched import bed
 from seamless.errors import SeamlessError
 from seamless.lab import measure
 from seamless.lab.lab import Lab
@@ -107,7 +108,7 @@ FAULTS: Final = (
 )
 
 
-def run(_: float, verdicts: Verdicts) -> None:
+def run(conditions: Conditions) -> None:
     """Strike so many times each, during one transfer, and print the longest waits of the receiver."""
     with bed(FILE) as lab:
         lab.start_nodes()
@@ -118,10 +119,10 @@ def run(_: float, verdicts: Verdicts) -> None:
         address = str(lab.configuration.hosts[SERVER].addresses[0])
         argv = [sys.executable, "-S", "-c", SEND, address, str(PORT)]
         sender = lab.popen(CLIENT, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        blows = [_strike(lab, fault) for fault in FAULTS for _ in range(TIMES)]
+        blows = [_strike(lab, fault) for fault in conditions.cases(FAULTS) for _ in conditions.cases(range(TIMES))]
         sent = json.loads(sender.communicate()[0])
         received = json.loads(receiver.communicate()[0])
-    _report(blows, sent, received, verdicts)
+    _report(blows, sent, received, conditions.verdicts)
 
 
 def _strike(lab: Lab, fault: Fault) -> Blow:
@@ -159,11 +160,11 @@ def _report(blows: list[Blow], sent: dict[str, Any], received: dict[str, Any], v
     def longest(begin: float, end: float) -> float:
         return max((wait for at, wait in received["waits"] if at + wait > begin and at < end), default=0.0)
 
-    print(f"{'longest wait in ms':<26}each of {TIMES}")
-    for fault in FAULTS:
-        struck = [longest(blow.struck_at, blow.mended_at) for blow in blows if blow.name == fault.name]
-        back = [longest(blow.mended_at, blow.over_at) for blow in blows if blow.name == fault.name]
-        print(f"{fault.name:<26}{' '.join(f'{wait * 1e3:5.0f}' for wait in struck)}")
+    print(f"{'longest wait in ms':<26}each")
+    for fault in dict.fromkeys(blow.name for blow in blows):
+        struck = [longest(blow.struck_at, blow.mended_at) for blow in blows if blow.name == fault]
+        back = [longest(blow.mended_at, blow.over_at) for blow in blows if blow.name == fault]
+        print(f"{fault:<26}{' '.join(f'{wait * 1e3:5.0f}' for wait in struck)}")
         print(f"{'  mended, back on the way':<26}{' '.join(f'{wait * 1e3:5.0f}' for wait in back)}")
         verdicts.judge(max(struck + back) <= MOST_SECONDS, f"never longer than {MOST_SECONDS * 1e3:.0f} ms")
     quiet = [longest(one.over_at, other.struck_at) for one, other in itertools.pairwise(blows)]

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import others
-from watched import Verdicts, Watched, bed, changed, costing, start_watched
-
+from bench.experiment import Conditions
+from bench.lab import others
+from bench.lab.watched import Watched, bed, changed, costing, start_watched
 from seamless.lab import measure
 from seamless.lab.figures import NATIVE_WAYS, percent, rate
 from seamless.lab.lab import Lab
@@ -38,31 +38,35 @@ SAMPLES_A_SECOND: Final = 100
 TOP: Final = 12
 
 
-def run(seconds: float, verdicts: Verdicts) -> None:
+def run(conditions: Conditions) -> None:
     """Measure TCP over the native wire, then seamless, then where its time goes; then one hop."""
     with changed(LINK, QUEUE) as file, bed(file) as lab:
-        for loss in LOSSES:
+        for loss in conditions.cases(LOSSES):
             measure.set_loss(lab, loss)
             for way, name in NATIVE_WAYS.items():
                 measure.set_congestion_control(lab, name)
-                print(f"{percent(loss):>6} {way:<20}{rate(measure.iperf3(lab, seconds).bps):>12}", flush=True)
+                print(
+                    f"{percent(loss):>6} {way:<20}{rate(measure.iperf3(lab, conditions.seconds).bps):>12}", flush=True
+                )
         measure.set_loss(lab, 0.0)
         measure.wait_for_silence(lab)
         watched = start_watched(lab, file)
-        for bps in _rows(lab, watched, "seamless, three hops", seconds):
-            verdicts.judge(bps >= WANTED_BPS, f"at least {rate(WANTED_BPS)}")
-        if others.is_installed("py-spy"):
-            _profile(lab, watched, seconds)
+        for bps in _rows(lab, watched, "seamless, three hops", conditions):
+            conditions.verdicts.judge(bps >= WANTED_BPS, f"at least {rate(WANTED_BPS)}")
+        if others.is_installed("py-spy") and not conditions.is_smoke:
+            _profile(lab, watched, conditions.seconds)
+    if conditions.is_smoke:
+        return
     with changed(LINK, QUEUE, *ONE_HOP) as file, bed(file) as lab:
-        list(_rows(lab, start_watched(lab, file, NATIVE_WIRE), "seamless, one hop", seconds))
+        list(_rows(lab, start_watched(lab, file, NATIVE_WIRE), "seamless, one hop", conditions))
 
 
-def _rows(lab: Lab, watched: Watched, name: str, seconds: float) -> Iterator[float]:
+def _rows(lab: Lab, watched: Watched, name: str, conditions: Conditions) -> Iterator[float]:
     """Print a row for each loss, and yield its bits per second."""
-    for loss in LOSSES:
+    for loss in conditions.cases(LOSSES):
         measure.set_loss(lab, loss)
         with costing(watched) as cost:
-            got = measure.iperf3(lab, seconds)
+            got = measure.iperf3(lab, conditions.seconds)
         print(f"{percent(loss):>6} {name:<20}{rate(got.bps):>12}   {cost}", flush=True)
         yield got.bps
 

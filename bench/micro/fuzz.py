@@ -1,4 +1,4 @@
-"""Feed every way in for as long as you like, guided by coverage: python bench/fuzz.py TARGET SECONDS
+"""Feed every way in for as long as you like, guided by coverage: ``python -m bench.micro.fuzz TARGET SECONDS``
 
 Needs atheris (pip install atheris). A finding ends it with a traceback and the bytes in crash-*. The last line says how
 many inputs there were, and how much memory the process took at most. The targets are in seamless/test/trust/targets.py.

@@ -1,7 +1,5 @@
 """What a splice costs: CPU for each 64 kB in either direction, CPU and memory of ten thousand that are idle.
 
-    python bench/splice.py
-
 The stream's side is a driver that throws everything away, so this is the kernel socket, the reactor and the splice.
 """
 
@@ -11,17 +9,19 @@ import resource
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
 
+from bench.experiment import Conditions
 from seamless.interfaces import RESET_SHUTDOWN, StreamKey
 from seamless.test.transport.sockets import connected_pair
 from seamless.transport.dial import prepare
 from seamless.transport.splice import READ_BYTES, Splice
 
-TOTAL_BYTES = 2_000_000_000
 IDLE = 10_000
+SMOKE_IDLE = 100
 STREAM: StreamKey = (1, 1)
 
 reactor: Any = global_reactor
@@ -56,19 +56,19 @@ def thread_seconds() -> float:
     return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
 
 
-def up() -> None:
+def up(seconds: float) -> None:
     ours, theirs = connected_pair()
     splice = splice_of(ours)
 
     def write() -> None:
         piece = bytes(1 << 20)
-        for _ in range(TOTAL_BYTES >> 20):
-            theirs.sendall(piece)
-        theirs.close()
+        with suppress(OSError):
+            while True:
+                theirs.sendall(piece)
 
     threading.Thread(target=write, daemon=True).start()
     started, cpu, rounds = time.monotonic(), thread_seconds(), 0
-    while splice.bytes_up < TOTAL_BYTES >> 20 << 20:
+    while time.monotonic() - started < seconds:
         reactor.iterate(1)
         rounds += 1
     report("up", splice.bytes_up, time.monotonic() - started, thread_seconds() - cpu)
@@ -76,7 +76,7 @@ def up() -> None:
     splice.abort(RESET_SHUTDOWN, "done")
 
 
-def down() -> None:
+def down(seconds: float) -> None:
     ours, theirs = connected_pair()
     splice = splice_of(ours)
 
@@ -90,7 +90,7 @@ def down() -> None:
     nbytes = sum(map(len, chunks))
     started, cpu = time.monotonic(), thread_seconds()
     given = 0
-    while given < TOTAL_BYTES:
+    while time.monotonic() - started < seconds:
         splice.stream_data(list(chunks))
         given += nbytes
         while splice.bytes_down < given:
@@ -104,10 +104,10 @@ def report(direction: str, nbytes: int, seconds: float, cpu: float) -> None:
     print(f"{direction:5} {rate:5.1f} Gb/s, {cpu / (nbytes / READ_BYTES) * 1e6:5.1f} us of CPU for each 64 kB")
 
 
-def idle() -> None:
+def idle(count: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    count = min(IDLE, (hard - 100) // 2)
+    count = min(count, (hard - 100) // 2)
     pairs = []
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         for _ in range(count):
@@ -133,7 +133,8 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * resource.getpagesize()
 
 
-if __name__ == "__main__":
-    up()
-    down()
-    idle()
+def run(conditions: Conditions) -> None:
+    """Print a line for each direction, and one for those that are idle."""
+    up(conditions.seconds)
+    down(conditions.seconds)
+    idle(SMOKE_IDLE if conditions.is_smoke else IDLE)
