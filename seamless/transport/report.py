@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -165,11 +165,14 @@ class Reporter(Service):
         node: RunningNode,
         interceptors: Mapping[str, Intercepting],
         firewall: Counting | None = None,
+        *,
+        unix_time: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
         self._node = node
         self._interceptors = interceptors
         self._firewall = firewall
+        self._unix_time = unix_time
         self._sampling = LoopingCall(self._sample)
         self._sampling.clock = reactor
 
@@ -201,7 +204,7 @@ class Reporter(Service):
         """Return what can be said of the node now."""
         driver, core = self._node.driver, self._core
         now = self._reactor.seconds()
-        unix_time = time.time()
+        unix_time = self._unix_time()
         status = core.status(now)
         interval = self._latest.at - self._before.at
         rates = [_rates(*pair, interval) for pair in zip(self._before.links, self._latest.links)]

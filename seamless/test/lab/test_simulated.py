@@ -294,7 +294,7 @@ class FailureTests(SynchronousTestCase):
     def test_a_relay_beside_another_dies(self) -> None:
         """The receiver waits for the dead interval, and little more: what the dead link gives back goes the other way,
         the oldest first, and is not sent again end to end besides."""
-        net = simulation(6, load_file(ETC.parent / "bench" / "two-ways.conf"))
+        net = simulation(6, load_file(ETC.parent / "bench" / "lab" / "two-ways.conf"))
         settle(net)
         applications = Applications(self, net, "src", "dst")
         stream = applications.open(b"bulk", Random(2).randbytes(20_000_000), b"thanks")

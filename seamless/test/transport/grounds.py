@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import socket
+import os
+from ipaddress import IPv4Address
+from itertools import count
 from typing import Any, Protocol
 
 from twisted.internet import reactor, task
@@ -15,9 +17,13 @@ from seamless.tools.keys import generate_private_key
 from seamless.transport.driver import Driver
 from seamless.transport.streams import StreamDriver
 
+ADDRESSES_OF_A_PROCESS = 64
 LATENCY = 0.002
 GIVE_UP = 1.0
 """Seconds that real nodes wait for each other before they reset their streams, so that a test need not wait long."""
+
+
+_numbers = count()
 
 
 class Ground(Protocol):
@@ -73,7 +79,7 @@ class NodeGround:
 
     def __init__(self) -> None:
         keys = {"src": generate_private_key(), "dst": generate_private_key()}
-        nodes = {name: NodeConfig(name, (free_address(),), (), public_key_of(key)) for name, key in keys.items()}
+        nodes = {name: NodeConfig(name, (own_address(),), (), public_key_of(key)) for name, key in keys.items()}
         path = (nodes["src"].addresses[0], nodes["dst"].addresses[0])
         link = LinkConfig(("src", "dst"), (path,), rate_bps=1_000_000_000, congestion="off")
         configuration = Configuration(Overlay("test", give_up=GIVE_UP), nodes, (link,))
@@ -111,8 +117,8 @@ def status(driver: Driver) -> Any:
     return driver.node.status(0.0).sessions.values()
 
 
-def free_address() -> tuple[str, int]:
-    """Return a loopback address whose UDP port nobody has."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return ("127.0.0.1", sock.getsockname()[1])
+def own_address() -> tuple[str, int]:
+    """Return a loopback address that only this process uses, and never twice: all of 127.0.0.0/8 may be bound."""
+    number = next(_numbers)
+    host = (os.getpid() * ADDRESSES_OF_A_PROCESS + number % ADDRESSES_OF_A_PROCESS) % (1 << 24 - 1)
+    return str(IPv4Address("127.128.0.0") + host), 7400 + number // ADDRESSES_OF_A_PROCESS

@@ -15,6 +15,9 @@ from seamless.test.lab.test_simulated import Applications, settle, simulation
 from seamless.transport.report import SAMPLE_INTERVAL, LinkReport, Report, Reporter
 from seamless.transport.udp import UdpCounters
 
+UNIX_TIME = 1_700_000_000.0
+"""What the wall clock of the simulated node says at virtual time 0."""
+
 
 @attrs.define
 class QuietPort:
@@ -60,8 +63,18 @@ class Reported:
         self.clock = Clock()
         self.clock.advance(self.net.now)
         self.service = QuietService(self.net, name)
-        self.reporter = Reporter(self.clock, self.service, {"payload ingress": QuietInterceptor()})
+        self.reporter = Reporter(
+            self.clock,
+            self.service,
+            {"payload ingress": QuietInterceptor()},
+            unix_time=lambda: self.unix_time,
+        )
         self.reporter.startService()
+
+    @property
+    def unix_time(self) -> float:
+        """Return what the wall clock says."""
+        return UNIX_TIME + self.clock.seconds()
 
     def pass_time(self, seconds: float) -> None:
         """Let the network live, and the reporter look at it when it wants to."""

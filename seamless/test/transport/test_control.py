@@ -23,7 +23,7 @@ from seamless.errors import EXIT_FAILED, EXIT_UNREACHABLE, EXIT_USAGE, SeamlessE
 from seamless.linux import control_socket
 from seamless.service import NodeService
 from seamless.test.tools.test_main import configuration_text
-from seamless.test.transport.grounds import free_address
+from seamless.test.transport.grounds import own_address
 from seamless.transport.control import CLIENTS_MAX, PATIENCE, Control, ControlFactory
 from seamless.transport.ping import PingService
 
@@ -151,7 +151,10 @@ class ControlTests(TestCase):
     async def setUp(self) -> None:  # type: ignore[override]
         self.directory = Path(tempfile.mkdtemp(prefix="seamless-control-"))
         self.addCleanup(shutil.rmtree, self.directory, True)
-        configuration = load_text(configuration_text(port=free_address()[1]), "pair.conf")
+        text = configuration_text()
+        for host in ("127.0.0.1", "127.0.0.2"):
+            text = text.replace(f"{host}:", f"{own_address()[0]}:")
+        configuration = load_text(text, "pair.conf")
         self.nodes = {
             name: NodeService(configuration, name, bytes([key]) * 32) for name, key in (("src", 1), ("dst", 2))
         }

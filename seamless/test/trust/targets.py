@@ -19,7 +19,6 @@ from typing import Any, Final, TypeAlias
 from seamless.crypto.messages import mac1_key, open_cookie, parse_initiation, parse_response
 from seamless.errors import RemoteProtocolError
 from seamless.intercept.flow import decode_flow
-from seamless.link import conduct
 from seamless.routing.lsa import decode_lsa
 from seamless.test.session.test_hostile import Villain as VillainPeer
 from seamless.test.trust.tapped import tapped_bed
@@ -73,16 +72,24 @@ def stranger() -> Target:
 
 
 def neighbor() -> Target:
-    """Return a target that seals frames and packets under a neighbor's key; it is never shut out."""
-    conduct.VIOLATIONS_MAX = 1 << 60  # type: ignore[misc]
+    """Return a target that seals frames and packets under a neighbor's key; once it is blocked, another takes over."""
     villain = VillainNeighbor()
 
     def target(data: bytes) -> None:
+        nonlocal villain
+        if _is_blocked(villain):
+            villain = VillainNeighbor()
         for piece in _pieces(data):
             villain.seal(DATA if piece[:1] > b"\x7f" else CONTROL, piece[1:])
         villain.bed.run(villain.bed.now + 0.0001)
 
     return target
+
+
+def _is_blocked(villain: VillainNeighbor) -> bool:
+    """Return whether r2 reads nothing of the villain any more, as it does of a neighbor that breaks the protocol."""
+    links = villain.bed.status("r2").links
+    return any(link.neighbor == "r1" and link.shut_out for link in links)
 
 
 def packets_of_neighbor() -> Target:
