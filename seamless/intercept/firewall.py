@@ -1,5 +1,8 @@
 """The firewall rules of a node as a service: there while the node's interceptors are, and not a moment longer.
 
+But for those that refuse what may not go natively (``when unreachable refuse``): they are there when the privileged
+part is ready, and stay when it ends.
+
 It starts the privileged part (`seamless.linux.privileged`) before the daemon gives up its privilege, has the rules
 installed when it starts, and removed before it counts as stopped. Start it after what the rules send traffic to, and
 stop it before that.
@@ -174,12 +177,12 @@ class FirewallService(Service):
             self._install(self._part)
         elif word == privileged.INSTALLED:
             self.counters.installed += 1
-            self._log.info("the firewall rules are installed{but}", but=rest and f", but {rest}")
+            self._log.info("the firewall rules are installed{remark}", remark=rest and f", {rest}")
         elif word == privileged.RESTORED:
             self.counters.restored += int(rest)
             self._log.warn("another program removed {count} of our firewall rules: put back", count=rest)
         elif word == privileged.REMOVED:
-            self._log.info("the firewall rules are removed")
+            self._log.info("the firewall rules are removed{remark}", remark=rest and f", {rest}")
             self._end()
         elif word == privileged.FAILED:
             self._heard_failure(privileged.failure(message or ""))

@@ -17,7 +17,7 @@ from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageError
 from seamless.intercept.admission import inspection
-from seamless.intercept.rules import OWN_MARK, rulesets
+from seamless.intercept.rules import OWN_MARK, kept_rulesets, rulesets
 from seamless.intercept.whole import packet_queues
 from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with socket.socket(fileno=arguments.channel) as channel:
         try:
             configuration = _configuration(arguments)
-            rules = _rulesets(arguments, configuration)
-            keep_rules(channel, arguments.node, rules, capture=_capturing(arguments, configuration))
+            rules, kept = _rulesets(arguments, configuration)
+            keep_rules(channel, arguments.node, rules, capture=_capturing(arguments, configuration), kept=kept)
         except SeamlessError as error:
             report_failure(channel, error)
             return error.exit_code
@@ -61,9 +61,9 @@ def _stand(arguments: argparse.Namespace) -> int:
         if arguments.user is None:
             raise UsageError("--listen needs --user: the user that the daemon runs as")
         configuration = _configuration(arguments)
-        rules = _rulesets(arguments, configuration)
-        user = user_id(arguments.user)
-        serve_daemons(arguments.listen, user, arguments.node, rules, capture=_capturing(arguments, configuration))
+        rules, kept = _rulesets(arguments, configuration)
+        user, capture = user_id(arguments.user), _capturing(arguments, configuration)
+        serve_daemons(arguments.listen, user, arguments.node, rules, capture=capture, kept=kept)
     except SeamlessError as error:
         print(f"seamless: {error}", file=sys.stderr)
         return error.exit_code
@@ -77,15 +77,19 @@ def _configuration(arguments: argparse.Namespace) -> Configuration:
     return configuration
 
 
-def _rulesets(arguments: argparse.Namespace, configuration: Configuration) -> tuple[Ruleset, ...]:
+def _rulesets(
+    arguments: argparse.Namespace, configuration: Configuration
+) -> tuple[tuple[Ruleset, ...], tuple[Ruleset, ...]]:
+    """Return the rules that are there while the daemon is, and those that stay."""
     user = None if arguments.user is None else user_id(arguments.user)
-    return rulesets(configuration, arguments.node, user)
+    return rulesets(configuration, arguments.node, user), kept_rulesets(configuration, arguments.node, user)
 
 
 def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Capturing:
     """Return what begins to hand whole packets to a daemon, and back: what the node may have, whatever it says."""
     found = packet_queues(configuration, arguments.node)
     queues = {queue.number: queue.super_packets for queue in found}
+    refused = {queue.number for queue in found if queue.intercept.when_unreachable == "refuse"}
     is_gateway = any(queue.intercept.mode == "router" for queue in found)
     versions = {network.version for network in configuration.nodes[arguments.node].serves}
     inspect = inspection(configuration, arguments.node)
@@ -94,7 +98,7 @@ def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> C
         sockets: dict[int, SendsPackets] = {version: open_raw(version, OWN_MARK) for version in versions}
         if is_gateway and (sending := open_packet(OWN_MARK)) is not None:
             sockets[PACKET_SOCKET] = sending
-        Capture(channel, queues, Outlet(inspect, sockets)).start()
+        Capture(channel, queues, Outlet(inspect, sockets), refused).start()
 
     return begin
 

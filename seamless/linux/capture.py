@@ -19,7 +19,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -100,10 +100,16 @@ def decode_counters(message: bytes) -> CaptureCounters:
 
 
 class Capture:
-    """Hands packets over; ``queues`` says for each queue whether it is to be given super-packets."""
+    """Hands packets over; ``queues`` says for each queue whether it is to be given super-packets.
 
-    def __init__(self, channel: socket.socket, queues: Mapping[int, bool], outlet: Outlet) -> None:
+    What cannot be handed over is dropped if its queue is one of ``refused``, and else goes the native way.
+    """
+
+    def __init__(
+        self, channel: socket.socket, queues: Mapping[int, bool], outlet: Outlet, refused: Collection[int] = ()
+    ) -> None:
         """Open what needs privilege, and give the daemon its end of the way back."""
+        self._refused = frozenset(refused)
         self.counters = CaptureCounters()
         self._channel = channel
         self._queues = queues
@@ -151,7 +157,7 @@ class Capture:
         word, queue = ORDER.unpack(message)
         if word == BIND and queue in self._queues and queue not in self._bound:
             try:
-                self._socket.bind(queue, super_packets=self._queues[queue])
+                self._socket.bind(queue, super_packets=self._queues[queue], fails_open=queue not in self._refused)
             except (OSError, SeamlessError) as error:
                 self._say(bytes((FAILED,)) + str(error).encode())
             else:
@@ -169,7 +175,7 @@ class Capture:
         for one in queued:
             packet = self._carried(one)
             if packet is None:
-                self._socket.decide(one.queue, one.number, ACCEPT)
+                self._socket.decide(one.queue, one.number, self._left_over(one.queue))
                 continue
             if size + FRAME.size + len(packet) > MESSAGE_BYTES:
                 self._send(batch, members)
@@ -224,7 +230,11 @@ class Capture:
         for one in members:
             last[one.queue] = one.number
         for queue, number in last.items():
-            self._socket.decide_all(queue, number, verdict)
+            self._socket.decide_all(queue, number, self._left_over(queue) if verdict == ACCEPT else verdict)
+
+    def _left_over(self, queue: int) -> int:
+        """Return the verdict on a packet of this queue that cannot be handed over."""
+        return DROP if queue in self._refused else ACCEPT
 
     def _report(self) -> None:
         """Tell the daemon how it goes, if anything has changed."""

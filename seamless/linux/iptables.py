@@ -39,17 +39,23 @@ def apply(rulesets: Iterable[Ruleset]) -> None:
         _restore(ruleset.version, rules.install(save(ruleset.version), ruleset))
 
 
-def sweep(owner: str) -> bool:
-    """Remove all that ``owner`` has, of this life or an earlier one; return whether there was anything."""
-    texts = {version: rules.remove(save(version), owner) for version in IP_VERSIONS}
-    for version, text in texts.items():
+def sweep(owner: str, prefixes: Iterable[str] = (rules.CHAIN_PREFIX,)) -> bool:
+    """Remove the chains of ``owner`` with these prefixes, of this life or an earlier one; return whether any was there.
+
+    Without ``prefixes`` the rules stay that are meant to outlive the owner's process (`rules.KEPT_PREFIXES`).
+    """
+    found = {version: save(version) for version in IP_VERSIONS}
+    texts = [(version, rules.remove(found[version], owner, prefix)) for version in IP_VERSIONS for prefix in prefixes]
+    for version, text in texts:
         _restore(version, text)
-    return any(texts.values())
+    return any(text for _, text in texts)
 
 
 def lost(rulesets: Iterable[Ruleset]) -> tuple[Rule, ...]:
     """Return the rules that ought to be there and are not."""
-    return tuple(rule for ruleset in rulesets for rule in rules.missing(save(ruleset.version), ruleset))
+    wanted = tuple(rulesets)
+    found = {version: save(version) for version in dict.fromkeys(ruleset.version for ruleset in wanted)}
+    return tuple(rule for ruleset in wanted for rule in rules.missing(found[ruleset.version], ruleset))
 
 
 def is_installed(rulesets: Iterable[Ruleset]) -> bool:

@@ -9,7 +9,8 @@ The rules:
 
 * One socket serves all queues of a process. Nobody listens to a queue that is not bound; with ``--queue-bypass`` in the
   rule its packets then go on as if there were no rule.
-* A queue that is full lets packets pass (`NFQA_CFG_F_FAIL_OPEN`); so does nothing, ever, stop a host's traffic.
+* A queue that is full lets packets pass (`NFQA_CFG_F_FAIL_OPEN`); so does nothing, ever, stop a host's traffic, unless
+  it is bound for packets that may not go natively.
 * The kernel reports as ENOBUFS that our buffer was full, once however many packets it let pass meanwhile: both are
   counted, and survived.
 """
@@ -123,9 +124,12 @@ class QueueSocket:
         figures = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         return int(_MEMINFO.unpack(figures)[_MEMINFO_DROPS])
 
-    def bind(self, queue: int, *, super_packets: bool) -> None:
-        """Listen to a queue. With ``super_packets`` TCP comes in units of up to 64 kB, otherwise as on the wire."""
-        flags = _F_FAIL_OPEN | (_F_GSO if super_packets else 0)
+    def bind(self, queue: int, *, super_packets: bool, fails_open: bool = True) -> None:
+        """Listen to a queue. With ``super_packets`` TCP comes in units of up to 64 kB, otherwise as on the wire.
+
+        What the queue has no room for passes by it if it ``fails_open``, and is dropped otherwise.
+        """
+        flags = (_F_FAIL_OPEN if fails_open else 0) | (_F_GSO if super_packets else 0)
         # In one message: a queue that is bound and has no copy mode yet drops its packets.
         self._configure(
             queue,

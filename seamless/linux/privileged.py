@@ -12,6 +12,9 @@ gave up its privilege may not. So a second, small process does it::
 * When the socket pair ends, however the daemon died, it removes the rules and ends. No signal that is sent to the
   daemon's whole group ends it before that.
 * Rules get lost when somebody reloads the firewall: it looks every few seconds, puts them back and says so.
+* Some rules are to stay when the socket pair ends (`seamless.linux.rules.KEPT_PREFIXES`): they reject what must not go
+  natively. It installs them first of all, before it sweeps the others, and never removes them. Standing by itself, it
+  looks after them between daemons too.
 * One at a time for a node and a network namespace: two would sweep each other's rules.
 
 It is the daemon's child, started while the daemon has privilege (`PrivilegedPart`, `keep_rules`); or it stands by
@@ -28,7 +31,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -62,7 +65,13 @@ _PLACE_POLL_INTERVAL: Final = 0.05
 END_TIMEOUT: Final = 5.0
 """Seconds that the part may take to end once the socket pair has."""
 
-_UNKNOWN_WORDS: Final = "this iptables prints them in words that we do not know: lost ones will not be noticed"
+_WILL_STAY: Final = (
+    "and refuse what they do not capture and may not go natively: from now on, and while this node is down as well"
+)
+_STAYS: Final = (
+    "but those that refuse what may not go natively stay: seamless rules FILE --node {owner} --remove takes them away"
+)
+_UNKNOWN_WORDS: Final = "but this iptables prints them in words that we do not know: lost ones will not be noticed"
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
 """``struct ucred``: process, user, group."""
 _SIGNALS_FOR_THE_DAEMON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,16 +86,19 @@ def keep_rules(
     rulesets: Sequence[Ruleset],
     check_interval: float = CHECK_INTERVAL,
     capture: Capturing | None = None,
+    kept: Sequence[Ruleset] = (),
 ) -> None:
-    """Do what the daemon says at the other end of ``channel`` until that end is gone; then leave no rule behind.
+    """Do what the daemon says at the other end of ``channel`` until that end is gone; then remove ``rulesets``.
 
-    ``capture`` is given the socket over which whole packets go to the daemon, and returns at once.
+    ``kept``: rules that are installed at once and stay. ``capture`` is given the socket over which whole packets go to
+    the daemon, and returns at once.
     """
     for number in _SIGNALS_FOR_THE_DAEMON:
         signal.signal(number, signal.SIG_IGN)
     with _only_one(owner):
+        iptables.apply(kept)
         iptables.sweep(owner)
-        _attend(channel, owner, rulesets, check_interval, capture)
+        _attend(channel, owner, rulesets, check_interval, capture, kept)
 
 
 def serve_daemons(
@@ -96,18 +108,25 @@ def serve_daemons(
     rulesets: Sequence[Ruleset],
     check_interval: float = CHECK_INTERVAL,
     capture: Capturing | None = None,
+    kept: Sequence[Ruleset] = (),
 ) -> None:
     """Do the same for one daemon of ``user`` after another that comes to the socket at ``path``, until SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit())
     with _only_one(owner), _door(path) as door:
+        iptables.apply(kept)
         iptables.sweep(owner)
         notify.notify(notify.READY)
+        door.settimeout(check_interval if has_rules(kept) else None)
         while True:
-            channel, _ = door.accept()
+            try:
+                channel, _ = door.accept()
+            except TimeoutError:
+                _keep_alone(kept)
+                continue
             with channel:
                 if _user_at(channel) == user:
-                    _attend(channel, owner, rulesets, check_interval, capture)
+                    _attend(channel, owner, rulesets, check_interval, capture, kept)
                 else:
                     report_failure(channel, PrivilegeError(f"only user {user} may have the rules of {owner} installed"))
 
@@ -123,11 +142,12 @@ def _attend(
     rulesets: Sequence[Ruleset],
     check_interval: float,
     capture: Capturing | None,
+    kept: Sequence[Ruleset],
 ) -> None:
-    """Serve one daemon until it is gone, and leave no rule behind."""
+    """Serve one daemon until it is gone, and remove ``rulesets``."""
     try:
         _say(channel, READY)
-        _serve(channel, owner, rulesets, check_interval, capture)
+        _serve(channel, owner, rulesets, check_interval, capture, kept)
     finally:
         iptables.sweep(owner)
 
@@ -138,29 +158,48 @@ def _serve(
     rulesets: Sequence[Ruleset],
     check_interval: float,
     capture: Capturing | None,
+    kept: Sequence[Ruleset],
 ) -> None:
-    installed = False
+    watched: tuple[Ruleset, ...] = tuple(kept)
     while True:
-        channel.settimeout(check_interval if installed else None)
+        channel.settimeout(check_interval if has_rules(watched) else None)
         try:
             word, packets = _hear(channel)
             if not word:
                 return
             if word == INSTALL:
-                iptables.apply(rulesets)
-                installed = iptables.is_installed(rulesets)
-                _say(channel, INSTALLED if installed else f"{INSTALLED} {_UNKNOWN_WORDS}")
+                iptables.apply((*kept, *rulesets))
+                # One that cannot be recognised would be put back, in vain, every time.
+                watched = tuple(one for one in (*kept, *rulesets) if iptables.is_installed([one]))
+                remarks = [_UNKNOWN_WORDS] if len(watched) < len((*kept, *rulesets)) else []
+                _say(channel, " ".join((INSTALLED, *remarks, *([_WILL_STAY] if has_rules(kept) else []))))
             elif word == REMOVE:
-                installed = False
+                watched = tuple(one for one in watched if one in kept)
                 iptables.sweep(owner)
-                _say(channel, REMOVED)
+                _say(channel, f"{REMOVED} {_STAYS.format(owner=owner)}" if has_rules(kept) else REMOVED)
             elif word == CAPTURE and packets is not None and capture is not None:
                 capture(packets)
                 capture = None  # once: each time takes two threads
         except TimeoutError:
-            _restore(channel, rulesets)
+            _restore(channel, watched)
         except SeamlessError as error:
             report_failure(channel, error)
+
+
+def has_rules(rulesets: Iterable[Ruleset]) -> bool:
+    """Return whether any of these has a rule."""
+    return any(ruleset.rules for ruleset in rulesets)
+
+
+def _keep_alone(kept: Sequence[Ruleset]) -> None:
+    """Put back, while no daemon is here, rules that stay and that another program removed; say so on standard error."""
+    try:
+        lost = iptables.lost(kept)
+        if lost:
+            iptables.apply(kept)
+            print(f"seamless: another program removed {len(lost)} of our firewall rules: put back", file=sys.stderr)
+    except SeamlessError as error:
+        print(f"seamless: cannot look after the firewall rules: {error}", file=sys.stderr)
 
 
 def _hear(channel: socket.socket) -> tuple[str, socket.socket | None]:

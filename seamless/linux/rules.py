@@ -9,6 +9,7 @@ The rules of this file:
 
 * In each table an owner has one chain, named after it, and that chain belongs to nobody else. Whatever jumps there is
   ours too, wherever it is. Nothing else is ever mentioned in what we print, so nothing else can change.
+* Rules that outlive their owner's process are a ruleset of their own, in chains with another prefix (`KEPT_PREFIXES`).
 * Installing begins by taking away what is there of the same owner: thrice is once, and a crash's remains go.
 * A rule is written as ``iptables-save`` would print it, up to the order of its words, so that `missing` can compare.
   (Networks with their prefix length, ports as in ``--dports 22,8000:8099``, a ``-m`` before each match.)
@@ -28,6 +29,13 @@ IpVersion: TypeAlias = Literal[4, 6]
 IP_VERSIONS: Final[tuple[IpVersion, ...]] = (4, 6)
 
 CHAIN_PREFIX: Final = "SEAMLESS-"
+"""Of chains that are there only while their owner runs."""
+GUARD_PREFIX: Final = "SEAMGUARD-"
+"""Of chains that stay when their owner is gone: what they reject must not go natively, whatever happens."""
+QUEUE_PREFIX: Final = "SEAMQUEUE-"
+"""The same for packets of which the kernel drops what no process takes from the queue."""
+KEPT_PREFIXES: Final = (GUARD_PREFIX, QUEUE_PREFIX)
+PREFIXES: Final = (CHAIN_PREFIX, *KEPT_PREFIXES)
 MAX_CHAIN_CHARACTERS: Final = 28
 """XT_EXTENSION_MAXNAMELEN less its end: the longest name of a chain."""
 _DIGEST_CHARACTERS: Final = 6
@@ -56,20 +64,21 @@ class Ruleset:
     owner: str
     version: IpVersion
     rules: tuple[Rule, ...] = ()
+    prefix: str = CHAIN_PREFIX
 
     @property
     def chain(self) -> str:
         """Return the name of the owner's chain."""
-        return chain_name(self.owner)
+        return chain_name(self.owner, self.prefix)
 
 
-def chain_name(owner: str) -> str:
+def chain_name(owner: str, prefix: str = CHAIN_PREFIX) -> str:
     """Return the name of an owner's chain; a name too long for a chain is cut, and a digest keeps it apart."""
-    room = MAX_CHAIN_CHARACTERS - len(CHAIN_PREFIX)
+    room = MAX_CHAIN_CHARACTERS - len(prefix)
     if len(owner) > room:
         digest = hashlib.blake2s(owner.encode()).hexdigest()[:_DIGEST_CHARACTERS]
         owner = f"{owner[: room - _DIGEST_CHARACTERS - 1]}-{digest}"
-    return CHAIN_PREFIX + owner
+    return prefix + owner
 
 
 def install(save_text: str, ruleset: Ruleset) -> str:
@@ -82,9 +91,12 @@ def install(save_text: str, ruleset: Ruleset) -> str:
     )
 
 
-def remove(save_text: str, owner: str) -> str:
-    """Return what to give to ``iptables-restore --noflush`` so that nothing of ``owner`` is there; "" if nothing is."""
-    chain = chain_name(owner)
+def remove(save_text: str, owner: str, prefix: str = CHAIN_PREFIX) -> str:
+    """Return what to give to ``iptables-restore --noflush`` so that no chain of ``owner`` with this prefix is there.
+
+    That is "" if there is none.
+    """
+    chain = chain_name(owner, prefix)
     return "".join(_remove_table(table, found, chain) for table, found in _read(save_text, chain).items())
 
 

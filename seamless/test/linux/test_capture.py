@@ -240,6 +240,24 @@ class QueueTests(CaptureTestCase):
         self.assertEqual(self.hear_packets(seen + 1)[-1][28:], b"read again")
 
 
+class RefusedTests(CaptureTestCase):
+    """A queue whose packets may not go natively."""
+
+    def start_capture(self, theirs: socket.socket) -> None:
+        Capture(theirs, {QUEUE: True}, outlet(MARK), {QUEUE}).start()
+
+    def test_what_cannot_be_carried_goes_nowhere(self) -> None:
+        receiver, sender = self.receiver(), self.sender()
+        self.order(BIND)
+        for _ in range(2):
+            sender.send(bytes(LONGEST_UDP))
+        self.assertEqual(self.counters(lambda counters: counters.passed_truncated == 2).passed_truncated, 2)
+        sender.send(b"what can")
+        self.assertEqual(self.hear_packets(1)[-1][28:], b"what can")
+        receiver.settimeout(QUIET)
+        self.assertRaises(TimeoutError, receiver.recv, 70_000)
+
+
 class OverrunTests(CaptureTestCase):
     """What reads the queue stands still during a flood: it is a process of its own here, as it is beside a daemon."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -41,6 +42,7 @@ SETPRIV: Final = (
 PATIENCE: Final = 20.0
 POLL_SECONDS: Final = 0.02
 SRC_KEY, DST_KEY = bytes([1]) * 32, bytes([2]) * 32
+OWN_CHAINS: Final = re.compile("SEAM[A-Z]+-src")
 CAPTURED: Final = "10.1.9.2"
 
 CONFIGURATION: Final = f"""
@@ -172,7 +174,7 @@ class DaemonTestCase(SynchronousTestCase):
     def assertRulesInstalled(self) -> None:
         """Our rules are there, beside the foreign ones."""
         self.assertTrue(any(CAPTURED in rule for rule in self.own_rules()), self.firewall())
-        others = [line for line in _rules(self.firewall()) if "SEAMLESS-src" not in line]
+        others = [line for line in _rules(self.firewall()) if not OWN_CHAINS.search(line)]
         self.assertEqual(others, _rules(self.foreign))
 
     # Applications.

@@ -18,7 +18,7 @@ from seamless.test.trust.daemons import CONFIGURATION, SKIP, USER, USER_ID, Daem
 from seamless.tools.main import make_parser
 
 UNITS = Path(__file__).parents[3] / "etc" / "systemd"
-NODE, RULES = UNITS / "seamless@.service", UNITS / "seamless-rules@.service"
+NODE, RULES, OPEN = (UNITS / f"{name}@.service" for name in ("seamless", "seamless-rules", "seamless-open"))
 HIGHEST_EXPOSURE = 3.0
 QUEUES = "intercept local { tcp to 10.1.9.2 port 80; on src; when unreachable refuse; }"
 
@@ -39,7 +39,7 @@ class ExposureTests(SynchronousTestCase):
     skip = None if shutil.which("systemd-analyze") else "systemd-analyze is not installed: apt-get install systemd"
 
     def test_exposure(self) -> None:
-        for unit in (NODE, RULES):
+        for unit in (NODE, RULES, OPEN):
             command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(unit)]
             shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", shown)
@@ -66,9 +66,11 @@ class WordsTests(SynchronousTestCase):
         self.assertIn(f"u {arguments.user} ", (UNITS / "seamless.sysusers").read_text())
 
     def test_clean_up(self) -> None:
-        arguments = make_parser().parse_args(words_of(RULES, "ExecStopPost")[1:])
-        self.assertTrue(arguments.remove)
-        self.assertEqual(arguments.node, "src")
+        """A stop leaves the rules that refuse; they go when that is asked for."""
+        for unit, setting, is_all in ((RULES, "ExecStopPost", False), (OPEN, "ExecStart", True)):
+            arguments = make_parser().parse_args(words_of(unit, setting)[1:])
+            self.assertEqual((arguments.remove, arguments.sweep), (is_all, not is_all))
+            self.assertEqual(arguments.node, "src")
 
 
 class RunTests(DaemonTestCase):
@@ -96,6 +98,7 @@ class RunTests(DaemonTestCase):
         for there, here in (
             ("/opt/seamless/bin/python", shlex.quote(sys.executable)),
             ("/opt/seamless/bin/twistd", twistd),
+            ("/opt/seamless/bin/seamless", f"{shlex.quote(sys.executable)} -m seamless.tools.main"),
             ("/etc/seamless/seamless.conf", str(self.configuration)),
             ("/run/credentials/key", str(self.key)),
             ("/run/seamless-rules", str(self.folder)),
@@ -115,5 +118,8 @@ class RunTests(DaemonTestCase):
         self.until(lambda: bool(queues.read_text()), "the packet queue is bound")
         self.assertRulesInstalled()
         self.assertEnds(node)
-        self.assertOnlyForeignRules()
+        self.until(lambda: not self.own_rules(), "the rules are gone")
         self.assertEqual(self.end(part), 0)
+        self.assertIn("SEAMQUEUE-src", self.firewall(), "refused all the same")
+        self.assertEqual(self.run_unit(OPEN).wait(), 0)
+        self.assertOnlyForeignRules()
