@@ -1,4 +1,8 @@
-"""A listening TCP socket that loses nobody in a storm.
+"""A listening TCP socket that loses nobody in a storm, and keeps nobody waiting when descriptors run out.
+
+The kernel answers a SYN by itself, so a connection that is not accepted hangs until its client loses patience. A
+descriptor is held in reserve: when there is no other, it is given up for as long as it takes to accept a connection
+and reset it.
 
 Twisted's own port takes connections too, but wraps each in a transport that we do not want (`transport.splice` says
 why), and listens with a backlog of 50, of which a thousand connects at once lose most.
@@ -7,8 +11,10 @@ why), and listens with a backlog of 50, of which a thousand connects at once los
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
@@ -18,16 +24,19 @@ from zope.interface import implementer
 
 from seamless.errors import ConfigurationError
 from seamless.interfaces import Address
-from seamless.transport.dial import prepare
+from seamless.transport.dial import close_with_reset, prepare
 
 BACKLOG: Final = 4096
 """Connections that may wait while the daemon is busy; the kernel caps it at net.core.somaxconn (4096)."""
 ACCEPT_BATCH: Final = 64
 """Connections taken per wake-up, so that a storm does not starve the links."""
 EXHAUSTED_PAUSE: Final = 1.0
-"""Seconds without accepting after the process or the machine ran out of descriptors or memory."""
+"""Seconds without accepting after the machine ran out of memory, or of descriptors and there is none in reserve."""
+SHED_LOG_INTERVAL: Final = 10.0
+"""Seconds between two lines in the log about connections that were reset for want of descriptors."""
 
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+_NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
 
 
 @implementer(IReadDescriptor)
@@ -40,16 +49,22 @@ class Listener:
         self._reactor = reactor
         self._accepted = accepted
         self._pause: IDelayedCall | None = None
+        self._shed = 0
+        self._shed_call: IDelayedCall | None = None
         self._sock = _listening_socket(address)
+        self._reserve: int | None = None
+        self._hold_reserve()
         self.address: Address = self._sock.getsockname()[:2]
         reactor.addReader(self)
 
     def close(self) -> None:
         """Listen no more; connections that nobody took are reset by the kernel."""
-        if self._pause is not None and self._pause.active():
-            self._pause.cancel()
+        for call in (self._pause, self._shed_call):
+            if call is not None and call.active():
+                call.cancel()
         self._reactor.removeReader(self)
         self._sock.close()
+        self._release_reserve()
 
     def doRead(self) -> None:
         """Take the connections that wait."""
@@ -59,12 +74,60 @@ class Listener:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in _NO_DESCRIPTORS:
+                    if self._shed_next(error):
+                        continue
+                    return
+                if error.errno in _NO_MEMORY:
                     self._rest(error)
                     return
                 continue  # this client is gone already (ECONNABORTED and kin, accept(2))
             prepare(sock)
             self._accepted(sock, client[:2])
+
+    # Out of descriptors.
+
+    def _hold_reserve(self) -> None:
+        if self._reserve is None:
+            with suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _release_reserve(self) -> None:
+        reserve, self._reserve = self._reserve, None
+        if reserve is not None:
+            os.close(reserve)
+
+    def _shed_next(self, error: OSError) -> bool:
+        """Accept the next connection in the place of the reserve, and reset it; return False if there is none."""
+        self._release_reserve()
+        try:
+            sock, _ = self._sock.accept()
+        except BlockingIOError:  # without a descriptor the kernel does not even look whether one waits
+            return False
+        except OSError:
+            self._rest(error)
+            return False
+        else:
+            close_with_reset(sock)
+        finally:
+            self._hold_reserve()
+        self._shed += 1
+        if self._shed_call is None:
+            self._report_shed(error)
+        return True
+
+    def _report_shed(self, error: OSError) -> None:
+        """Log the first reset connection, and then how many there were in each interval."""
+        self._shed_call = None
+        shed, self._shed = self._shed, 0
+        if shed:
+            self._log.warn(
+                "reset {count} new connections at port {port}: {error}; raise the limit of open files (LimitNOFILE)",
+                count=shed,
+                port=self.address[1],
+                error=error.strerror,
+            )
+            self._shed_call = self._reactor.callLater(SHED_LOG_INTERVAL, self._report_shed, error)
 
     def _rest(self, error: OSError) -> None:
         self._log.warn(

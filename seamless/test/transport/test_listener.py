@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
 
+from twisted.logger import ILogObserver, Logger, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import ConfigurationError
 from seamless.interfaces import Address
 from seamless.test.transport.watch import Watch
-from seamless.transport.listener import EXHAUSTED_PAUSE, Listener
+from seamless.transport.listener import EXHAUSTED_PAUSE, SHED_LOG_INTERVAL, Listener
 
 
 class ListenerTests(SynchronousTestCase):
@@ -38,16 +43,59 @@ class ListenerTests(SynchronousTestCase):
         self.listener.doRead()
         self.assertEqual(self.clients, waiting)
 
-    def test_rests_when_there_are_no_descriptors_left(self) -> None:
-        client = self.connect()
-        free = os.dup(0)
-        os.close(free)
+    @contextmanager
+    def exhausted(self) -> Iterator[None]:
+        """Let no descriptor be left that is not in use."""
+        taken = []
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
         try:
-            self.listener.doRead()
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            yield
         finally:
+            for descriptor in taken:
+                os.close(descriptor)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def waiting_client(self) -> socket.socket:
+        """Return a client whose connection the kernel has answered."""
+        client = socket.create_connection(self.listener.address, timeout=5)
+        self.addCleanup(client.close)
+        return client
+
+    def test_resets_when_there_are_no_descriptors_left(self) -> None:
+        """And goes on taking connections when there are some again."""
+        lines: list[str] = []
+        self.patch(
+            Listener, "_log", Logger(observer=cast(ILogObserver, lambda event: lines.append(formatEvent(event))))
+        )
+        clients = [self.waiting_client() for _ in range(3)]
+        with self.exhausted():
+            self.assertRaises(OSError, os.dup, 0)
+            self.listener.doRead()
+            for client in clients:
+                self.assertRaises(ConnectionResetError, client.recv, 1)
+            self.assertEqual(self.reactor.readers, [self.listener])
+        self.assertEqual(self.clients, [])
+        port = self.listener.address[1]
+        why = "Too many open files; raise the limit of open files (LimitNOFILE)"
+        self.assertEqual(lines, [f"reset 1 new connections at port {port}: {why}"])
+        address = self.connect()
+        self.listener.doRead()
+        self.assertEqual(self.clients, [address])
+        self.reactor.advance(SHED_LOG_INTERVAL)
+        self.assertEqual(lines[1:], [f"reset 2 new connections at port {port}: {why}"])
+        self.reactor.advance(SHED_LOG_INTERVAL)
+        self.assertEqual(len(lines), 2)
+
+    def test_rests_when_the_reserve_is_gone_too(self) -> None:
+        client = self.connect()
+        self.patch(self.listener, "_hold_reserve", lambda: None)
+        self.listener._release_reserve()
+        with self.exhausted():
+            self.listener.doRead()
         self.assertEqual((self.clients, self.reactor.readers), ([], []))
         self.reactor.advance(EXHAUSTED_PAUSE)
         self.assertEqual(self.reactor.readers, [self.listener])
