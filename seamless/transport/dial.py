@@ -35,10 +35,14 @@ def prepare(sock: socket.socket) -> None:
 
     Keepalive finds hosts behind a gateway that vanished without a word, at the intervals of the system
     (tcp_keepalive_time, two hours), so that an application's own long silence is never cut.
+
+    Urgent bytes are taken in line, in their place (RFC 6093): by default the kernel would leave them out of what is
+    received.
     """
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 

@@ -163,6 +163,14 @@ class SpliceTests(SpliceTestCase):
         self.assertEqual(await self.run_in_thread(self.server.read_to_end), (data, "RST"))
         await self.all_ended()
 
+    async def test_urgent_bytes_keep_their_place(self) -> None:
+        """RFC 6093: the mark is lost, the byte is not."""
+        await self.run_in_thread(self.client.send_all, b"before")
+        self.client.sock.send(b"!", socket.MSG_OOB)
+        await self.run_in_thread(self.client.send_all, b"after")
+        self.client.finish()
+        self.assertEqual(await self.run_in_thread(self.server.read_to_end), (b"before!after", "EOF"))
+
     async def test_splice_that_the_reactor_let_go_is_watched_again(self) -> None:
         for splice in (self.near, self.far):
             reactor.removeReader(splice)
