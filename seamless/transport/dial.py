@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IWriteDescriptor
@@ -25,6 +26,18 @@ from seamless.interfaces import Address
 DIAL_TIMEOUT: Final = 10.0
 """Seconds: a listener that is there answers the third SYN, 7 s on, at the latest."""
 
+KEEPALIVE_INTERVAL: Final = 20
+"""Seconds of silence after which the kernel asks the other end for a sign of life, of a connection that is half-closed
+or stands still. Connection tracking forgets these after 60 and 120 s without a packet
+(nf_conntrack_tcp_timeout_close_wait and _fin_wait), and a connection that the firewall has redirected dies with its
+entry, without a word. So two of these may get lost."""
+KEEPALIVE_PROBES: Final = 127
+"""Questions without an answer until the other end counts as gone: the most that Linux takes, 42 minutes."""
+MAX_RTO_MILLISECONDS: Final = 50_000
+"""The longest that the kernel waits to ask a reader who has stopped once more; 120 s else, too long for the same."""
+TCP_RTO_MAX_MS: Final = 44
+"""linux/tcp.h, from Linux 6.15."""
+
 LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 """``struct linger``: on, for no time. A close sends RST and drops what is unsent."""
 LINGER_OFF: Final = struct.pack("ii", 0, 0)
@@ -34,7 +47,7 @@ def prepare(sock: socket.socket) -> None:
     """Make ``sock`` non-blocking, leave RST however it is closed, and send small writes at once.
 
     Keepalive finds hosts behind a gateway that vanished without a word, at the intervals of the system
-    (tcp_keepalive_time, two hours), so that an application's own long silence is never cut.
+    (tcp_keepalive_time, two hours), so that an application's own long silence is never cut; but see `keep_alive`.
 
     Urgent bytes are taken in line, in their place (RFC 6093): by default the kernel would leave them out of what is
     received.
@@ -44,6 +57,15 @@ def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let no more than `KEEPALIVE_INTERVAL` pass without a packet, so that connection tracking remembers ``sock``."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_INTERVAL)
+    with suppress(OSError):  # a kernel before 6.15
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, MAX_RTO_MILLISECONDS)
 
 
 def close_with_reset(sock: socket.socket) -> None:

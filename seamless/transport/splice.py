@@ -13,6 +13,7 @@ FIN from the application       ``finish``; down lives on
 FIN from the stream            after the last byte down: ``shutdown(SHUT_WR)``; up lives on
 both                           the socket is closed cleanly
 RST from the application       every byte that came before it goes up, then the stream is reset
+one FIN, or no room            keepalive, so that connection tracking does not forget a silent connection
 stream reset                   every byte that came before it goes down; once the application's kernel has
                                acknowledged them all (SIOCOUTQ), and a FIN that came before the reset, or takes no
                                more for `DRAIN_TIMEOUT`: RST
@@ -45,7 +46,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from seamless.interfaces import RESET_BY_APPLICATION, StreamKey
-from seamless.transport.dial import close_cleanly, close_with_reset
+from seamless.transport.dial import close_cleanly, close_with_reset, keep_alive
 from seamless.transport.streams import StreamCommands
 
 READ_BYTES: Final = 64 * 1024
@@ -70,8 +71,8 @@ class Splice:
 
     __slots__ = (
         "_accepted", "_down", "_down_bytes", "_drain", "_driver", "_ended", "_finished_down", "_finished_up",
-        "_peer_finished", "_reactor", "_reading", "_reset", "_sock", "_stream", "_stream_lives", "_unacknowledged",
-        "_write_error", "_writing", "bytes_down", "bytes_up",
+        "_kept_alive", "_peer_finished", "_reactor", "_reading", "_reset", "_sock", "_stream", "_stream_lives",
+        "_unacknowledged", "_write_error", "_writing", "bytes_down", "bytes_up",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,7 @@ class Splice:
         self._finished_up = self._peer_finished = self._finished_down = False
         self._reset: tuple[int, str] | None = None
         self._write_error = 0
+        self._kept_alive = False
         self._drain: IDelayedCall | None = None
         self._unacknowledged = 0
         self.bytes_up = 0
@@ -132,6 +134,7 @@ class Splice:
             self.bytes_up += len(data)
             if self._driver.send(self._stream, data) <= 0:
                 self._stop_reading()
+                self._keep_alive()  # a FIN may come that we do not read
         elif self._write_error in (0, errno.EPIPE):
             self._application_finished()
         else:
@@ -150,6 +153,7 @@ class Splice:
         if self._write_error:
             self._application_reset(self._write_error)
         else:
+            self._keep_alive()
             self._close_if_done()
 
     def _application_reset(self, error: int | None) -> None:
@@ -234,6 +238,7 @@ class Splice:
             self._write_failed(errno.EPIPE)
             return
         self._finished_down = True
+        self._keep_alive()
         self._close_if_done()
 
     def _write_failed(self, error: int) -> None:
@@ -284,6 +289,11 @@ class Splice:
         if self._drain is not None and self._drain.active():
             self._drain.cancel()
         self._drain = self._reactor.callLater(DRAIN_INTERVAL, self._reset_when_acknowledged, idle + DRAIN_INTERVAL)
+
+    def _keep_alive(self) -> None:
+        if not self._kept_alive and self._sock is not None:
+            self._kept_alive = True
+            keep_alive(self._sock)
 
     def _close_if_done(self) -> None:
         if self._finished_up and self._finished_down and self._reset is None:

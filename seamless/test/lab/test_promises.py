@@ -45,6 +45,9 @@ STOPPED_SECONDS = 60.0 if LONG else 10.0
 PAUSE_SECONDS = 1.0
 """Longer than any timer that might take silence for an end."""
 CAPTURE_PORT = 7401
+FORGETFUL_SECONDS = 25
+"""After which connection tracking is to forget a half-closed connection: 60 and 120 s else."""
+SILENT_SECONDS = 40.0
 
 
 class Endings(BedTestCase):
@@ -175,6 +178,34 @@ class Endings(BedTestCase):
         self.said("src", "it was made straight to the capture port")
 
 
+class Silence(BedTestCase):
+    """Half-closed connections outlive the memory of connection tracking, which is made short here."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for host in ("src", "dst"):
+            for state in ("close_wait", "fin_wait"):
+                setting = f"net.netfilter.nf_conntrack_tcp_timeout_{state}"
+                before = self.lab.run(host, ["sysctl", "-n", setting]).stdout.strip()
+                self.lab.run(host, ["sysctl", "-qw", f"{setting}={FORGETFUL_SECONDS}"])
+                self.addCleanup(self.lab.run, host, ["sysctl", "-qw", f"{setting}={before}"])
+
+    def test_a_long_silence_after_half_a_close(self) -> None:
+        """By the client, and by the server."""
+        by_client, by_server = (self.pair(port) for port in PORTS[:2])
+        by_client[0].shutdown(socket.SHUT_WR)
+        self.assertEqual(by_client[1].recv(1), b"")
+        by_server[1].shutdown(socket.SHUT_WR)
+        self.assertEqual(by_server[0].recv(1), b"")
+        time.sleep(SILENT_SECONDS)
+        for writer, reader in (by_client[::-1], by_server):
+            answer = Writer(writer, ANSWER)
+            self.assertEqual(read_exactly(reader, len(ANSWER)), ANSWER)
+            self.assertIsNone(answer.outcome())
+            writer.close()
+            self.assertEqual(read_to_end(reader), (b"", EOF))
+
+
 class Backpressure(BedTestCase):
     """A reader that stops holds up its own writer, and nobody else."""
 
@@ -295,4 +326,4 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def testSuite() -> BedSuite:
-    return bed_suite(Endings, Backpressure, Deaths)
+    return bed_suite(Endings, Silence, Backpressure, Deaths)

@@ -24,7 +24,7 @@ from seamless.test.transport.grounds import Ground, MemoryGround, NodeGround
 from seamless.test.transport.running import RunningTestCase
 from seamless.test.transport.sockets import Application, connected_pair
 from seamless.testing import MemoryDriver, MemoryOverlay
-from seamless.transport.dial import prepare
+from seamless.transport.dial import KEEPALIVE_INTERVAL, MAX_RTO_MILLISECONDS, TCP_RTO_MAX_MS, prepare
 from seamless.transport.splice import DRAIN_INTERVAL, DRAIN_TIMEOUT, READ_BYTES, Splice
 
 reactor: Any = global_reactor
@@ -51,7 +51,7 @@ class SpliceTestCase(RunningTestCase):
         self.addCleanup(self.ground.stop)
         self.client, near = self.application()
         self.server, far = self.application()
-        self.far_sock = far
+        self.near_sock, self.far_sock = near, far
         self.near, self.far = self.join(near, far)
 
     def application(self) -> tuple[Application, socket.socket]:
@@ -170,6 +170,34 @@ class SpliceTests(SpliceTestCase):
         await self.run_in_thread(self.client.send_all, b"after")
         self.client.finish()
         self.assertEqual(await self.run_in_thread(self.server.read_to_end), (b"before!after", "EOF"))
+
+    async def test_half_closed_connections_are_kept_alive(self) -> None:
+        """On both sides; and no sooner, so that an application's own silence is never cut."""
+        self.assertGreater(self.keepalive(self.near_sock), KEEPALIVE_INTERVAL)
+        self.client.finish()
+        self.assertEqual(await self.run_in_thread(self.server.read_to_end), (b"", "EOF"))
+        for sock in (self.near_sock, self.far_sock):
+            self.assertEqual(self.keepalive(sock), KEEPALIVE_INTERVAL)
+            self.assertEqual(self.longest_wait_for_a_window(sock), MAX_RTO_MILLISECONDS)
+
+    async def test_a_connection_that_stands_still_is_kept_alive(self) -> None:
+        """A FIN may wait behind what is not read."""
+        sending = self.run_in_thread(self.client.try_to_send, pattern(60_000_000))
+        await self.until(lambda: self.far.bytes_down > 0)
+        await self.until(lambda: self.keepalive(self.near_sock) == KEEPALIVE_INTERVAL)
+        self.near.abort(RESET_SHUTDOWN, "the test is over")
+        await sending
+
+    def longest_wait_for_a_window(self, sock: socket.socket) -> int:
+        """Return the milliseconds after which a socket asks a closed window again, where the kernel can be told."""
+        try:
+            return sock.getsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS)
+        except OSError:
+            return MAX_RTO_MILLISECONDS
+
+    def keepalive(self, sock: socket.socket) -> int:
+        """Return the seconds of silence after which a socket asks for a sign of life."""
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
 
     async def test_splice_that_the_reactor_let_go_is_watched_again(self) -> None:
         for splice in (self.near, self.far):
