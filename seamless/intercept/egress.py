@@ -131,7 +131,13 @@ class PayloadEgress(Service):
             self._fail(stream, peer, flow, str(error))
 
         self._dials[stream] = Dial(
-            self._reactor, flow.destination, connected, failed, mark=self._mark, timeout=self._dial_timeout
+            self._reactor,
+            flow.destination,
+            connected,
+            failed,
+            mark=self._mark,
+            timeout=self._dial_timeout,
+            is_bounded=True,
         )
 
     def _dialled(self, stream: StreamKey, peer: str) -> None:

@@ -26,6 +26,17 @@ from seamless.interfaces import Address
 DIAL_TIMEOUT: Final = 10.0
 """Seconds: a listener that is there answers the third SYN, 7 s on, at the latest."""
 
+RECEIVE_BUFFER_BYTES: Final = 256 * 1024
+"""What a spliced socket is to receive ahead of us: four reads of a splice, 1 Gb/s over 2 ms. It would tune itself to
+net.ipv4.tcp_rmem else, 6 to 33 MB. The kernel takes twice as much for this much and its bookkeeping (socket(7)), and
+less if net.core.rmem_max says so."""
+NOT_SENT_BYTES: Final = 128 * 1024
+"""What the kernel is to hold unsent for a reader that does not keep up (TCP_NOTSENT_LOWAT); it overruns this by up to
+one segment of `SEGMENT_BYTES`. What is sent and not acknowledged is not counted: that is the path's."""
+SEGMENT_BYTES: Final = 64 * 1024
+KEPT_BYTES: Final = 2 * RECEIVE_BUFFER_BYTES + NOT_SENT_BYTES + SEGMENT_BYTES
+"""The most that the kernels hold at the two ends of a splice's stream, in one direction, and have not delivered."""
+
 KEEPALIVE_INTERVAL: Final = 20
 """Seconds of silence after which the kernel asks the other end for a sign of life, of a connection that is half-closed
 or stands still. Connection tracking forgets these after 60 and 120 s without a packet
@@ -44,7 +55,7 @@ LINGER_OFF: Final = struct.pack("ii", 0, 0)
 
 
 def prepare(sock: socket.socket) -> None:
-    """Make ``sock`` non-blocking, leave RST however it is closed, and send small writes at once.
+    """Make ``sock`` non-blocking, leave RST however it is closed, send small writes at once, and bound what waits.
 
     Keepalive finds hosts behind a gateway that vanished without a word, at the intervals of the system
     (tcp_keepalive_time, two hours), so that an application's own long silence is never cut; but see `keep_alive`.
@@ -57,6 +68,12 @@ def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+
+
+def bound_receive_buffer(sock: socket.socket) -> None:
+    """Fix the receive buffer of a socket that is not connected yet, or of all that a listening one accepts."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
 
 def keep_alive(sock: socket.socket) -> None:
@@ -84,8 +101,9 @@ def close_cleanly(sock: socket.socket) -> None:
 class Dial:
     """One TCP connection being made; ends with exactly one of its two callbacks, unless it is cancelled.
 
-    ``connected`` gets a prepared, connected socket; ``failed`` an `UnreachableError` whose text says who did not
-    answer. A ``mark`` (SO_MARK, needs CAP_NET_ADMIN) keeps the daemon's own rules from capturing the connection.
+    ``connected`` gets a prepared, connected socket, whose receive buffer is bounded if ``is_bounded``; ``failed`` an
+    `UnreachableError` whose text says who did not answer. A ``mark`` (SO_MARK, needs CAP_NET_ADMIN) keeps the daemon's
+    own rules from capturing the connection.
     """
 
     __slots__ = ("_address", "_connected", "_failed", "_reactor", "_sock", "_timer")
@@ -99,6 +117,7 @@ class Dial:
         *,
         mark: int | None = None,
         timeout: float = DIAL_TIMEOUT,
+        is_bounded: bool = False,
     ) -> None:
         self._reactor = reactor
         self._address = address
@@ -107,7 +126,7 @@ class Dial:
         self._sock: socket.socket | None = None
         self._timer: IDelayedCall | None = reactor.callLater(timeout, self._timed_out, timeout)
         try:
-            self._sock = sock = self._socket(mark)
+            self._sock = sock = self._socket(mark, is_bounded)
             error = sock.connect_ex(address)
         except OSError as problem:
             error = problem.errno or errno.EIO
@@ -118,10 +137,12 @@ class Dial:
             self._timer.cancel()
             self._timer = reactor.callLater(0, self._fail, error)
 
-    def _socket(self, mark: int | None) -> socket.socket:
+    def _socket(self, mark: int | None, is_bounded: bool) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         prepare(sock)
+        if is_bounded:
+            bound_receive_buffer(sock)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         return sock

@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 from seamless.errors import ConfigurationError
 from seamless.interfaces import Address
-from seamless.transport.dial import close_with_reset, prepare
+from seamless.transport.dial import bound_receive_buffer, close_with_reset, prepare
 
 BACKLOG: Final = 4096
 """Connections that may wait while the daemon is busy; the kernel caps it at net.core.somaxconn (4096)."""
@@ -158,6 +158,7 @@ def _listening_socket(address: Address) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound_receive_buffer(sock)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError as error:

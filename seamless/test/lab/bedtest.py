@@ -196,9 +196,14 @@ class BedTestCase(SynchronousTestCase):
         self.addCleanup(client.close)
         return client
 
-    def pair(self, port: int = PORTS[0]) -> tuple[socket.socket, socket.socket]:
-        """Return both ends of a connection through the overlay: a client on src, a server on dst."""
+    def pair(self, port: int = PORTS[0], receive_buffer: int | None = None) -> tuple[socket.socket, socket.socket]:
+        """Return both ends of a connection through the overlay: a client on src, a server on dst.
+
+        ``receive_buffer``: of the server, in bytes, as it asks for it; left out, the kernel finds one.
+        """
         with self.bed.listen("dst", port) as listening:
+            if receive_buffer is not None:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             client = self.connect(port)
             server, _ = listening.accept()
         self.addCleanup(server.close)
