@@ -130,6 +130,13 @@ class PeerUnreachable:
     reason: str
 
 
+@attrs.frozen
+class NodeEquivocated:
+    """Two LSAs of this node with one sequence number and different content were seen, for the first time."""
+
+    node: str
+
+
 StreamEvent: TypeAlias = Union[
     StreamOpened,
     StreamAccepted,
@@ -140,7 +147,7 @@ StreamEvent: TypeAlias = Union[
     StreamClosed,
     PacketReceived,
 ]
-Event: TypeAlias = Union[StreamEvent, LinkUp, LinkDown, PeerReachable, PeerUnreachable]
+Event: TypeAlias = Union[StreamEvent, LinkUp, LinkDown, PeerReachable, PeerUnreachable, NodeEquivocated]
 
 RESET_BY_APPLICATION = 0
 """The application's TCP was reset."""

@@ -6,9 +6,8 @@ need. Checks that would blame one block for another that could not be read run o
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
-from typing import Final, Protocol, TypeVar, cast
+from collections.abc import Iterable
+from typing import Protocol, TypeVar, cast
 
 import attrs
 
@@ -26,12 +25,7 @@ from seamless.config.model import (
 from seamless.config.syntax import Block, Problems, Statement, Value
 from seamless.config.values import Endpoint
 from seamless.interfaces import Address
-from seamless.routing.lsa import MAX_LSA_BYTES, lsa_bytes
-from seamless.wire.header import SEALED_HEADER_BYTES, TAG_BYTES, ip_udp_bytes
-from seamless.wire.link_frames import LSA_HEADER_BYTES
-
-_LSA_OVERHEAD_BYTES: Final = SEALED_HEADER_BYTES + TAG_BYTES + LSA_HEADER_BYTES
-"""What surrounds an LSA in a datagram."""
+from seamless.routing.lsa import MAX_LINKS
 
 
 class Named(Protocol):
@@ -107,28 +101,19 @@ def note_double_links(links: Iterable[tuple[Block, LinkConfig]], problems: Probl
             problems.add(block.start, f"{text}: write one link with several `between` lines")
 
 
-def note_long_lsas(links: Iterable[tuple[Block, LinkConfig]], nodes: Collection[str], problems: Problems) -> None:
-    """Note links with datagrams too short for what some node has to say of itself: every link carries every LSA."""
-    pairs = list(links)
-    neighbors = Counter(end for ends in dict.fromkeys(tuple(sorted(link.ends)) for _, link in pairs) for end in ends)
-    if not neighbors:
-        return
-    busiest, most = neighbors.most_common(1)[0]
-    needed = lsa_bytes(most, len(nodes))
-    for block, link in pairs:
-        headers = max(ip_udp_bytes(host) for path in link.paths for host, _ in path) + _LSA_OVERHEAD_BYTES
-        room = min(link.mtu_bytes - headers, MAX_LSA_BYTES)
-        if needed <= room:
-            continue
-        text = (
-            f"an mtu of {link.mtu_bytes} bytes is too small for an overlay of {len(nodes)} nodes in which node"
-            f" {busiest} has {most} neighbors: what it announces takes {needed} bytes of a datagram that holds {room}"
-        )
-        if needed <= MAX_LSA_BYTES:
-            advice = f"write `mtu {needed + headers} bytes;` if the path carries it, or make the overlay smaller"
-        else:
-            advice = "divide it into several overlays"
-        problems.add(block.where("mtu"), f"{text}; {advice}")
+def note_many_neighbors(
+    nodes: Iterable[tuple[Block, NodeConfig]], links: Iterable[LinkConfig], problems: Problems
+) -> None:
+    """Note nodes with more neighbors than an LSA has room for: it must fit a datagram on every path."""
+    neighbors: dict[str, set[str]] = {}
+    for link in links:
+        for one, other in (link.ends, link.ends[::-1]):
+            neighbors.setdefault(one, set()).add(other)
+    for block, node in nodes:
+        count = len(neighbors.get(node.name, ()))
+        if count > MAX_LINKS:
+            text = f"node {node.name} has {count} neighbors, and what it announces has room for {MAX_LINKS}"
+            problems.add(block.start, f"{text}: give some of its links to another node")
 
 
 @attrs.frozen

@@ -83,7 +83,7 @@ class _Assembly:
         hosts, wires = self._lab()
         configuration = Configuration(overlay, nodes, _values(link_pairs), _values(intercept_pairs), hosts, wires)
         if parsed.complete:
-            check.note_long_lsas(link_pairs, nodes, problems)
+            check.note_many_neighbors(node_pairs, _values(link_pairs), problems)
             check.note_captures(intercept_pairs, configuration, problems)
             lab.note_nodes_off_their_hosts(node_pairs, hosts, wires, problems)
         return configuration

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from seamless.config.model import NodeConfig
 from seamless.crypto.association import Association
 from seamless.crypto.keys import public_key_of, x25519_private_key
 from seamless.errors import ConfigurationError
-
-LSA_KEY_LABEL: Final = b"seamless lsa"
 
 Random: TypeAlias = Callable[[int], bytes]
 """Given n, returns n secret random bytes."""
@@ -31,7 +28,7 @@ class Identity:
         self.public_key = config.x25519_public_key
         self.incarnation = incarnation
         self.random = random
-        self._private = X25519PrivateKey.from_private_bytes(self.private_key)
+        self._signing_key = Ed25519PrivateKey.from_private_bytes(private_key)
         self._counter = incarnation
         if public_key_of(private_key) != config.public_key:
             raise ConfigurationError(
@@ -45,10 +42,9 @@ class Identity:
         self._counter += 1
         return self._counter
 
-    def lsa_key(self, public_key: bytes) -> bytes:
-        """Return the key under which this node and the owner of ``public_key`` authenticate LSAs to each other."""
-        agreed = self._private.exchange(X25519PublicKey.from_public_bytes(public_key))
-        return hashlib.blake2s(LSA_KEY_LABEL + agreed).digest()
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature of this node; each use has its own beginning of ``message``."""
+        return self._signing_key.sign(message)
 
     def associate(
         self,

@@ -31,6 +31,7 @@ from seamless.interfaces import (
     Event,
     LinkDown,
     LinkUp,
+    NodeEquivocated,
     PeerReachable,
     PeerUnreachable,
     StreamKey,
@@ -100,9 +101,8 @@ class Node:
         self._routing = Routing(
             local=self.identifier,
             topology=topology_of(configuration),
-            pairwise_keys={
-                identifier: self._identity.lsa_key(node.x25519_public_key) for identifier, node in self._nodes.items()
-            },
+            public_keys={identifier: node.public_key for identifier, node in self._nodes.items()},
+            sign=self._identity.sign,
             incarnation=incarnation // 1_000_000,
             refresh_jitter=lambda: random(1)[0] / 256,
             now=now,
@@ -216,6 +216,8 @@ class Node:
                     session.path_changed(mtu_bytes, now, severed=destination in event.severed)
                 self._note_reachable(destination)
             event = self._routing.next_event()
+        for origin in self._routing.take_equivocators():
+            self._events.append(NodeEquivocated(self._nodes[origin].name))
         for neighbor, data in self._routing.lsas_to_flood():
             link = self._links.best(neighbor)
             if link is not None:

@@ -1,50 +1,56 @@
-"""Link state advertisements: what a node says of its own links, and why the others believe it.
+"""Link state advertisements: what a node says of its own links, signed by it.
 
 Every node announces its links in an LSA (RFC 2328, section 12, in miniature), and the LSA is handed from neighbor to
-neighbor until all have it. So it passes through hands that must not be able to change it. Nodes have X25519 keys
-and nothing else in the configuration, and these agree on secrets but do not sign. An LSA therefore carries one tag for
-each node of the configuration: keyed BLAKE2s under a key that only the origin and that node can compute
-(an *authenticator vector*, as in Castro and Liskov's PBFT, section 2.1). A node looks for its own tag and
-ignores the rest.
+neighbor until all have it. So it passes through nodes that must not be able to change it: it ends with one Ed25519
+signature by its origin, over `SIGNATURE_CONTEXT` and all bytes before the signature. No node but the origin can make an
+LSA that another accepts, and a copy that was altered goes no further than the next node.
 
-What this gives: nobody but the origin makes an LSA that a third node accepts, neither a neighbor nor a relay.
-What it does not give: a relay may spoil somebody else's tag. That node then refuses this copy and takes the LSA from
-another neighbor; where the only ways lead through the relay, it could as well have withheld it. Signatures would
-notice spoiled copies one hop earlier, at the price of a second key for every node in the configuration.
+What a signature does not give: an origin may sign two LSAs with one sequence number. So all LSAs of an origin are in
+one order, by `Lsa.sequence` and then by the digest of the body, which every node computes alike (`Rank`); all keep the
+same one, and whoever sees both knows the origin.
 
-Tags carry no names: a receiver computes the tag it expects and looks for it anywhere in the vector, which at
-128 bits makes no forgery likelier and lets nodes whose configurations differ by a few nodes understand each other.
-The origin's own tag is among them, so that a restarted node knows an LSA of its former life from a forgery.
+``unknown`` names nodes that the origin was asked to carry packets for and that its configuration does not have: paths
+to them do not lead through it (`seamless.routing.spf`).
 
-On the wire, big-endian: origin (32), sequence (64), flags (8, bit 0: leaf), number of links (16); for each link
-neighbor (32), cost (32), MTU (16); then tags of 16 bytes to the end. Fifty nodes with five links each: 865 bytes.
-A link carries an LSA in one datagram, which at 1500 bytes bounds a network to about 80 nodes (`lsa_bytes`);
-``seamless check`` refuses a configuration in which one would not fit.
+On the wire, big-endian: kind (8, 1), origin (32), sequence (64), flags (8, bit 0: leaf), number of links (8), number of
+unknown nodes (8); for each link neighbor (32), cost (32), MTU (16); the unknown nodes (32 each); signature (64 bytes).
+At most 64 links and 16 unknown nodes: 784 bytes, which fit a datagram on every path (RFC 8200, section 5: 1280 bytes).
 """
 
 from __future__ import annotations
 
 import enum
+import hashlib
 import struct
-from collections.abc import Iterable
-from hashlib import blake2s
-from hmac import compare_digest
-from typing import Final
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final, TypeAlias
 
 import attrs
 
 from seamless.errors import RemoteProtocolError
 
-TAG_BYTES: Final = 16
-"""128 bits: as many as the AEAD tags of the links."""
-MAX_LSA_BYTES: Final = 8192
-"""Far beyond what one datagram carries; refuses nonsense before anything is computed."""
+KIND_LSA: Final = 1
+"""The first byte of an LSA; `seamless.routing.summary` has the other kind."""
+SIGNATURE_BYTES: Final = 64
+SIGNATURE_CONTEXT: Final = b"seamless 1 lsa\0"
+"""What is signed begins with this, so that a signature of an LSA is none of anything else."""
+DIGEST_BYTES: Final = 16
+"""An origin that searches for two bodies with one digest must find a collision of 128 bits."""
+MAX_LINKS: Final = 64
+MAX_UNKNOWN: Final = 16
 MAX_COST: Final = (1 << 32) - 1
 MAX_MTU_BYTES: Final = (1 << 16) - 1
 
-_HEADER: Final = struct.Struct(">IQBH")
+_HEADER: Final = struct.Struct(">BIQBBB")
 _LINK: Final = struct.Struct(">IIH")
+_UNKNOWN: Final = struct.Struct(">I")
 _FLAG_LEAF: Final = 0x01
+MIN_LSA_BYTES: Final = _HEADER.size + SIGNATURE_BYTES
+MAX_LSA_BYTES: Final = MIN_LSA_BYTES + MAX_LINKS * _LINK.size + MAX_UNKNOWN * _UNKNOWN.size
+
+Rank: TypeAlias = tuple[int, bytes]
+"""Sequence and digest of an LSA: of two LSAs of one origin, the one of the higher rank counts."""
 
 
 class Refusal(enum.Enum):
@@ -55,6 +61,7 @@ class Refusal(enum.Enum):
     NOT_AUTHENTIC = "not authentic"
     UNKNOWN_LINK = "unknown link"
     NOT_A_LEAF = "leaf that offers transit"
+    OVER_BUDGET = "over budget"
 
 
 class LsaRefusedError(RemoteProtocolError):
@@ -76,66 +83,66 @@ class LsaLink:
 
 @attrs.frozen
 class Lsa:
-    """What ``origin`` says of itself; a higher ``sequence`` replaces a lower one. Links ascend by neighbor."""
+    """What ``origin`` says of itself; a higher ``sequence`` replaces a lower one.
+
+    Links ascend by neighbor. ``unknown`` ascends: identifiers of nodes that the origin carries no packets to.
+    """
 
     origin: int
     sequence: int
     leaf: bool
     links: tuple[LsaLink, ...]
+    unknown: tuple[int, ...] = ()
 
     def says_the_same_as(self, other: Lsa) -> bool:
-        """Tell whether the two differ in nothing but their sequence."""
+        """Return whether the two differ in nothing but their sequence."""
         return self == attrs.evolve(other, sequence=self.sequence)
 
 
-def encode_lsa(lsa: Lsa, keys: Iterable[bytes]) -> bytes:
-    """Return the bytes of ``lsa`` with one tag under each of the pairwise ``keys``."""
-    body = _HEADER.pack(lsa.origin, lsa.sequence, _FLAG_LEAF if lsa.leaf else 0, len(lsa.links))
+def encode_lsa(lsa: Lsa, sign: Callable[[bytes], bytes]) -> bytes:
+    """Return the bytes of ``lsa``; ``sign`` gives the Ed25519 signature of its origin."""
+    flags = _FLAG_LEAF if lsa.leaf else 0
+    body = _HEADER.pack(KIND_LSA, lsa.origin, lsa.sequence, flags, len(lsa.links), len(lsa.unknown))
     body += b"".join(_LINK.pack(link.neighbor, link.cost, link.mtu_bytes) for link in lsa.links)
-    return body + b"".join(_tag(body, key) for key in keys)
-
-
-def lsa_bytes(links: int, nodes: int) -> int:
-    """Return the length of the LSA of a node with so many neighbors, in an overlay of so many nodes."""
-    return _HEADER.size + links * _LINK.size + nodes * TAG_BYTES
+    body += b"".join(map(_UNKNOWN.pack, lsa.unknown))
+    return body + sign(SIGNATURE_CONTEXT + body)
 
 
 def decode_lsa(data: bytes) -> Lsa:
-    """Return the LSA in ``data``, not yet authenticated; raise `LsaRefusedError` unless its form is right."""
-    if not _HEADER.size <= len(data) <= MAX_LSA_BYTES:
+    """Return the LSA in ``data``, its signature not yet verified; raise `LsaRefusedError` unless its form is right."""
+    if not MIN_LSA_BYTES <= len(data) <= MAX_LSA_BYTES:
         raise _malformed(f"an LSA of {len(data)} bytes")
-    origin, sequence, flags, link_count = _HEADER.unpack_from(data)
-    if flags & ~_FLAG_LEAF:
-        raise _malformed(f"an LSA with unknown flags {flags:#04x}")
-    tags_at = _HEADER.size + link_count * _LINK.size
-    if tags_at > len(data):
-        raise _malformed(f"an LSA of {len(data)} bytes that claims {link_count} links")
-    if (len(data) - tags_at) % TAG_BYTES:
-        raise _malformed("an LSA that does not end with whole tags")
-    links = tuple(LsaLink(*fields) for fields in _LINK.iter_unpack(data[_HEADER.size : tags_at]))
-    _check_links(links)
-    return Lsa(origin, sequence, bool(flags & _FLAG_LEAF), links)
+    kind, origin, sequence, flags, link_count, unknown_count = _HEADER.unpack_from(data)
+    if kind != KIND_LSA or flags & ~_FLAG_LEAF:
+        raise _malformed(f"an LSA of kind {kind} with flags {flags:#04x}")
+    unknown_at = _HEADER.size + link_count * _LINK.size
+    end = unknown_at + unknown_count * _UNKNOWN.size
+    if end + SIGNATURE_BYTES != len(data) or link_count > MAX_LINKS or unknown_count > MAX_UNKNOWN:
+        raise _malformed(f"an LSA of {len(data)} bytes that claims {link_count} links, {unknown_count} unknown nodes")
+    links = tuple(LsaLink(*fields) for fields in _LINK.iter_unpack(data[_HEADER.size : unknown_at]))
+    unknown = tuple(node for (node,) in _UNKNOWN.iter_unpack(data[unknown_at:end]))
+    _check_content(links, unknown)
+    return Lsa(origin, sequence, bool(flags & _FLAG_LEAF), links, unknown)
 
 
-def is_authentic(data: bytes, lsa: Lsa, key: bytes) -> bool:
-    """Tell whether ``data``, which decoded to ``lsa``, holds the tag under the pairwise ``key``."""
-    tags_at = _HEADER.size + len(lsa.links) * _LINK.size
-    expected = _tag(data[:tags_at], key)
-    return any(compare_digest(expected, data[at : at + TAG_BYTES]) for at in range(tags_at, len(data), TAG_BYTES))
+def digest_of(data: bytes) -> bytes:
+    """Return the digest of the LSA in ``data``, its signature left out: an origin can make many for one body."""
+    return hashlib.blake2s(data[:-SIGNATURE_BYTES], digest_size=DIGEST_BYTES).digest()
 
 
-def _tag(body: bytes, key: bytes) -> bytes:
-    return blake2s(body, key=key, digest_size=TAG_BYTES).digest()
+def signed_part(data: bytes) -> tuple[bytes, bytes]:
+    """Return (signature, signed bytes) of the LSA in ``data``."""
+    return data[-SIGNATURE_BYTES:], SIGNATURE_CONTEXT + data[:-SIGNATURE_BYTES]
 
 
-def _check_links(links: tuple[LsaLink, ...]) -> None:
-    previous = -1
-    for link in links:
-        if link.neighbor <= previous:
-            raise _malformed("an LSA whose links do not ascend by neighbor")
-        if not link.cost or not link.mtu_bytes:
-            raise _malformed("an LSA with a link of cost 0 or MTU 0")
-        previous = link.neighbor
+def _check_content(links: tuple[LsaLink, ...], unknown: tuple[int, ...]) -> None:
+    neighbors = [link.neighbor for link in links]
+    if any(one >= other for one, other in pairwise(neighbors)):
+        raise _malformed("an LSA whose links do not ascend by neighbor")
+    if any(not link.cost or not link.mtu_bytes for link in links):
+        raise _malformed("an LSA with a link of cost 0 or MTU 0")
+    if any(one >= other for one, other in pairwise(unknown)):
+        raise _malformed("an LSA whose unknown nodes do not ascend")
 
 
 def _malformed(what: str) -> LsaRefusedError:

@@ -3,11 +3,12 @@
 It stands between flooding (`seamless.routing.routing`) and the computation of paths (`seamless.routing.spf`). The
 configuration bounds it: one LSA for each node that the configuration names, with no link that it does not name.
 
-Rules, for an LSA that was authenticated:
+Rules, for an LSA whose signature was verified:
 
 * a node or link that the configuration does not name, or transit offered by a leaf, is refused;
-* a higher sequence than ever seen from this origin takes the place of the former;
-* the same sequence is a duplicate, a lower one is old, and whoever sent it deserves to hear the newer;
+* a higher sequence than ever seen from this origin takes the place of the former; of two LSAs with one sequence, the
+  one with the higher digest does, so that all nodes end up with the same one;
+* the same LSA again is a duplicate; a lower one is old, and its sender is answered with the newer;
 * an LSA that was not refreshed for ``MAX_AGE_SECONDS`` no longer counts, but is remembered: so a recording of it is not
   believed again, and an origin that restarts with its clock set back is shown what sequence it must exceed.
 """
@@ -20,9 +21,9 @@ from typing import Final
 
 import attrs
 
-from seamless.routing.lsa import Lsa, LsaRefusedError, Refusal
+from seamless.routing.lsa import Lsa, LsaRefusedError, Rank, Refusal, digest_of
 
-MAX_AGE_SECONDS: Final = 90.0
+MAX_AGE_SECONDS: Final = 900.0
 """Three refresh intervals: two refreshes in a row may fail to arrive."""
 
 
@@ -50,10 +51,11 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class Entry:
-    """An LSA, the bytes in which it goes on to the next neighbor, and when it came."""
+    """An LSA, the bytes in which it goes on to the next neighbor, its rank among those of its origin, when it came."""
 
     lsa: Lsa
     data: bytes
+    rank: Rank
     received_at: float
 
 
@@ -95,13 +97,14 @@ class Lsdb:
             )
 
     def offer(self, lsa: Lsa, data: bytes, now: float) -> Verdict:
-        """Take an authenticated and checked LSA, or tell why not."""
+        """Take a verified and checked LSA if it is newer than what is known."""
         known = self.newest(lsa.origin)
-        if known is not None and lsa.sequence <= known.lsa.sequence:
-            return Verdict.DUPLICATE if lsa.sequence == known.lsa.sequence else Verdict.OLDER
+        rank = lsa.sequence, digest_of(data)
+        if known is not None and rank <= known.rank:
+            return Verdict.DUPLICATE if rank == known.rank else Verdict.OLDER
         former = self._fresh.pop(lsa.origin, None)
         self._expired.pop(lsa.origin, None)
-        self._fresh[lsa.origin] = Entry(lsa, data, now)
+        self._fresh[lsa.origin] = Entry(lsa, data, rank, now)
         unchanged = former is not None and lsa.says_the_same_as(former.lsa)
         return Verdict.REFRESHED if unchanged else Verdict.CHANGED
 

@@ -1,20 +1,23 @@
-"""The routing core of a node: says what its links are, hears what others say, and knows the next hop to everybody.
+"""The routing core of a node: says what its links are, hears what others say, and knows the next hop to all nodes.
 
-It stands beside the links: the node tells it of neighbors that come up and go down, hands it the LSAs that links
-receive, sends the LSAs that it wants flooded, and asks it for the next hop once per batch. The core does no I/O and
+It stands beside the links: the node tells it of neighbors that come up and go down, hands it the messages that links
+receive, sends those that `lsas_to_flood` returns, and asks it for the next hop once per batch. The core does no I/O and
 is driven with explicit time.
 
 Rules:
 
 * An LSA that is news is flooded to every UP neighbor but the one it came from; an older one is answered with the
-  newer; a neighbor that comes up gets the whole database. A link resends an LSA until it is acknowledged, so there
-  are no acknowledgements here.
-* A link's fall counts in our own table at once. Others hear of our changes at most every
-  ``MIN_ORIGINATION_INTERVAL``, the first at once, so a flapping link cannot flood the network.
+  newer. A link resends an LSA until it is acknowledged, so there are no acknowledgements here.
+* A new LSA is verified once, after all that is cheap: its form, its origin, its rank, its links. Verifications have a
+  budget for each neighbor; what exceeds it is counted, dropped, and asked for later.
+* When a neighbor comes up, both ends send a summary of their databases (`seamless.routing.summary`), and then what the
+  other lacks. What a summary promises and does not come is asked for.
+* A link's fall counts in our own table at once. Other nodes hear of our changes as `seamless.routing.origination` says.
+* The table is computed once for a burst of LSAs: at once after a quiet time, then at most every `SPF_NODE_INTERVAL` for
+  each node in the database. Lookups meanwhile answer from the table that there is.
 * A changed cost is ignored until it differs by more than ``COST_CHANGE_RATIO`` from the announced one, so noise in
   latency does not move routes.
-* A node that restarts is newer than its former life: its sequence begins with its incarnation. If its clock was set
-  back meanwhile, its neighbors answer its LSA with the old one, and it jumps above that.
+* Of two LSAs with one sequence number all nodes keep the same one (`seamless.routing.lsdb`); the origin is counted.
 
 After every input the owner drains ``lsas_to_flood`` and ``next_event`` and looks at ``next_timeout``.
 """
@@ -26,39 +29,41 @@ from typing import Final
 
 import attrs
 
+from seamless.crypto.keys import verify as verify_ed25519
 from seamless.errors import LocalProtocolError
+from seamless.routing.exchange import REQUEST_DELAY, Exchange
 from seamless.routing.lsa import (
     MAX_COST,
     MAX_MTU_BYTES,
     Lsa,
     LsaLink,
     LsaRefusedError,
+    Rank,
     Refusal,
     decode_lsa,
+    digest_of,
     encode_lsa,
-    is_authentic,
+    signed_part,
 )
 from seamless.routing.lsdb import Entry, Lsdb, Topology, Verdict
+from seamless.routing.origination import Origination
 from seamless.routing.spf import Graph, two_way_graph
-from seamless.routing.table import Route, Table, changed_destinations, compute_table, severed_destinations
+from seamless.routing.summary import KIND_SUMMARY, Summary, decode_summary, encode_summary, summaries_of
+from seamless.routing.table import MAX_DETOURS, Route, Table, changed_destinations, compute_table, severed_destinations
 
-REFRESH_INTERVAL: Final = 30.0
-"""Seconds after which an unchanged LSA is announced again, with a higher sequence: a third of its life."""
-REFRESH_JITTER_RATIO: Final = 0.25
-"""Up to this part of the refresh interval is cut at random, so that nodes that started together do not stay so."""
-MIN_ORIGINATION_INTERVAL: Final = 0.05
-"""Seconds between two LSAs of our own: well below the dead interval, well above the computing for fifty nodes."""
 MIN_ARRIVAL_INTERVAL: Final = 0.025
 """Seconds between two LSAs of one origin that we act upon (RFC 2328's MinLSArrival), however many come: half of what
-an honest origin leaves between them. The newest that comes earlier waits."""
-MIN_JUMP_INTERVAL: Final = 1.0
-"""Seconds between two jumps above a foreign LSA of our own: two nodes with the same key must not flood the network."""
+an honest origin leaves between them. The newest that comes earlier waits, one for each neighbor that sends them."""
 COST_CHANGE_RATIO: Final = 0.25
 """Costs come from latency, which moves by some percent all the time; below this, another path gains nothing."""
-INCARNATION_BITS: Final = 42
-"""Milliseconds of the wall clock until the year 2109."""
-COUNTER_BITS: Final = 64 - INCARNATION_BITS
-"""4 million for each millisecond, of which an incarnation uses at most 20 a second: a later one is always higher."""
+SPF_NODE_INTERVAL: Final = 0.0002
+"""Seconds for each node in the database, between two computations of the table that other nodes' LSAs cause: ten times
+what a computation takes, so that no news can take more than a tenth of a processor. 0.2 s with 1,000 nodes."""
+
+Sign = Callable[[bytes], bytes]
+"""Returns the Ed25519 signature of the local node."""
+Verify = Callable[[bytes, bytes, bytes], bool]
+"""Given public key, signature and message: whether the signature is good."""
 
 
 @attrs.frozen
@@ -77,14 +82,18 @@ class RoutingCounters:
     """What happened since the start; ``refused`` by reason."""
 
     lsas_received: int = 0
+    lsas_verified: int = 0
     lsas_changed: int = 0
     lsas_refreshed: int = 0
     lsas_duplicate: int = 0
     lsas_older: int = 0
     lsas_expired: int = 0
     lsas_postponed: int = 0
+    lsas_equivocal: int = 0
     lsas_originated: int = 0
     lsas_flooded: int = 0
+    summaries_received: int = 0
+    summaries_sent: int = 0
     jumps: int = 0
     table_computations: int = 0
     refused: dict[Refusal, int] = attrs.Factory(lambda: dict.fromkeys(Refusal, 0))
@@ -99,14 +108,26 @@ class RoutingStatus:
     routes: tuple[Route, ...]
     lsas: tuple[Entry, ...]
     counters: RoutingCounters
+    equivocators: frozenset[int] = frozenset()
+    """Origins of which two LSAs with one sequence were seen since the start."""
+
+
+@attrs.frozen
+class _Offer:
+    """An LSA that a neighbor sent and that is not yet verified."""
+
+    lsa: Lsa
+    data: bytes
+    rank: Rank
+    neighbor: int
 
 
 class Routing:
     """Link state routing for the node ``local`` in the network that ``topology`` allows.
 
-    ``pairwise_keys`` has for every node of the topology, the local one included, the 32-byte BLAKE2s of
-    ``b"seamless lsa"`` and the X25519 agreement of the two static keys. ``incarnation`` is the wall clock at the start
-    of the process in milliseconds. ``refresh_jitter`` gives a random number from 0 to 1 whenever it is called.
+    ``public_keys`` has the raw Ed25519 key of every node of the topology, ``sign`` signs as the local one.
+    ``incarnation`` is the wall clock at the start of the process in milliseconds. ``refresh_jitter`` gives a random
+    number from 0 to 1 whenever it is called.
     """
 
     def __init__(
@@ -114,42 +135,47 @@ class Routing:
         *,
         local: int,
         topology: Topology,
-        pairwise_keys: Mapping[int, bytes],
+        public_keys: Mapping[int, bytes],
+        sign: Sign,
         incarnation: int,
         refresh_jitter: Callable[[], float],
         now: float,
+        verify: Verify = verify_ed25519,
     ) -> None:
-        if not topology.nodes <= pairwise_keys.keys() or local not in topology.nodes:
-            raise LocalProtocolError("routing needs the local node in the topology, and a pairwise key for every node")
-        if not 0 <= incarnation < (1 << INCARNATION_BITS) - 1:
-            raise LocalProtocolError(f"the incarnation {incarnation} is not a wall clock in milliseconds")
+        if not topology.nodes <= public_keys.keys() or local not in topology.nodes:
+            raise LocalProtocolError("routing needs the local node in the topology, and a public key for every node")
         self._local = local
         self._topology = topology
-        self._keys = {node: pairwise_keys[node] for node in sorted(topology.nodes)}
-        self._jitter = refresh_jitter
+        self._keys = public_keys
+        self._sign = sign
+        self._verify_signature = verify
+        self._origination = Origination(local, local in topology.leaves, incarnation, refresh_jitter, now)
         self._lsdb = Lsdb(topology)
         self._links: dict[int, LsaLink] = {}
-        self._sequence = incarnation << COUNTER_BITS
-        self._originated_at = now - MIN_ORIGINATION_INTERVAL
-        self._originate_at: float | None = None
-        self._jump_at = now - MIN_JUMP_INTERVAL  # the latest jump, done or planned
+        self._exchanges: dict[int, Exchange] = {}
         self._to_flood: dict[tuple[int, int], bytes] = {}
-        self._postponed: dict[int, tuple[Lsa, bytes, int]] = {}
+        self._summaries: list[tuple[int, bytes]] = []
+        self._postponed: dict[int, dict[int, _Offer]] = {}
+        self._postponed_until: float | None = None
+        self._equivocators: dict[int, None] = {}
+        self._new_equivocators: list[int] = []
+        self._now = now
         self._graph = Graph({}, frozenset())
         self._table: Table = {}
         self._announced_table: Table = {}
-        self._table_is_stale = False
+        self._computed_at = float("-inf")
+        self._compute_at: float | None = None
         self.counters = RoutingCounters()
 
     # Commands: what our own links do.
 
     def link_up(self, neighbor: int, cost: int, mtu_bytes: int, now: float) -> None:
-        """Take note that ``neighbor`` is UP and send it all we know; also when it was UP before but forgot."""
+        """Take note that ``neighbor`` is UP and describe our database to it; also when it was UP before but forgot."""
         self._check_neighbor(neighbor)
         self._set_link(_checked_link(neighbor, cost, mtu_bytes), now)
-        for entry in self._lsdb:
-            if entry.lsa.origin != neighbor:
-                self._to_flood[neighbor, entry.lsa.origin] = entry.data
+        for summary in summaries_of((entry.lsa.origin, entry.rank) for entry in self._lsdb):
+            self._summaries.append((neighbor, encode_summary(summary)))
+        self._exchange(neighbor, now).described_at = now
 
     def link_down(self, neighbor: int, now: float) -> None:
         """Take note that ``neighbor`` is no longer UP; no matter when it was not."""
@@ -157,6 +183,8 @@ class Routing:
         if self._links.pop(neighbor, None) is None:
             return
         self._to_flood = {key: data for key, data in self._to_flood.items() if key[0] != neighbor}
+        self._summaries = [(other, data) for other, data in self._summaries if other != neighbor]
+        self._exchange(neighbor, now).link_down()
         self._links_changed(now)
 
     def link_cost(self, neighbor: int, cost: int, now: float) -> None:
@@ -165,107 +193,192 @@ class Routing:
         if abs(cost - link.cost) > COST_CHANGE_RATIO * link.cost:
             self._set_link(_checked_link(neighbor, cost, link.mtu_bytes), now)
 
+    def link_mtu(self, neighbor: int, mtu_bytes: int, now: float) -> None:
+        """Take note of the longest overlay packet that an UP link takes."""
+        link = self._up_link(neighbor)
+        if mtu_bytes != link.mtu_bytes:
+            self._set_link(_checked_link(neighbor, link.cost, mtu_bytes), now)
+
+    def note_unknown(self, identifier: int, now: float) -> None:
+        """Announce that we were asked to carry packets to a node that our configuration does not have.
+
+        Other nodes then lead no paths to it through us. It is soft state, for the life of this core.
+        """
+        if identifier not in self._topology.nodes:
+            self._now = now
+            self._origination.note_unknown(identifier, now)
+            self._originate_if_due(now)
+
     # What comes from the neighbors.
 
     def receive_lsa(self, data: bytes, neighbor: int, now: float) -> None:
-        """Take an LSA from ``neighbor``, UP or not yet; count and raise `LsaRefusedError`, a `RemoteProtocolError`."""
+        """Take an LSA or a summary from ``neighbor``, UP or not yet; count and raise `LsaRefusedError`."""
         self._check_neighbor(neighbor)
-        self.counters.lsas_received += 1
+        self._now = now
         try:
-            lsa = self._authenticate(data)
-            if lsa.origin != self._local:
-                self._lsdb.check(lsa)
+            if data[:1] == bytes([KIND_SUMMARY]):
+                self.counters.summaries_received += 1
+                self._receive_summary(decode_summary(data), neighbor, now)
+            else:
+                self.counters.lsas_received += 1
+                self._receive(decode_lsa(data), data, neighbor, now)
         except LsaRefusedError as refused:
             self.counters.refused[refused.refusal] += 1
             raise
-        if lsa.origin == self._local:
-            self._receive_own_lsa(lsa, neighbor, now)
-        else:
-            self._receive_foreign_lsa(lsa, data, neighbor, now)
 
-    def _authenticate(self, data: bytes) -> Lsa:
-        lsa = decode_lsa(data)
-        key = self._keys.get(lsa.origin)
-        if key is None:
+    def _receive(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> None:
+        if lsa.origin not in self._keys:
             raise LsaRefusedError(
                 Refusal.UNKNOWN_ORIGIN,
                 f"an LSA of node {lsa.origin:08x}, which this node's configuration does not have;"
                 " use the same configuration on every host",
             )
-        if not is_authentic(data, lsa, key):
-            raise LsaRefusedError(
-                Refusal.NOT_AUTHENTIC,
-                f"an LSA that node {lsa.origin:08x} did not make, or not for this node; check that this node"
-                " is in the configuration on every host, with the right key",
-            )
-        return lsa
+        offer = _Offer(lsa, data, (lsa.sequence, digest_of(data)), neighbor)
+        if self._is_known(offer, now):
+            return
+        if lsa.origin != self._local:
+            self._lsdb.check(lsa)
+            if self._arrives_too_early(offer, now):
+                return
+        self._accept(offer, now)
 
-    def _arrives_too_early(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> bool:
-        """Tell whether a newer LSA must wait; of those that wait the newest is kept."""
+    def _is_known(self, offer: _Offer, now: float) -> bool:
+        """Return whether an LSA is the one that we have, or an older one, which is answered; neither is verified."""
+        lsa, neighbor = offer.lsa, offer.neighbor
         known = self._lsdb.newest(lsa.origin)
-        if known is None or lsa.sequence <= known.lsa.sequence or now >= known.received_at + MIN_ARRIVAL_INTERVAL:
+        if known is None:
+            return False
+        if offer.rank == known.rank:
+            self.counters.lsas_duplicate += 1
+            # What the neighbor has just shown us, it does not need from us.
+            self._neighbor_has(lsa.origin, neighbor, now)
+            return True
+        newest = self._origination.sequence if lsa.origin == self._local else known.lsa.sequence
+        if lsa.sequence < known.lsa.sequence or (lsa.origin == self._local and lsa.sequence < newest):
+            self.counters.lsas_older += 1
+            self._exchange(neighbor, now).answer(lsa.origin)
+            return True
+        return False
+
+    def _arrives_too_early(self, offer: _Offer, now: float) -> bool:
+        """Return whether a newer LSA must wait; of those that wait, the newest of each neighbor is kept."""
+        origin = offer.lsa.origin
+        known = self._lsdb.newest(origin)
+        if known is None or now >= known.received_at + MIN_ARRIVAL_INTERVAL:
             return False
         self.counters.lsas_postponed += 1
-        waiting = self._postponed.get(lsa.origin)
-        if waiting is None or lsa.sequence > waiting[0].sequence:
-            self._postponed[lsa.origin] = lsa, data, neighbor
+        waiting = self._postponed.setdefault(origin, {})
+        if offer.neighbor not in waiting or offer.rank > waiting[offer.neighbor].rank:
+            waiting[offer.neighbor] = offer
+        until = known.received_at + MIN_ARRIVAL_INTERVAL
+        self._postponed_until = until if self._postponed_until is None else min(until, self._postponed_until)
         return True
 
-    def _postponed_until(self, origin: int) -> float:
-        known = self._lsdb.newest(origin)
-        return 0.0 if known is None else known.received_at + MIN_ARRIVAL_INTERVAL
-
-    def _receive_foreign_lsa(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> None:
-        if self._arrives_too_early(lsa, data, neighbor, now):
+    def _accept(self, offer: _Offer, now: float) -> None:
+        """Verify an LSA that would be news, take it and flood it."""
+        lsa, neighbor = offer.lsa, offer.neighbor
+        self._verify(offer, now)
+        if lsa.origin == self._local:
+            self.counters.jumps += self._origination.jump(lsa.sequence, now)
+            self._originate_if_due(now)
             return
-        verdict = self._lsdb.offer(lsa, data, now)
+        known = self._lsdb.newest(lsa.origin)
+        if known is not None and lsa.sequence == known.lsa.sequence:
+            self._note_equivocation(lsa.origin)
+        verdict = self._lsdb.offer(lsa, offer.data, now)
         if verdict is Verdict.OLDER:
-            self.counters.lsas_older += 1
-            self._answer_older(lsa.origin, neighbor)
+            # Of two with one sequence we have the one that all shall keep.
+            self._exchange(neighbor, now).answer(lsa.origin)
             return
-        # What the neighbor has just shown us, it does not need from us.
-        self._to_flood.pop((neighbor, lsa.origin), None)
-        if verdict is Verdict.DUPLICATE:
-            self.counters.lsas_duplicate += 1
-            return
+        self._neighbor_has(lsa.origin, neighbor, now)
         if verdict is Verdict.CHANGED:
             self.counters.lsas_changed += 1
-            self._table_is_stale = True
+            self._table_is_stale(now, self._computed_at + self._spf_interval())
         else:
             self.counters.lsas_refreshed += 1
-        self._flood(lsa.origin, data, neighbor)
+        self._flood(lsa.origin, offer.data, neighbor)
 
-    def _receive_own_lsa(self, lsa: Lsa, neighbor: int, now: float) -> None:
-        """Our own LSA comes back: from a neighbor that has not heard the newest, or from another life of ours."""
-        own = self._lsdb.newest(self._local)
-        is_double = own is not None and lsa.sequence == own.lsa.sequence and lsa != own.lsa
-        if lsa.sequence > self._sequence or is_double:
-            self.counters.jumps += 1
-            self._sequence = lsa.sequence
-            if self._jump_at <= now:
-                self._jump_at = max(now, self._jump_at + MIN_JUMP_INTERVAL)
-                self._originate_no_earlier_than(self._jump_at, now)
-        elif lsa.sequence < self._sequence:
-            self.counters.lsas_older += 1
-            self._answer_older(self._local, neighbor)
-        else:
-            self.counters.lsas_duplicate += 1
+    def _verify(self, offer: _Offer, now: float) -> None:
+        origin = offer.lsa.origin
+        exchange = self._exchange(offer.neighbor, now)
+        if not exchange.verifications.take(now):
+            exchange.want(origin, offer.rank, exchange.verifications.ready_at(now))
+            raise LsaRefusedError(Refusal.OVER_BUDGET, "more new LSAs than one neighbor may send; asked for later")
+        self.counters.lsas_verified += 1
+        if not self._verify_signature(self._keys[origin], *signed_part(offer.data)):
+            raise LsaRefusedError(
+                Refusal.NOT_AUTHENTIC,
+                f"an LSA that node {origin:08x} did not sign; check that it is in the configuration on every host,"
+                " with the right key",
+            )
 
-    def _answer_older(self, origin: int, neighbor: int) -> None:
-        newest = self._lsdb.newest(origin)
-        if newest is not None and neighbor in self._links:
-            self._to_flood[neighbor, origin] = newest.data
+    def _note_equivocation(self, origin: int) -> None:
+        self.counters.lsas_equivocal += 1
+        if origin not in self._equivocators:
+            self._equivocators[origin] = None
+            self._new_equivocators.append(origin)
+
+    def _neighbor_has(self, origin: int, neighbor: int, now: float) -> None:
+        self._to_flood.pop((neighbor, origin), None)
+        self._exchange(neighbor, now).answered(origin)
+
+    # The exchange of databases.
+
+    def _exchange(self, neighbor: int, now: float) -> Exchange:
+        exchange = self._exchanges.get(neighbor)
+        if exchange is None:
+            exchange = self._exchanges[neighbor] = Exchange(len(self._topology.nodes), now)
+        return exchange
+
+    def _receive_summary(self, summary: Summary, neighbor: int, now: float) -> None:
+        """Queue what the neighbor lacks; take note of what it has and we lack."""
+        exchange = self._exchange(neighbor, now)
+        if not exchange.summaries.take(now):
+            raise LsaRefusedError(Refusal.OVER_BUDGET, "more summaries than one neighbor may send")
+        nothing = (-1, b"")
+        for entry in self._lsdb:
+            origin = entry.lsa.origin
+            shown = summary.ranks.get(origin, nothing)
+            is_needed = origin != neighbor or shown is not nothing
+            if summary.first <= origin <= summary.last and entry.rank > shown and is_needed:
+                exchange.answer(origin)
+        # A neighbor that was told what we have will send the rest by itself.
+        request_at = max(now, exchange.described_at + REQUEST_DELAY)
+        for origin, rank in summary.ranks.items():
+            if origin in self._topology.nodes and self._lacks(origin, rank):
+                exchange.want(origin, rank, request_at)
+
+    def _lacks(self, origin: int, rank: Rank) -> bool:
+        known = self._lsdb.newest(origin)
+        return known is None or known.rank < rank
+
+    def _request(self, neighbor: int, exchange: Exchange) -> None:
+        """Ask for what the neighbor has and we lack still: by those parts of our summary that show that we lack it."""
+        lacked = [origin for origin, rank in exchange.take_wanted().items() if self._lacks(origin, rank)]
+        if not lacked or neighbor not in self._links:
+            return
+        for summary in summaries_of((entry.lsa.origin, entry.rank) for entry in self._lsdb):
+            if any(summary.first <= origin <= summary.last for origin in lacked):
+                self._summaries.append((neighbor, encode_summary(summary)))
 
     # What goes to the neighbors.
 
     def lsas_to_flood(self) -> list[tuple[int, bytes]]:
-        """Return, once, (neighbor, LSA) for each LSA that a neighbor must get."""
-        if not self._to_flood:
-            return []
-        flood = [(neighbor, data) for (neighbor, _), data in self._to_flood.items()]
-        self._to_flood.clear()
-        self.counters.lsas_flooded += len(flood)
-        return flood
+        """Return, once, (neighbor, message) for each LSA and each summary that a neighbor must get now."""
+        messages, self._summaries = self._summaries, []
+        self.counters.summaries_sent += len(messages)
+        lsas = self._to_flood
+        for neighbor, exchange in self._exchanges.items():
+            if neighbor in self._links:
+                for origin in exchange.take_answers(self._now):
+                    newest = self._lsdb.newest(origin)
+                    if newest is not None:
+                        lsas[neighbor, origin] = newest.data
+        if lsas:
+            messages += [(neighbor, data) for (neighbor, _), data in lsas.items()]
+            self.counters.lsas_flooded += len(lsas)
+            self._to_flood = {}
+        return messages
 
     def _flood(self, origin: int, data: bytes, came_from: int | None) -> None:
         for neighbor in self._links:
@@ -277,48 +390,57 @@ class Routing:
         self._links_changed(now)
 
     def _links_changed(self, now: float) -> None:
-        self._table_is_stale = True
-        self._originate_no_earlier_than(now, now)
+        self._now = now
+        self._table_is_stale(now, now)
+        self._origination.schedule(now)
+        self._originate_if_due(now)
 
-    def _originate_no_earlier_than(self, at: float, now: float) -> None:
-        at = max(at, self._originated_at + MIN_ORIGINATION_INTERVAL)
-        if at <= now:
-            self._originate(now)
-        elif self._originate_at is None or at < self._originate_at:
-            self._originate_at = at
-
-    def _originate(self, now: float) -> None:
-        self._sequence += 1
-        lsa = self._own_lsa()
-        data = encode_lsa(lsa, self._keys.values())
+    def _originate_if_due(self, now: float) -> None:
+        due_at = self._origination.due_at
+        if due_at is None or now < due_at:
+            return
+        lsa = self._origination.next_lsa(self._links.values(), now)
+        data = encode_lsa(lsa, self._sign)
         self._lsdb.offer(lsa, data, now)
         self._flood(self._local, data, None)
-        self._originated_at = now
-        self._originate_at = now + REFRESH_INTERVAL * (1 - REFRESH_JITTER_RATIO * self._jitter())
         self.counters.lsas_originated += 1
-
-    def _own_lsa(self) -> Lsa:
-        links = tuple(link for _, link in sorted(self._links.items()))
-        return Lsa(self._local, self._sequence, self._local in self._topology.leaves, links)
 
     # Time.
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` wants to be called."""
-        deadlines = [at for at in (self._originate_at, self._lsdb.next_expiry()) if at is not None]
-        deadlines += map(self._postponed_until, self._postponed)
-        return min(deadlines, default=None)
+        deadlines = [self._origination.due_at, self._lsdb.next_expiry(), self._postponed_until]
+        if self._compute_at is not None and self._compute_at > self._now:
+            deadlines.append(self._compute_at)
+        for neighbor, exchange in self._exchanges.items():
+            if neighbor in self._links:
+                deadlines += (exchange.request_at, exchange.answers_at(self._now))
+        return min((at for at in deadlines if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """Announce ourselves when it is time, and forget who did not."""
-        if self._originate_at is not None and now >= self._originate_at:
-            self._originate(now)
-        for origin in [origin for origin in self._postponed if now >= self._postponed_until(origin)]:
-            self._receive_foreign_lsa(*self._postponed.pop(origin), now)
+        """Announce ourselves when it is time, ask for what did not come, and forget nodes that are silent."""
+        self._now = now
+        self._originate_if_due(now)
+        if self._postponed_until is not None and now >= self._postponed_until:
+            self._accept_postponed(now)
+        for neighbor, exchange in self._exchanges.items():
+            if exchange.request_at is not None and now >= exchange.request_at:
+                self._request(neighbor, exchange)
         expired = self._lsdb.expire(now)
         if expired:
             self.counters.lsas_expired += expired
-            self._table_is_stale = True
+            self._table_is_stale(now, now)
+
+    def _accept_postponed(self, now: float) -> None:
+        """Take the newest LSA of each origin that has waited long enough and is good."""
+        waiting, self._postponed, self._postponed_until = self._postponed, {}, None
+        for offers in waiting.values():
+            for offer in sorted(offers.values(), key=lambda offer: offer.rank, reverse=True):
+                try:
+                    if self._lacks(offer.lsa.origin, offer.rank) and not self._arrives_too_early(offer, now):
+                        self._accept(offer, now)
+                except LsaRefusedError as refused:
+                    self.counters.refused[refused.refusal] += 1
 
     # What the node asks.
 
@@ -347,23 +469,38 @@ class Routing:
         self._announced_table = table
         return RoutesChanged(changed, severed) if changed else None
 
+    def take_equivocators(self) -> list[int]:
+        """Return, once, the origins of which two LSAs with one sequence were seen for the first time."""
+        origins, self._new_equivocators = self._new_equivocators, []
+        return origins
+
     def status(self) -> RoutingStatus:
         """Return a snapshot for people."""
         return RoutingStatus(
             self._local,
-            self._own_lsa().links,
+            self._origination.lsa(self._links.values()).links,
             tuple(route for _, route in sorted(self._current_table().items())),
             tuple(sorted(self._lsdb, key=lambda entry: entry.lsa.origin)),
             attrs.evolve(self.counters, refused=dict(self.counters.refused)),
+            frozenset(self._equivocators),
         )
 
+    def _table_is_stale(self, now: float, no_earlier_than: float) -> None:
+        at = max(now, no_earlier_than)
+        self._compute_at = at if self._compute_at is None else min(at, self._compute_at)
+
+    def _spf_interval(self) -> float:
+        computations = 1 + min(MAX_DETOURS, len(set(self._graph.unknown.values())))
+        return SPF_NODE_INTERVAL * len(self._lsdb) * computations
+
     def _current_table(self) -> Table:
-        if self._table_is_stale:
+        if self._compute_at is not None and self._now >= self._compute_at:
             # Our own links as they are now, not as we last announced them.
             lsas = [entry.lsa for entry in self._lsdb if entry.lsa.origin != self._local]
-            self._graph = two_way_graph([*lsas, self._own_lsa()])
+            self._graph = two_way_graph([*lsas, self._origination.lsa(self._links.values())])
             self._table = compute_table(self._graph, self._local)
-            self._table_is_stale = False
+            self._compute_at = None
+            self._computed_at = self._now
             self.counters.table_computations += 1
         return self._table
 

@@ -1,15 +1,16 @@
 """Shortest path first: from what all nodes say of their links to the shortest path to each of them.
 
-Dijkstra's algorithm (RFC 2328, section 16.1) under three rules. A link counts only when both ends announce it, so that
-the LSA of a dead node leads nobody into it. A path does not lead through a leaf. Of equally short paths the one with
-the lowest identifiers, compared from its start, is taken by everybody: then the rest of a path, seen from any node on
-it, is that node's own path, and a packet takes the way that its first node computed for it.
+Dijkstra's algorithm (RFC 2328, section 16.1) under four rules. A link counts only when both ends announce it, so that
+the LSA of a dead node leads no packet into it. A path does not lead through a leaf, nor through a node that says it
+does not know the destination. Of equally short paths all nodes take the one with the lowest identifiers, compared from
+its start: then the rest of a path, seen from any node on it, is that node's own path, and a packet takes the way that
+its first node computed for it.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import TypeAlias
 
 import attrs
@@ -26,6 +27,8 @@ class Graph:
 
     links: Mapping[int, Mapping[int, LsaLink]]
     leaves: frozenset[int]
+    unknown: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
+    """By destination: the nodes that say that they do not know it."""
 
 
 def two_way_graph(lsas: Iterable[Lsa]) -> Graph:
@@ -36,21 +39,39 @@ def two_way_graph(lsas: Iterable[Lsa]) -> Graph:
         origin: {link.neighbor: link for link in lsa.links if (link.neighbor, origin) in announced}
         for origin, lsa in said.items()
     }
-    return Graph(links, frozenset(origin for origin, lsa in said.items() if lsa.leaf))
+    unknown: dict[int, set[int]] = {}
+    for origin, lsa in said.items():
+        for destination in lsa.unknown:
+            unknown.setdefault(destination, set()).add(origin)
+    return Graph(
+        links,
+        frozenset(origin for origin, lsa in said.items() if lsa.leaf),
+        {destination: frozenset(origins) for destination, origins in unknown.items()},
+    )
 
 
-def shortest_paths(graph: Graph, source: int) -> dict[int, tuple[int, Path]]:
-    """Return (distance, path) for every node that can be reached from ``source``, itself included."""
+def shortest_paths(graph: Graph, source: int, avoided: Set[int] = frozenset()) -> dict[int, tuple[int, Path]]:
+    """Return (distance, path) for every node that can be reached from ``source``, itself included, nearest first.
+
+    No path leads through a node of ``avoided``; it may begin or end there.
+    """
     found: dict[int, tuple[int, Path]] = {}
-    heap: list[tuple[int, Path]] = [(0, (source,))]
+    best: dict[int, tuple[int, Path]] = {source: (0, (source,))}
+    heap = list(best.values())
+    no_transit = graph.leaves | avoided
     while heap:
-        distance, path = heapq.heappop(heap)
+        shortest = heapq.heappop(heap)
+        distance, path = shortest
         node = path[-1]
         if node in found:
             continue
-        found[node] = distance, path
-        if node == source or node not in graph.leaves:
-            for neighbor, link in graph.links[node].items():
-                if neighbor not in found:
-                    heapq.heappush(heap, (distance + link.cost, (*path, neighbor)))
+        found[node] = shortest
+        if node in no_transit and node != source:
+            continue
+        for neighbor, link in graph.links[node].items():
+            longer = distance + link.cost
+            known = best.get(neighbor)
+            if known is None or longer < known[0] or (longer == known[0] and (*path, neighbor) < known[1]):
+                best[neighbor] = longer, (*path, neighbor)
+                heapq.heappush(heap, best[neighbor])
     return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
-from seamless.routing.spf import Graph, shortest_paths
+from seamless.routing.lsa import MAX_MTU_BYTES
+from seamless.routing.spf import Graph, Path, shortest_paths
 
 
 @attrs.frozen
@@ -26,14 +27,44 @@ Table: TypeAlias = Mapping[int, Route]
 """Routes by destination; who is not in it cannot be reached. The local node is not in it."""
 
 
+MAX_DETOURS: Final = 64
+"""Computations for destinations that some nodes do not know: one for each set of such nodes."""
+
+
 def compute_table(graph: Graph, local: int) -> Table:
     """Return the routes from ``local`` to all nodes that can be reached."""
+    found = shortest_paths(graph, local)
     routes = {}
-    for destination, (distance, path) in shortest_paths(graph, local).items():
+    mtu: dict[int, int] = {local: MAX_MTU_BYTES}
+    for destination, (distance, path) in found.items():
         if destination != local:
+            # The node before it on the path is nearer, so its MTU is known.
+            before = path[-2]
+            mtu_bytes = mtu[destination] = min(mtu[before], graph.links[before][destination].mtu_bytes)
+            routes[destination] = Route(destination, path[1], path, distance, mtu_bytes)
+    _make_detours(graph, local, routes)
+    return routes
+
+
+def _make_detours(graph: Graph, local: int, routes: dict[int, Route]) -> None:
+    """Lead ``routes`` around the nodes that do not know their destination; without a way around there is no route.
+
+    Beyond `MAX_DETOURS` sets of such nodes a destination has no route: an announcement is cheaper than a computation.
+    """
+    detours: dict[frozenset[int], dict[int, tuple[int, Path]]] = {}
+    for destination, avoided in sorted(graph.unknown.items()):
+        route = routes.get(destination)
+        if route is None or avoided.isdisjoint(route.path[1:-1]):
+            continue
+        if avoided not in detours and len(detours) < MAX_DETOURS:
+            detours[avoided] = shortest_paths(graph, local, avoided)
+        found = detours.get(avoided, {}).get(destination)
+        if found is None:
+            del routes[destination]
+        else:
+            distance, path = found
             mtu_bytes = min(graph.links[node][neighbor].mtu_bytes for node, neighbor in pairwise(path))
             routes[destination] = Route(destination, path[1], path, distance, mtu_bytes)
-    return routes
 
 
 def changed_destinations(before: Table, after: Table) -> frozenset[int]:

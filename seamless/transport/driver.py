@@ -23,6 +23,7 @@ from seamless.interfaces import (
     Event,
     LinkDown,
     LinkUp,
+    NodeEquivocated,
     PacketReceived,
     PeerReachable,
     PeerUnreachable,
@@ -204,6 +205,12 @@ class Driver:
                 self._on_packet(self.node.peer_name(event.peer), event.packet)
         elif isinstance(event, (LinkUp, LinkDown, PeerReachable, PeerUnreachable)):
             self._network_changed(event)
+        elif isinstance(event, NodeEquivocated):
+            self._log.warn(
+                "node {node} announced two different things under one number: its key is used twice, or it lies; all"
+                " nodes keep the same one",
+                node=event.node,
+            )
         elif event.stream in self._undecided:
             self._undecided[event.stream].append(event)
         else:

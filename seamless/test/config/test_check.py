@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from seamless.config.load import load_text
+from seamless.config.model import MINIMUM_MTU_BYTES
 from seamless.crypto.keys import encode_public_key
-from seamless.routing.lsa import Lsa, LsaLink, encode_lsa
+from seamless.routing.lsa import MAX_LINKS, MAX_UNKNOWN, Lsa, LsaLink, encode_lsa
 from seamless.test.config.small import HOSTS, WIRE, A, B, C, ComplaintCase, key, node, raw_key
-from seamless.wire.header import IPV4_UDP_BYTES, SEALED_HEADER_BYTES, TAG_BYTES, node_identifier
+from seamless.wire.header import IPV6_UDP_BYTES, SEALED_HEADER_BYTES, TAG_BYTES, node_identifier
 from seamless.wire.link_frames import LsaFrame
 
 COLLIDING_KEYS = raw_key("n9545"), raw_key("n50742")
@@ -147,51 +148,31 @@ class Ways(ComplaintCase):
         self.assertEqual([str(to) for to in loaded.captures("a")[0].to], ["10.9.0.2/32", "10.9.0.3/32"])
 
 
-class LongLsas(ComplaintCase):
-    """What a node announces must fit a datagram of every link, since every link carries it."""
+class ManyNeighbors(ComplaintCase):
+    """What a node announces must fit a datagram on every path, however many nodes there are."""
 
-    def chain(self, nodes: int, more: str = "") -> list[str]:
-        """Return nodes in a row; no link but the first has ``more``."""
-        lines = [node(f"n{number}", number) for number in range(1, nodes + 1)]
-        links = [f"link n{number} n{number + 1} {{ {more if number == 1 else ''} }}" for number in range(1, nodes)]
-        return [*lines, *links]
-
-    def test_as_many_nodes_as_fit(self) -> None:
-        """One more, and every link complains; what is refused would really not have fitted, and the rest would."""
-        room = 1500 - IPV4_UDP_BYTES - SEALED_HEADER_BYTES - TAG_BYTES
-        keys = [bytes(32)] * 88
-        lsa = Lsa(1, 1, False, (LsaLink(2, 1, 1444), LsaLink(3, 1, 1444)))
-        self.assertLessEqual(len(LsaFrame(encode_lsa(lsa, keys[:87])).encode()), room)
-        self.assertGreater(len(LsaFrame(encode_lsa(lsa, keys)).encode()), room)
-        self.assertEqual(len(load_text("\n".join(["overlay x { }", *self.chain(87)]), "t.conf").links), 86)
-        complaints = self.complaints(*self.chain(88))
-        self.assertEqual(len(complaints), 87)
-        self.assertEqual(
-            complaints[0],
-            "90:1: an mtu of 1500 bytes is too small for an overlay of 88 nodes in which node n2 has 2 neighbors: what"
-            " it announces takes 1443 bytes of a datagram that holds 1439; write `mtu 1504 bytes;` if the path carries"
-            " it, or make the overlay smaller",
-        )
-
-    def test_one_narrow_link(self) -> None:
-        (complaint,) = self.complaints(*self.chain(80, "mtu 1280 bytes;"))
-        self.assertTrue(complaint.startswith("82:14: an mtu of 1280 bytes is too small"), complaint)
-        self.assertIn("write `mtu 1376 bytes;`", complaint)
-
-    def test_a_node_with_many_neighbors(self) -> None:
-        """The hub of a star: in a chain as many nodes would fit."""
-        nodes = [node(f"n{number}", number) for number in range(1, 61)]
-        complaints = self.complaints(*nodes, *(f"link n1 n{number} {{ }}" for number in range(2, 61)))
-        self.assertEqual(len(complaints), 59)
-        self.assertIn("60 nodes in which node n1 has 59 neighbors", complaints[0])
-
-    def test_more_nodes_than_any_datagram_has_room_for(self) -> None:
+    def star(self, neighbors: int) -> list[str]:
+        """Return a node n1 with so many neighbors."""
         nodes = [
-            f"node m{number} {{ address 10.0.{number >> 8}.{number & 255}; key {key(str(number))}; }}"
-            for number in range(1, 521)
+            f"node n{number} {{ address 10.0.{number >> 8}.{number & 255}; key {key(f'n{number}')}; }}"
+            for number in range(1, neighbors + 2)
         ]
-        (complaint,) = self.complaints(*nodes, "link m1 m2 { mtu 9000 bytes; }")
-        self.assertTrue(complaint.endswith("divide it into several overlays"), complaint)
+        return [*nodes, *(f"link n1 n{number} {{ mtu 1280 bytes; }}" for number in range(2, neighbors + 2))]
+
+    def test_as_many_as_fit(self) -> None:
+        """The longest LSA fits the smallest datagram with IPv6 headers, sealed."""
+        room = MINIMUM_MTU_BYTES - IPV6_UDP_BYTES - SEALED_HEADER_BYTES - TAG_BYTES
+        links = tuple(LsaLink(number, 1, 1444) for number in range(MAX_LINKS))
+        longest = encode_lsa(Lsa(1, 1, False, links, tuple(range(MAX_UNKNOWN))), lambda message: bytes(64))
+        self.assertLessEqual(len(LsaFrame(longest).encode()), room)
+        self.assertEqual(len(load_text("\n".join(["overlay x { }", *self.star(64)]), "t.conf").links), 64)
+
+    def test_one_more(self) -> None:
+        self.assert_complaints(
+            self.star(65),
+            "2:1: node n1 has 65 neighbors, and what it announces has room for 64: give some of its links to another"
+            " node",
+        )
 
 
 class Lab(ComplaintCase):

@@ -5,17 +5,16 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
-from seamless.routing.lsa import Lsa, LsaLink, LsaRefusedError, Refusal, decode_lsa, encode_lsa
-from seamless.test.routing.network import MTU_BYTES, make_core, make_topology, pairwise_key
+from seamless.routing.lsa import KIND_LSA, Lsa, LsaLink, LsaRefusedError, Refusal, decode_lsa, encode_lsa
+from seamless.test.routing.network import MTU_BYTES, make_core, make_topology, sign_as
 
 TOPOLOGY = make_topology([(1, 2), (1, 3), (2, 3), (3, 4), (2, 4)], leaves=[4])
 
 
 def lsa_bytes(origin: int, sequence: int, neighbors: list[int], forger: int | None = None) -> bytes:
-    """Return an LSA of ``origin`` to all, made with the keys of ``origin`` or of a forger."""
+    """Return an LSA of ``origin``, signed by it or by a forger."""
     links = tuple(LsaLink(neighbor, 10, MTU_BYTES) for neighbor in neighbors)
-    keys = [pairwise_key(forger or origin, node) for node in TOPOLOGY.nodes]
-    return encode_lsa(Lsa(origin, sequence, origin in TOPOLOGY.leaves, links), keys)
+    return encode_lsa(Lsa(origin, sequence, origin in TOPOLOGY.leaves, links), sign_as(forger or origin))
 
 
 class RoutingTestCase(SynchronousTestCase):
@@ -28,7 +27,9 @@ class RoutingTestCase(SynchronousTestCase):
         self.flood()
 
     def flood(self) -> list[tuple[int, Lsa]]:
-        return [(neighbor, decode_lsa(data)) for neighbor, data in self.core.lsas_to_flood()]
+        """Return the LSAs that are to be sent now; summaries are left out."""
+        messages = self.core.lsas_to_flood()
+        return [(neighbor, decode_lsa(data)) for neighbor, data in messages if data[0] == KIND_LSA]
 
     def own_lsas(self) -> list[Lsa]:
         """Return the LSAs of node 1 that neighbor 2 is about to get."""

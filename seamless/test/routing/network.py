@@ -7,11 +7,13 @@ flight on a link that is cut is gone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from hashlib import blake2s
 from random import Random
 
 import networkx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing
@@ -22,9 +24,20 @@ MTU_BYTES = 1400
 Pair = frozenset[int]
 
 
-def pairwise_key(one: int, other: int) -> bytes:
-    """Return what these two nodes, and nobody else, would compute from their static keys."""
-    return blake2s(b"test" + bytes(sorted((one, other)))).digest()
+@cache
+def _signing_key(node: int) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(blake2s(b"test" + node.to_bytes(4, "big")).digest())
+
+
+@cache
+def public_key(node: int) -> bytes:
+    """Return the Ed25519 public key of a node."""
+    return _signing_key(node).public_key().public_bytes_raw()
+
+
+def sign_as(node: int) -> Callable[[bytes], bytes]:
+    """Return the function that signs as this node."""
+    return _signing_key(node).sign
 
 
 def make_topology(links: Iterable[tuple[int, int]], leaves: Iterable[int] = ()) -> Topology:
@@ -41,11 +54,12 @@ def make_core(
     jitter: float = 0.0,
     without_key_of: int | None = None,
 ) -> Routing:
-    keys = {node: pairwise_key(local, node) for node in topology.nodes if node != without_key_of}
+    keys = {node: public_key(node) for node in topology.nodes if node != without_key_of}
     return Routing(
         local=local,
         topology=topology,
-        pairwise_keys=keys,
+        public_keys=keys,
+        sign=sign_as(local),
         incarnation=incarnation,
         refresh_jitter=lambda: jitter,
         now=now,

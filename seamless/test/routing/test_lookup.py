@@ -82,8 +82,8 @@ class LookupTests(RoutingTestCase):
 
     def test_node_that_is_silent_for_too_long_is_gone(self) -> None:
         self.core.next_event()
-        self.core.receive_lsa(lsa_bytes(2, 6, [1, 3, 4]), 2, 60.0)
-        self.core.receive_lsa(lsa_bytes(3, 6, [1, 2, 4]), 3, 60.0)
+        self.core.receive_lsa(lsa_bytes(2, 6, [1, 3, 4]), 2, 600.0)
+        self.core.receive_lsa(lsa_bytes(3, 6, [1, 2, 4]), 3, 600.0)
         self.core.handle_timeout(2.0 + MAX_AGE_SECONDS)
         self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({4}), frozenset()))
         self.assertIsNone(self.core.next_hop(4))

@@ -7,7 +7,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.routing.lsdb import MAX_AGE_SECONDS
-from seamless.routing.routing import REFRESH_INTERVAL
+from seamless.routing.origination import REFRESH_INTERVAL
 from seamless.test.routing.network import INCARNATION, Network
 
 
