@@ -3,6 +3,10 @@
 Relays look at ten bytes and forward in whatever order packets come. A run of packets with the same header is handled
 as one. Where a session's packets pile up, the neighbor that sends them is asked to pause that session for as long as
 the excess takes to drain (`seamless.link.queue` says why that suffices).
+
+A packet may go back to the neighbor that it came from: that neighbor does not know yet that the way is gone. But two
+nodes that disagree for longer must not send it to and fro until its hop limit is used up. So a relay that turns packets
+back leaves them no more hops than its own path needs, and `TURNED_BACK_HOPS`.
 """
 
 from __future__ import annotations
@@ -26,6 +30,9 @@ from seamless.wire.link_frames import Pause
 
 URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
 """What is served before bulk packets."""
+
+TURNED_BACK_HOPS: Final = 1
+"""Hops more than the path of the relay that turns a packet back: the others may know a shorter one, not a longer."""
 
 DeliverHere: TypeAlias = Callable[[int, int, list[bytes], float], None]
 """Called with (class, source, payloads without the packet header, now)."""
@@ -96,6 +103,10 @@ class Forwarding:
             counters.hop_limit += len(packets)
         else:
             counters.forwarded += len(packets)
+            path = self._routing.path(destination)
+            if path and path[1] == link.settings.neighbor_id:
+                counters.turned_back += len(packets)
+                hop_limit = min(hop_limit, len(path) + TURNED_BACK_HOPS)
             head = PACKET_HEADER.pack(packet_class, hop_limit - 1, source, destination)
             packets = [head + packet[PACKET_HEADER_BYTES:] for packet in packets]
             self._forward(packet_class, source, destination, packets, link, now)

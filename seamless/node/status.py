@@ -22,6 +22,7 @@ class NodeCounters:
     foreign_packets: int = 0
     transit_refused: int = 0
     hop_limit: int = 0
+    turned_back: int = 0
     no_route: int = 0
     too_big: int = 0
     rerouted: int = 0

@@ -125,6 +125,11 @@ def decode_lsa(data: bytes) -> Lsa:
     return Lsa(origin, sequence, bool(flags & _FLAG_LEAF), links, unknown)
 
 
+def origin_of(data: bytes) -> int:
+    """Return the origin of the LSA in ``data``, whatever else is in it."""
+    return int.from_bytes(data[1:5], "big")
+
+
 def digest_of(data: bytes) -> bytes:
     """Return the digest of the LSA in ``data``, its signature left out: an origin can make many for one body."""
     return hashlib.blake2s(data[:-SIGNATURE_BYTES], digest_size=DIGEST_BYTES).digest()

@@ -43,6 +43,7 @@ from seamless.routing.lsa import (
     decode_lsa,
     digest_of,
     encode_lsa,
+    origin_of,
     signed_part,
 )
 from seamless.routing.lsdb import Entry, Lsdb, Topology, Verdict
@@ -221,10 +222,22 @@ class Routing:
                 self._receive_summary(decode_summary(data), neighbor, now)
             else:
                 self.counters.lsas_received += 1
-                self._receive(decode_lsa(data), data, neighbor, now)
+                if not self._is_the_same(data, neighbor, now):
+                    self._receive(decode_lsa(data), data, neighbor, now)
         except LsaRefusedError as refused:
             self.counters.refused[refused.refusal] += 1
             raise
+
+    def _is_the_same(self, data: bytes, neighbor: int, now: float) -> bool:
+        """Return whether these very bytes are in the database, as most that come are: each neighbor sends them."""
+        origin = origin_of(data)
+        known = self._lsdb.newest(origin)
+        if known is None or known.data != data:
+            return False
+        self.counters.lsas_duplicate += 1
+        # What the neighbor has just shown us, it does not need from us.
+        self._neighbor_has(origin, neighbor, now)
+        return True
 
     def _receive(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> None:
         if lsa.origin not in self._keys:
@@ -250,7 +263,6 @@ class Routing:
             return False
         if offer.rank == known.rank:
             self.counters.lsas_duplicate += 1
-            # What the neighbor has just shown us, it does not need from us.
             self._neighbor_has(lsa.origin, neighbor, now)
             return True
         newest = self._origination.sequence if lsa.origin == self._local else known.lsa.sequence

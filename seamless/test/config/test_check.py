@@ -167,6 +167,15 @@ class ManyNeighbors(ComplaintCase):
         self.assertLessEqual(len(LsaFrame(longest).encode()), room)
         self.assertEqual(len(load_text("\n".join(["overlay x { }", *self.star(64)]), "t.conf").links), 64)
 
+    def test_many_nodes(self) -> None:
+        """Two hundred, which is more than an LSA with a MAC for each of them could serve."""
+        nodes = [
+            f"node n{number} {{ address 10.0.{number >> 8}.{number & 255}; key {key(f'n{number}')}; }}"
+            for number in range(1, 201)
+        ]
+        links = [f"link n{number} n{number % 200 + 1} {{ }}" for number in range(1, 201)]
+        self.assertEqual(len(load_text("\n".join(["overlay x { }", *nodes, *links]), "t.conf").links), 200)
+
     def test_one_more(self) -> None:
         self.assert_complaints(
             self.star(65),

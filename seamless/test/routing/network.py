@@ -15,8 +15,9 @@ from random import Random
 import networkx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from seamless.crypto.keys import verify as verify_ed25519
 from seamless.routing.lsdb import Topology
-from seamless.routing.routing import Routing
+from seamless.routing.routing import Routing, Verify
 
 INCARNATION = 1_790_000_000_000
 MTU_BYTES = 1400
@@ -53,6 +54,7 @@ def make_core(
     incarnation: int = INCARNATION,
     jitter: float = 0.0,
     without_key_of: int | None = None,
+    verify: Verify = verify_ed25519,
 ) -> Routing:
     keys = {node: public_key(node) for node in topology.nodes if node != without_key_of}
     return Routing(
@@ -63,6 +65,7 @@ def make_core(
         incarnation=incarnation,
         refresh_jitter=lambda: jitter,
         now=now,
+        verify=verify,
     )
 
 
@@ -77,6 +80,7 @@ class Network:
         seed: int = 0,
         loss: float = 0.0,
         max_delay: float = 0.01,
+        verify: Verify = verify_ed25519,
     ) -> None:
         self.now = 0.0
         self.costs = {frozenset(link): cost for link, cost in costs.items()}
@@ -84,7 +88,11 @@ class Network:
         self.random = Random(seed)
         self.loss = loss
         self.delays = {pair: self.random.uniform(0.001, max_delay) for pair in self.costs}
-        self.cores = {node: make_core(node, self.topology, jitter=self.random.random()) for node in self.topology.nodes}
+        self.cores = {
+            node: make_core(node, self.topology, jitter=self.random.random(), verify=verify)
+            for node in self.topology.nodes
+        }
+        self.changed_at = 0.0
         self.up: set[Pair] = set()
         self.known_paths: dict[tuple[int, int], tuple[int, ...]] = {}
         self.resent = 0
@@ -93,6 +101,8 @@ class Network:
         self.times_cut = dict.fromkeys(self.costs, 0)
         self._in_flight: list[tuple[float, int, int, int, int, bytes]] = []
         self._serial = 0
+        self._timers: list[tuple[float, int]] = []
+        self._timer_at: dict[int, float] = {}
 
     def join(self, one: int, other: int) -> None:
         pair = frozenset((one, other))
@@ -138,17 +148,34 @@ class Network:
         """Let virtual time pass."""
         end = self.now + seconds
         while True:
-            timeouts = [(at, node) for node, core in self.cores.items() if (at := core.next_timeout()) is not None]
-            at, node = min(timeouts, default=(end, -1))
+            at, node = self._next_timer() or (end, -1)
             if self._in_flight and self._in_flight[0][0] <= min(at, end):
                 self._deliver(*heapq.heappop(self._in_flight))
             elif at < end:
                 self.now = max(self.now, at)
+                del self._timer_at[node]
                 self.cores[node].handle_timeout(self.now)
                 self._drain(node)
             else:
                 break
         self.now = end
+
+    def _next_timer(self) -> tuple[float, int] | None:
+        """Return when which core wants to be called next; what it wanted before is forgotten."""
+        while self._timers:
+            at, node = self._timers[0]
+            if self._timer_at.get(node) == at:
+                return at, node
+            heapq.heappop(self._timers)
+        return None
+
+    def _set_timer(self, node: int) -> None:
+        at = self.cores[node].next_timeout()
+        if at is None:
+            self._timer_at.pop(node, None)
+        elif self._timer_at.get(node) != at:
+            self._timer_at[node] = at
+            heapq.heappush(self._timers, (at, node))
 
     def send(self, node: int, neighbor: int, data: bytes) -> None:
         pair = frozenset((node, neighbor))
@@ -174,8 +201,10 @@ class Network:
         for neighbor, data in core.lsas_to_flood():
             self.send(node, neighbor, data)
         while (event := core.next_event()) is not None:
+            self.changed_at = self.now
             for destination in event.destinations:
                 self.known_paths[node, destination] = core.path(destination)
+        self._set_timer(node)
 
     def graph(self) -> networkx.DiGraph:
         """Return the links that are up, as networkx has it."""

@@ -91,6 +91,72 @@ class ConvergenceTests(SynchronousTestCase):
         self.assertEqual(sum(core.counters.lsas_expired for core in network.cores.values()), 0)
 
 
+class ScaleTests(SynchronousTestCase):
+    """A ring with as many random chords as nodes; `bench/scale.py` has more of them, and what it costs."""
+
+    DEAD_INTERVAL = 0.3
+
+    def setUp(self) -> None:
+        random = Random(60)
+        links = {(node, node + 1) for node in range(59)} | {(0, 59)}
+        while len(links) < 120:
+            one, other = sorted(random.sample(range(60), 2))
+            links.add((one, other))
+        self.network = Network({link: random.randint(50, 200) for link in sorted(links)}, seed=60, loss=0.05)
+        for link in sorted(links, key=lambda link: random.random()):
+            self.network.join(*link)
+            self.network.run(1 / len(links))
+        self.network.run(2.0)
+
+    def test_all_agree_soon_after_a_link_died(self) -> None:
+        """Within the dead interval and a few link latencies (10 ms at most, and as much again for each loss)."""
+        network = self.network
+        self.assertEqual(network.disagreements(), [])
+        self.assertLess(network.changed_at, 1.0 + 0.2)
+        died_at = network.now
+        chord = next(tuple(sorted(pair)) for pair in network.up if max(pair) - min(pair) > 1)
+        network.times_cut[frozenset(chord)] += 1  # nothing arrives from now on
+        network.run(self.DEAD_INTERVAL)
+        network.cut(*chord)
+        network.run(2.0)
+        self.assertEqual(network.disagreements(), [])
+        self.assertGreater(network.changed_at, died_at)
+        self.assertLess(network.changed_at - died_at, self.DEAD_INTERVAL + 0.15)
+
+    def test_table_is_computed_once_for_a_burst(self) -> None:
+        """A hundred costs change at once, wherever; no core computes for each of them."""
+        network = self.network
+        before = {node: core.counters.table_computations for node, core in network.cores.items()}
+        changed = {node: core.counters.lsas_changed for node, core in network.cores.items()}
+        for node, neighbor in sorted(map(sorted, network.up))[:100]:
+            network.set_cost(node, neighbor, 1000)
+        network.run(2.0)
+        for node, core in network.cores.items():
+            self.assertGreater(core.counters.lsas_changed - changed[node], 30)
+            self.assertLess(core.counters.table_computations - before[node], 30)
+
+    def test_a_link_that_comes_back_costs_summaries_and_not_the_database(self) -> None:
+        network = self.network
+        one, other = sorted(next(iter(network.up)))
+        network.cut(one, other)
+        network.run(1.0)
+        sent: list[bytes] = []
+        send = network.send
+
+        def counted(node: int, neighbor: int, data: bytes) -> None:
+            if {node, neighbor} == {one, other}:
+                sent.append(data)
+            send(node, neighbor, data)
+
+        network.send = counted  # type: ignore[method-assign]
+        network.join(one, other)
+        network.run(1.0)
+        self.assertEqual(network.disagreements(), [])
+        whole = 2 * sum(len(entry.data) for entry in network.cores[one].status().lsas)
+        self.assertLess(sum(map(len, sent)), whole / 2)
+        self.assertGreaterEqual(len(sent), 4, "two summaries each way at least")
+
+
 class RestartTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.network = Network({(0, 1): 1, (1, 2): 1, (2, 3): 1, (3, 0): 1}, seed=4, loss=0.1)
