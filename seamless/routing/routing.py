@@ -13,8 +13,7 @@ Rules:
 * When a neighbor comes up, both ends send a summary of their databases (`seamless.routing.summary`), and then what the
   other lacks. What a summary promises and does not come is asked for.
 * A link's fall counts in our own table at once. Other nodes hear of our changes as `seamless.routing.origination` says.
-* The table is computed once for a burst of LSAs: at once after a quiet time, then at most every `SPF_NODE_INTERVAL` for
-  each node in the database. Lookups meanwhile answer from the table that there is.
+* The table is computed once for a burst of LSAs (`seamless.routing.routes`).
 * A changed cost is ignored until it differs by more than ``COST_CHANGE_RATIO`` from the announced one, so noise in
   latency does not move routes.
 * Of two LSAs with one sequence number all nodes keep the same one (`seamless.routing.lsdb`); the origin is counted.
@@ -31,6 +30,7 @@ import attrs
 
 from seamless.crypto.keys import verify as verify_ed25519
 from seamless.errors import LocalProtocolError
+from seamless.routing.counters import RoutingCounters
 from seamless.routing.exchange import REQUEST_DELAY, Exchange
 from seamless.routing.lsa import (
     MAX_COST,
@@ -48,56 +48,20 @@ from seamless.routing.lsa import (
 )
 from seamless.routing.lsdb import Entry, Lsdb, Topology, Verdict
 from seamless.routing.origination import Origination
-from seamless.routing.spf import Graph, two_way_graph
+from seamless.routing.routes import Routes, RoutesChanged
 from seamless.routing.summary import KIND_SUMMARY, Summary, decode_summary, encode_summary, summaries_of
-from seamless.routing.table import MAX_DETOURS, Route, Table, changed_destinations, compute_table, severed_destinations
+from seamless.routing.table import Route
 
 MIN_ARRIVAL_INTERVAL: Final = 0.025
 """Seconds between two LSAs of one origin that we act upon (RFC 2328's MinLSArrival), however many come: half of what
 an honest origin leaves between them. The newest that comes earlier waits, one for each neighbor that sends them."""
 COST_CHANGE_RATIO: Final = 0.25
 """Costs come from latency, which moves by some percent all the time; below this, another path gains nothing."""
-SPF_NODE_INTERVAL: Final = 0.0002
-"""Seconds for each node in the database, between two computations of the table that other nodes' LSAs cause: ten times
-what a computation takes, so that no news can take more than a tenth of a processor. 0.2 s with 1,000 nodes."""
 
 Sign = Callable[[bytes], bytes]
 """Returns the Ed25519 signature of the local node."""
 Verify = Callable[[bytes, bytes, bytes], bool]
 """Given public key, signature and message: whether the signature is good."""
-
-
-@attrs.frozen
-class RoutesChanged:
-    """These destinations were gained, lost, or are reached by another path or with another MTU.
-
-    Of those that can be reached, what is under way to the ``severed`` ones may be gone.
-    """
-
-    destinations: frozenset[int]
-    severed: frozenset[int]
-
-
-@attrs.define
-class RoutingCounters:
-    """What happened since the start; ``refused`` by reason."""
-
-    lsas_received: int = 0
-    lsas_verified: int = 0
-    lsas_changed: int = 0
-    lsas_refreshed: int = 0
-    lsas_duplicate: int = 0
-    lsas_older: int = 0
-    lsas_expired: int = 0
-    lsas_postponed: int = 0
-    lsas_equivocal: int = 0
-    lsas_originated: int = 0
-    lsas_flooded: int = 0
-    summaries_received: int = 0
-    summaries_sent: int = 0
-    jumps: int = 0
-    table_computations: int = 0
-    refused: dict[Refusal, int] = attrs.Factory(lambda: dict.fromkeys(Refusal, 0))
 
 
 @attrs.frozen
@@ -161,12 +125,8 @@ class Routing:
         self._equivocators: dict[int, None] = {}
         self._new_equivocators: list[int] = []
         self._now = now
-        self._graph = Graph({}, frozenset())
-        self._table: Table = {}
-        self._announced_table: Table = {}
-        self._computed_at = float("-inf")
-        self._compute_at: float | None = None
         self.counters = RoutingCounters()
+        self._routes = Routes(local, self._lsas, self.counters)
 
     # Commands: what our own links do.
 
@@ -305,7 +265,7 @@ class Routing:
         self._neighbor_has(lsa.origin, neighbor, now)
         if verdict is Verdict.CHANGED:
             self.counters.lsas_changed += 1
-            self._table_is_stale(now, self._computed_at + self._spf_interval())
+            self._routes.changed_elsewhere(now)
         else:
             self.counters.lsas_refreshed += 1
         self._flood(lsa.origin, offer.data, neighbor)
@@ -403,7 +363,7 @@ class Routing:
 
     def _links_changed(self, now: float) -> None:
         self._now = now
-        self._table_is_stale(now, now)
+        self._routes.changed_here(now)
         self._origination.schedule(now)
         self._originate_if_due(now)
 
@@ -421,9 +381,12 @@ class Routing:
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` wants to be called."""
-        deadlines = [self._origination.due_at, self._lsdb.next_expiry(), self._postponed_until]
-        if self._compute_at is not None and self._compute_at > self._now:
-            deadlines.append(self._compute_at)
+        deadlines = [
+            self._origination.due_at,
+            self._lsdb.next_expiry(),
+            self._postponed_until,
+            self._routes.next_timeout(self._now),
+        ]
         for neighbor, exchange in self._exchanges.items():
             if neighbor in self._links:
                 deadlines += (exchange.request_at, exchange.answers_at(self._now))
@@ -441,7 +404,7 @@ class Routing:
         expired = self._lsdb.expire(now)
         if expired:
             self.counters.lsas_expired += expired
-            self._table_is_stale(now, now)
+            self._routes.changed_here(now)
 
     def _accept_postponed(self, now: float) -> None:
         """Take the newest LSA of each origin that has waited long enough and is good."""
@@ -458,28 +421,22 @@ class Routing:
 
     def next_hop(self, destination: int) -> int | None:
         """Return the neighbor that a packet for ``destination`` goes to; None: there is no way, or it is ourselves."""
-        route = self._current_table().get(destination)
+        route = self._routes.get(destination, self._now)
         return None if route is None else route.next_hop
 
     def path(self, destination: int) -> tuple[int, ...]:
         """Return the nodes from here to ``destination``, both included; empty when there is no way."""
-        route = self._current_table().get(destination)
+        route = self._routes.get(destination, self._now)
         return () if route is None else route.path
 
     def path_mtu_bytes(self, destination: int) -> int | None:
         """Return the largest overlay packet that fits every link of the path; None when there is no way."""
-        route = self._current_table().get(destination)
+        route = self._routes.get(destination, self._now)
         return None if route is None else route.mtu_bytes
 
     def next_event(self) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""
-        table = self._current_table()
-        if table is self._announced_table:
-            return None
-        changed = changed_destinations(self._announced_table, table)
-        severed = severed_destinations(self._announced_table, table, self._graph) & changed
-        self._announced_table = table
-        return RoutesChanged(changed, severed) if changed else None
+        return self._routes.next_event(self._now)
 
     def take_equivocators(self) -> list[int]:
         """Return, once, the origins of which two LSAs with one sequence were seen for the first time."""
@@ -491,30 +448,16 @@ class Routing:
         return RoutingStatus(
             self._local,
             self._origination.lsa(self._links.values()).links,
-            tuple(route for _, route in sorted(self._current_table().items())),
+            tuple(route for _, route in sorted(self._routes.table(self._now).items())),
             tuple(sorted(self._lsdb, key=lambda entry: entry.lsa.origin)),
             attrs.evolve(self.counters, refused=dict(self.counters.refused)),
             frozenset(self._equivocators),
         )
 
-    def _table_is_stale(self, now: float, no_earlier_than: float) -> None:
-        at = max(now, no_earlier_than)
-        self._compute_at = at if self._compute_at is None else min(at, self._compute_at)
-
-    def _spf_interval(self) -> float:
-        computations = 1 + min(MAX_DETOURS, len(set(self._graph.unknown.values())))
-        return SPF_NODE_INTERVAL * len(self._lsdb) * computations
-
-    def _current_table(self) -> Table:
-        if self._compute_at is not None and self._now >= self._compute_at:
-            # Our own links as they are now, not as we last announced them.
-            lsas = [entry.lsa for entry in self._lsdb if entry.lsa.origin != self._local]
-            self._graph = two_way_graph([*lsas, self._origination.lsa(self._links.values())])
-            self._table = compute_table(self._graph, self._local)
-            self._compute_at = None
-            self._computed_at = self._now
-            self.counters.table_computations += 1
-        return self._table
+    def _lsas(self) -> list[Lsa]:
+        """Return all LSAs that count, with our own links as they are now, not as we last announced them."""
+        others = [entry.lsa for entry in self._lsdb if entry.lsa.origin != self._local]
+        return [*others, self._origination.lsa(self._links.values())]
 
     def _up_link(self, neighbor: int) -> LsaLink:
         link = self._links.get(neighbor)

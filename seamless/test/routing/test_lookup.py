@@ -7,7 +7,7 @@ import attrs
 from seamless.errors import LocalProtocolError
 from seamless.routing.lsa import Lsa, LsaLink
 from seamless.routing.lsdb import MAX_AGE_SECONDS
-from seamless.routing.routing import RoutesChanged
+from seamless.routing.routes import RoutesChanged
 from seamless.test.routing.core import TOPOLOGY, RoutingTestCase, lsa_bytes
 from seamless.test.routing.network import MTU_BYTES, make_core
 
