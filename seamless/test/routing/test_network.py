@@ -92,7 +92,7 @@ class ConvergenceTests(SynchronousTestCase):
 
 
 class ScaleTests(SynchronousTestCase):
-    """A ring with as many random chords as nodes; `bench/scale.py` has more of them, and what it costs."""
+    """A ring with as many random chords as nodes; `bench/micro/scale.py` has more of them, and what it costs."""
 
     DEAD_INTERVAL = 0.3
 

@@ -1,11 +1,9 @@
 """How routing grows with the overlay: a ring with as many random chords as nodes comes up, loses a link, and rests.
 
-    python bench/scale.py [NODES ...]        # 100, 500 and 1000 when left out; 1000 take about ten minutes
-
-prints a table: the nodes and links; virtual seconds from the first link until all nodes have all paths, and from the
-death of a chord until all have paths without it (of which the dead interval is 0.3 s); what routing sends per node in
-kB, with the headers and tags of its datagrams, for both, and per hour of quiet; processor seconds per node for both;
-and memory per node.
+The table: nodes and links; virtual seconds from the first link until all nodes have all paths, and from the death of a
+chord until all have paths without it (of which the dead interval is 0.3 s); what routing sends per node, with the
+headers and tags of its datagrams, for both and per hour of quiet; processor seconds per node for both; memory per node;
+how often a node announced itself and computed its table while all came up. 1,000 nodes take more than ten minutes.
 
 What runs is the routing core of each node (`seamless.routing.routing`) over links of 1 to 20 ms that lose 1 % and
 resend (`seamless.test.routing.network`), with neither hellos nor data; links come up at random within a second.
@@ -16,21 +14,20 @@ are compared with networkx.
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 import tracemalloc
 from random import Random
 from typing import Final
 
+import networkx
+
+from bench.experiment import Conditions
 from seamless.crypto.keys import verify
 from seamless.routing.origination import REFRESH_INTERVAL, REFRESH_JITTER_RATIO
 from seamless.test.routing.network import Network, make_core
 
 DEAD_INTERVAL: Final = 0.3
 COMING_UP_SECONDS: Final = 1.0
-SETTLE_SECONDS: Final = 6.0
-"""Virtual: longer than anything that was seen to go on."""
 LOSS: Final = 0.01
 DATAGRAM_BYTES: Final = 1200
 """Of messages in one datagram, about."""
@@ -38,7 +35,7 @@ OVERHEAD_BYTES: Final = 28 + 28
 """IP and UDP; word, number and tag."""
 FRAME_BYTES: Final = 3
 COMPARED_NODES: Final = 20
-DEFAULT_SIZES: Final = (100, 500, 1000)
+SIZES: Final = (50, 100, 200, 500, 1000)
 
 
 class Verifier:
@@ -118,14 +115,14 @@ def ring_with_chords(nodes: int, random: Random) -> dict[tuple[int, int], int]:
     return {link: random.randint(50, 200) for link in sorted(links)}
 
 
-def come_up(network: Network, random: Random) -> None:
-    """Join all links, in any order, within a second."""
+def come_up(network: Network, random: Random, seconds: float) -> None:
+    """Join all links, in any order, within a second; then let so many virtual seconds pass."""
     links = sorted(network.costs, key=sorted)
     random.shuffle(links)
     for link in links:
         network.join(*sorted(link))
         network.run(COMING_UP_SECONDS / len(links))
-    network.run(SETTLE_SECONDS)
+    network.run(seconds)
 
 
 def memory_per_node(network: Network) -> int:
@@ -148,8 +145,6 @@ def memory_per_node(network: Network) -> int:
 
 def compare(network: Network) -> None:
     """Check the paths of some nodes against networkx."""
-    import networkx
-
     graph = network.graph()
     for source in sorted(network.cores)[:: max(1, len(network.cores) // COMPARED_NODES)]:
         expected = networkx.single_source_dijkstra_path_length(graph, source)
@@ -157,12 +152,12 @@ def compare(network: Network) -> None:
         assert {source: 0, **routes} == expected, f"node {source} has other paths than networkx"
 
 
-def measure(nodes: int) -> str:
+def measure(nodes: int, seconds: float) -> str:
     """Return one line of the table."""
     random = Random(nodes)
     verifier = Verifier()
     network = Measured(ring_with_chords(nodes, random), verifier)
-    come_up(network, random)
+    come_up(network, random, seconds)
     compare(network)
     up_seconds, up_bytes = network.changed_at, network.sent_bytes
     up_cpu = network.core_seconds + verifier.uncharged
@@ -171,29 +166,32 @@ def measure(nodes: int) -> str:
     begin = network.now
     chord = next(tuple(sorted(pair)) for pair in network.up if max(pair) - min(pair) > 1)
     network.die(*chord)
-    network.run(SETTLE_SECONDS)
+    network.run(seconds)
     compare(network)
     death_seconds = network.changed_at - begin
     death_bytes, death_cpu = network.sent_bytes - up_bytes, network.core_seconds + verifier.uncharged - up_cpu
     # A refresh is flooded as a change is, by every node instead of two.
     refreshes = 3600 / (REFRESH_INTERVAL * (1 - REFRESH_JITTER_RATIO / 2))
     quiet_bytes = death_bytes / 2 * refreshes
-    return (
-        f"{nodes:6} {len(network.costs):6} {up_seconds:8.2f} {death_seconds:9.2f} {up_bytes / nodes / 1e3:9.0f}"
-        f" {death_bytes / nodes / 1e3:9.2f} {quiet_bytes / 1e3:10.0f} {up_cpu / nodes:9.2f}"
-        f" {death_cpu / nodes:10.4f} {memory_per_node(network) / 1e6:8.2f}"
-        f"   {originated / nodes:.1f} LSAs and {computations / nodes:.1f} computations per node,"
-        f" {verifier.price * 1e6:.0f} us a verification"
+    figures = (
+        f"{nodes}",
+        f"{len(network.costs)}",
+        f"{up_seconds:.2f}",
+        f"{death_seconds:.2f}",
+        f"{up_bytes / nodes / 1e3:.0f}",
+        f"{death_bytes / nodes / 1e3:.2f}",
+        f"{quiet_bytes / 1e3:.0f}",
+        f"{up_cpu / nodes:.2f}",
+        f"{death_cpu / nodes * 1e3:.1f}",
+        f"{memory_per_node(network) / 1e6:.2f}",
     )
+    each = f"{originated / nodes:6.1f} {computations / nodes:7.1f}"
+    return " ".join(f"{figure:>8}" for figure in figures) + each
 
 
-def main() -> None:
-    os.nice(5)
-    sizes = [int(word) for word in sys.argv[1:]] or DEFAULT_SIZES
-    print(" nodes  links  up (s)  death (s)  up (kB) death (kB) hour (kB)  up (CPU s) death (CPU s) memory (MB)")
-    for nodes in sizes:
-        print(measure(nodes), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def run(conditions: Conditions) -> None:
+    """Print the table, a row for each number of nodes."""
+    columns = ("nodes", "links", "up s", "death s", "up kB", "death kB", "hour kB", "up CPU s", "death CPU ms", "MB")
+    print(" ".join(f"{column:>8}" for column in columns) + "  LSAs  tables")
+    for nodes in conditions.cases(SIZES):
+        print(measure(nodes, conditions.seconds), flush=True)
