@@ -145,6 +145,10 @@ class Link:
         self._closed = True
         self._neighbor.dials = False
 
+    def resumed(self, now: float) -> None:
+        """Take note that this process was not served until ``now``: it was stopped, or had no processor."""
+        self.recovery.resumed(now)
+
     def take_orphans(self) -> list[bytes]:
         """Return packets that this link could not deliver, for the node to send another way."""
         orphans, self._orphans = self._orphans, []

@@ -11,6 +11,8 @@ The rules:
 * A packet that was only late is a *wasted* resend. Each one teaches: the packet threshold grows to the distance seen
   (RFC 9002, section 6.2 allows it), so that a path that reorders soon wastes nothing, and falls back when the path
   has behaved for a while.
+* What was under way while our own process was not served (`resumed`) gives no RTT sample, and its time does not count
+  towards a PTO: an acknowledgement that waited in our own socket says nothing about the path.
 * An ACK costs time in proportion to what it acknowledges anew, not to the ranges that it repeats: lost packets leave
   `_outstanding` at once, so what is outstanding below the largest acked is only the few within the threshold.
 """
@@ -140,6 +142,7 @@ class Recovery:
         self._reordering_packets = PACKET_THRESHOLD
         self._reordering_seen_at = 0.0
         self._last_sent_at = 0.0
+        self._samples_from = self.next_number
         self._loss_at: float | None = None
         self._pto_count = 0
 
@@ -212,6 +215,7 @@ class Recovery:
         self._pto_count = 0
         if largest_entry is not None:
             result.newest_sent_at = largest_entry[0]
+        if largest_entry is not None and ack.largest >= self._samples_from:
             self.rtt.update(now - largest_entry[0], min(ack.delay, self._max_ack_delay))
         if ack.largest > self.largest_acked:
             self.largest_acked = ack.largest
@@ -314,6 +318,11 @@ class Recovery:
             # A probe says nothing about congestion (RFC 9002, section 7.5).
             result.lost_bytes = 0
         return result
+
+    def resumed(self, now: float) -> None:
+        """Take note that this process was not served until ``now``."""
+        self._samples_from = self.next_number
+        self._last_sent_at = now
 
     def take_outstanding(self) -> list[Contents]:
         """Give up: empty this space and return the contents of all that was not acknowledged, oldest first."""

@@ -11,6 +11,8 @@ The rules:
 * After every input the owner drains `next_event` and sends `datagrams_to_send`.
 * What comes off the network raises nothing here. It is counted by reason in `counters`.
 * A destination, a source or a neighbor that the configuration does not name does not exist.
+* When the owner calls much later than the node had asked for (`SERVICE_GAP_MIN`), the process was stopped or had no
+  processor. What was under way meanwhile gives no RTT sample, and the gap counts for no deadline of links and sessions.
 * When a link dies, all it had not delivered goes another way at once, and sessions whose path went over it resend
   what may have died with a relay. A path that is only replaced by a better one delivers what is on it: nothing is sent
   again.
@@ -18,6 +20,7 @@ The rules:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -55,6 +58,9 @@ COST_INTERVAL: Final = 5.0
 """Seconds between two looks at what links cost."""
 WHOLE_PACKET_OVERHEAD_BYTES: Final = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES + TAG_BYTES + DATAGRAM_HEADER_BYTES
 """What carrying a whole packet adds to it, the link's own overhead left out."""
+SERVICE_GAP_MIN: Final = 0.2
+"""Seconds. Timers of a busy machine are late by some tens of milliseconds, which does not harm an estimate of the RTT;
+what is much later would make all timers wait as long again."""
 PULL_ROUNDS: Final = 4
 """How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
 
@@ -97,6 +103,8 @@ class Node:
         self._sessions: dict[int, Session] = {}
         self._reachable: set[int] = set()
         self._cost_at = now + COST_INTERVAL
+        self._due_at = now
+        self._is_late_at = math.inf
         self._links = Links(configuration, name, self._identity, self.counters, now)
         self._routing = Routing(
             local=self.identifier,
@@ -143,6 +151,8 @@ class Node:
         self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
     ) -> None:
         """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
+        if now > self._is_late_at:
+            self._resume(now)
         for link, packets, frames in self._links.receive_datagrams(buffer, segment_size, local, remote, now):
             if packets:
                 self._forwarding.receive(packets, link, now)
@@ -310,6 +320,8 @@ class Node:
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
         """Return the batches that may go out now."""
+        if now > self._is_late_at:
+            self._resume(now)
         self._watch_links(now)
         self._watch_costs(now)
         self._take_routes(now)
@@ -346,6 +358,11 @@ class Node:
 
     def next_timeout(self, now: float) -> float:
         """Return when `handle_timeout` wants to be called next."""
+        self._due_at = max(now, self._earliest_timeout(now))
+        self._is_late_at = self._due_at + SERVICE_GAP_MIN
+        return self._due_at
+
+    def _earliest_timeout(self, now: float) -> float:
         earliest = self._cost_at
         for link in self._links:
             earliest = min(earliest, link.next_timeout(now))
@@ -358,12 +375,24 @@ class Node:
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
+        if now > self._is_late_at:
+            self._resume(now)
         for link in self._links:
             link.handle_timeout(now)
         self._routing.handle_timeout(now)
         for session in self._sessions.values():
             session.handle_timeout(now)
             self._take_session_events(session)
+
+    def _resume(self, now: float) -> None:
+        """Act on a gap in which nobody called the node although it was due: all of it until ``now`` did not count."""
+        gap = now - self._due_at
+        self._is_late_at = math.inf
+        self.counters.service_gaps += 1
+        for link in self._links:
+            link.resumed(now)
+        for session in self._sessions.values():
+            session.resumed(gap)
 
     def _take_session_events(self, session: Session) -> None:
         event = session.next_event()

@@ -11,7 +11,7 @@ from seamless.session.events import SessionStatus
 
 @attrs.define
 class NodeCounters:
-    """Datagrams and packets that went nowhere, by reason."""
+    """Datagrams and packets that went nowhere, by reason; and what else befell the node."""
 
     short_datagrams: int = 0
     unknown_type: int = 0
@@ -29,6 +29,8 @@ class NodeCounters:
     forwarded: int = 0
     delivered: int = 0
     refused_lsas: int = 0
+    service_gaps: int = 0
+    """How often the process was called much later than it had asked for: it was stopped, or had no processor."""
 
 
 @attrs.frozen

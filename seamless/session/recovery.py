@@ -5,6 +5,9 @@ hop round trips late, and no count of later arrivals says anything: there is no 
 lost only by time, when one sent after it was acknowledged and it is itself older than ``Lane.loss_delay``. What is
 resent although it was only late is counted (``wasted``), and makes the lane more patient for a while.
 
+What was under way while our own process was not served (``resumed``) gives no round trip time, and that time counts for
+no deadline: what waited in our own sockets says nothing about the path.
+
 Express records overtake bulk ones at every relay, so the two classes are two *lanes*: one number space, but each its
 own round trip time, its own order, its own probe. A probe is a PING in its lane: its acknowledgement shows what is
 missing, and costs nothing if nothing is.
@@ -34,6 +37,12 @@ MAX_ACK_DELAY: Final = 0.025
 LOSS_DELAY_MIN: Final = 0.150
 """Seconds: ten resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver; and what a
 relay took with it when it died is not waited for (``path_severed``)."""
+
+LOSS_DELAY_MAX: Final = 2.0
+PROBE_TIMEOUT_MAX: Final = 2.0
+"""Seconds, however long round trips were. A sample that spans an outage, or a stop of the peer's process, is as long as
+that, and a first one stands alone: without a bound what was lost is missed as late again. On a path whose round trip is
+longer than this, the price is a probe every two seconds, and records that are sent twice."""
 
 PATIENCE_MAX: Final = 1.0
 """Seconds that a lane may wait for what is late, however late things have been."""
@@ -114,7 +123,7 @@ class Lane:
         if self.patience:
             halvings = (now - self.patience_at) / PATIENCE_HALF_LIFE
             longest = max(longest, self.patience * float(0.5**halvings))
-        return longest
+        return min(longest, LOSS_DELAY_MAX)
 
     def sample(self, rtt: float) -> None:
         """Take a round trip time into account (RFC 9002, section 5.3)."""
@@ -134,7 +143,7 @@ class Lane:
     def probe_timeout(self) -> float:
         """Return the seconds after which to ask (RFC 9002, section 6.2.1)."""
         base = self.smoothed + max(4 * self.rttvar, GRANULARITY) + MAX_ACK_DELAY
-        return float(base * (1 << self.backoff))
+        return min(float(base * (1 << self.backoff)), PROBE_TIMEOUT_MAX)
 
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``."""
@@ -154,6 +163,7 @@ class Recovery:
         self.acked_records = 0
         self.lost_records = 0
         self.wasted_records = 0
+        self._samples_from = first_number
         self._under_way: dict[int, Sent] = {}
         self._lost: dict[int, Sent] = {}
 
@@ -220,6 +230,8 @@ class Recovery:
             if record.number <= road.largest_acked:
                 continue
             road.largest_acked = record.number
+            if record.number < self._samples_from:
+                continue
             delay = min(ack.delay, MAX_ACK_DELAY) if record.number == ack.largest else 0.0
             rtt = now - record.sent_at
             road.sample(rtt - delay if rtt > delay else rtt)
@@ -279,6 +291,16 @@ class Recovery:
             record = self._under_way.get(number)
             if record is not None:
                 record.sent_at = self.lanes[record.lane].last_sent_at = now
+
+    def resumed(self, gap: float) -> None:
+        """Take note that this process was not served for ``gap`` seconds, until now."""
+        self._samples_from = self.next_number
+        for record in (*self._under_way.values(), *self._lost.values()):
+            record.sent_at += gap
+        for road in self.lanes.values():
+            road.last_sent_at += gap
+            if road.loss_at is not None:
+                road.loss_at += gap
 
     def path_severed(self, now: float) -> None:
         """A relay may have died with what it had acknowledged: what should have been heard of by now is lost."""

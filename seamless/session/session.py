@@ -189,6 +189,13 @@ class Session:
             self._departures.recovery.path_severed(now)
         self._note_waiting(now)
 
+    def resumed(self, gap: float) -> None:
+        """Take note that this process was not served for ``gap`` seconds, until now: nobody else was late."""
+        self._departures.recovery.resumed(gap)
+        self._heard_at += gap
+        if self._waiting_since is not None:
+            self._waiting_since += gap
+
     def returned(self, packets: list[bytes], now: float) -> None:
         """These overlay packets of ours are back from a link that died, and go another way: no need to send them again.
 
