@@ -67,8 +67,13 @@ class Forwarding:
         self._pause_again_at: dict[tuple[int, int, int], float] = {}
 
     def link_towards(self, destination: int) -> Link | None:
-        """Return the link of the next hop to ``destination``; None when there is no way."""
+        """Return the link of the next hop to ``destination`` for packets in transit; None when there is no way."""
         neighbor = self._routing.next_hop(destination)
+        return None if neighbor is None else self._links.best(neighbor)
+
+    def own_link_towards(self, destination: int) -> Link | None:
+        """Return the link of the next hop to ``destination`` for our own packets; None when there is no way."""
+        neighbor = self._routing.own_next_hop(destination)
         return None if neighbor is None else self._links.best(neighbor)
 
     def receive(self, packets: list[bytes], link: Link, now: float) -> None:

@@ -47,7 +47,7 @@ from seamless.node.links import Links
 from seamless.node.status import NodeCounters, NodeStatus
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing
-from seamless.session.events import PeerLost, SessionUp
+from seamless.session.events import PathStalled, PeerLost, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
 from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_ENDS, PACKET_HEADER_BYTES, TAG_BYTES
@@ -341,7 +341,7 @@ class Node:
         for session in self._sessions.values():
             if not session.wants_to_send:
                 continue
-            link = self._forwarding.link_towards(session.peer)
+            link = self._forwarding.own_link_towards(session.peer)
             if link is None:
                 continue
             key = flow_key(self.identifier, session.peer)
@@ -399,6 +399,8 @@ class Node:
         while event is not None:
             if isinstance(event, PeerLost):
                 self._events.append(PeerUnreachable(self._nodes[session.peer].name, event.reason))
+            elif isinstance(event, PathStalled):
+                self._routing.avoid_path(session.peer, event.at)
             elif not isinstance(event, SessionUp):
                 self._events.append(event)
             event = session.next_event()

@@ -25,5 +25,6 @@ class RoutingCounters:
     summaries_received: int = 0
     summaries_sent: int = 0
     jumps: int = 0
+    detours: int = 0
     table_computations: int = 0
     refused: dict[Refusal, int] = attrs.Factory(lambda: dict.fromkeys(Refusal, 0))

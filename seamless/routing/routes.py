@@ -3,6 +3,8 @@
 Rules:
 
 * What our own links do counts at once.
+* What this node sends itself may take a detour (`seamless.routing.detours`), what it forwards never does: so there are
+  two tables, and what changes in the node's own is announced.
 * The news of others is gathered: after a quiet time it counts at once, then the table is computed at most every
   `SPF_NODE_INTERVAL` for each node in the database. Lookups meanwhile answer from the table that there is.
 """
@@ -15,10 +17,11 @@ from typing import Final
 import attrs
 
 from seamless.routing.counters import RoutingCounters
+from seamless.routing.detours import Detours
 from seamless.routing.lsa import Lsa
 from seamless.routing.spf import Graph, two_way_graph
 from seamless.routing.table import (
-    MAX_DETOURS,
+    MAX_UNKNOWN_SETS,
     Route,
     Table,
     changed_destinations,
@@ -52,7 +55,10 @@ class Routes:
         self._nodes = 0
         self._graph = Graph({}, frozenset())
         self._table: Table = {}
+        self._own_table: Table = {}
         self._announced_table: Table = {}
+        self._detours = Detours(local)
+        self._left: set[int] = set()
         self._computed_at = float("-inf")
         self._compute_at: float | None = None
 
@@ -63,35 +69,64 @@ class Routes:
     def changed_elsewhere(self, now: float) -> None:
         """Take note that another node said something new."""
         if self._compute_at is None:
-            computations = 1 + min(MAX_DETOURS, len(set(self._graph.unknown.values())))
+            computations = 1 + min(MAX_UNKNOWN_SETS, len(set(self._graph.unknown.values())))
             self._compute_at = max(now, self._computed_at + SPF_NODE_INTERVAL * self._nodes * computations)
 
     def next_timeout(self, now: float) -> float | None:
-        """Return when the table is to be computed; None when it is good, or computed with the next look at it."""
-        return self._compute_at if self._compute_at is not None and self._compute_at > now else None
+        """Return when `handle_timeout` has something to do; None when all is good, or done with the next look."""
+        compute_at = self._compute_at if self._compute_at is not None and self._compute_at > now else None
+        return min((at for at in (compute_at, self._detours.next_expiry()) if at is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """End the detours whose time is over."""
+        if self._detours.expire(now):
+            self._own_table = self._detours.apply(self.table(now), self._graph)
+
+    def avoid(self, destination: int, now: float) -> bool:
+        """Send our own packets to ``destination`` another way for a while; return False when there is none."""
+        route = self.own(destination, now)
+        if route is None:
+            return False
+        found = self._detours.avoid(route, self._graph, now)
+        self._counters.detours += found
+        self._left.add(destination)
+        self._own_table = self._detours.apply(self._table, self._graph)
+        return found
 
     def table(self, now: float) -> Table:
-        """Return the routes by destination."""
+        """Return the shortest routes by destination, for packets in transit."""
         if self._compute_at is not None and now >= self._compute_at:
             lsas = self._lsas()
             self._nodes = len(lsas)
             self._graph = two_way_graph(lsas)
             self._table = compute_table(self._graph, self._local)
+            self._own_table = self._detours.apply(self._table, self._graph)
             self._compute_at = None
             self._computed_at = now
             self._counters.table_computations += 1
         return self._table
 
     def get(self, destination: int, now: float) -> Route | None:
-        """Return the route to ``destination``; None when there is no way, or it is ourselves."""
+        """Return the shortest route to ``destination``; None when there is no way, or it is ourselves."""
         return self.table(now).get(destination)
+
+    def own_table(self, now: float) -> Table:
+        """Return the routes of our own packets by destination."""
+        self.table(now)
+        return self._own_table
+
+    def own(self, destination: int, now: float) -> Route | None:
+        """Return the route of our own packets to ``destination``; None when there is no way."""
+        return self.own_table(now).get(destination)
 
     def next_event(self, now: float) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""
-        table = self.table(now)
+        table = self.own_table(now)
         if table is self._announced_table:
             return None
         changed = changed_destinations(self._announced_table, table)
-        severed = severed_destinations(self._announced_table, table, self._graph) & changed
+        # What is on a path that was left because it carried nothing is as good as lost.
+        severed = (severed_destinations(self._announced_table, table, self._graph) | self._left) & changed
+        self._left.clear()
         self._announced_table = table
         return RoutesChanged(changed, severed) if changed else None

@@ -14,6 +14,8 @@ Rules:
   other lacks. What a summary promises and does not come is asked for.
 * A link's fall counts in our own table at once. Other nodes hear of our changes as `seamless.routing.origination` says.
 * The table is computed once for a burst of LSAs (`seamless.routing.routes`).
+* What this node sends itself may take a detour where the shortest path fails (`seamless.routing.detours`); what it
+  forwards never does.
 * A changed cost is ignored until it differs by more than ``COST_CHANGE_RATIO`` from the announced one, so noise in
   latency does not move routes.
 * Of two LSAs with one sequence number all nodes keep the same one (`seamless.routing.lsdb`); the origin is counted.
@@ -169,6 +171,11 @@ class Routing:
             self._now = now
             self._origination.note_unknown(identifier, now)
             self._originate_if_due(now)
+
+    def avoid_path(self, destination: int, now: float) -> bool:
+        """Send our own packets to ``destination`` another way for a while; return False when there is none."""
+        self._now = now
+        return self._routes.avoid(destination, now)
 
     # What comes from the neighbors.
 
@@ -401,6 +408,7 @@ class Routing:
         for neighbor, exchange in self._exchanges.items():
             if exchange.request_at is not None and now >= exchange.request_at:
                 self._request(neighbor, exchange)
+        self._routes.handle_timeout(now)
         expired = self._lsdb.expire(now)
         if expired:
             self.counters.lsas_expired += expired
@@ -420,18 +428,25 @@ class Routing:
     # What the node asks.
 
     def next_hop(self, destination: int) -> int | None:
-        """Return the neighbor that a packet for ``destination`` goes to; None: there is no way, or it is ourselves."""
+        """Return the neighbor that a packet in transit to ``destination`` goes to; None: there is no way, or it is
+        ourselves."""
         route = self._routes.get(destination, self._now)
         return None if route is None else route.next_hop
 
+    def own_next_hop(self, destination: int) -> int | None:
+        """Return the neighbor that a packet of our own goes to; None: there is no way."""
+        route = self._routes.own(destination, self._now)
+        return None if route is None else route.next_hop
+
     def path(self, destination: int) -> tuple[int, ...]:
-        """Return the nodes from here to ``destination``, both included; empty when there is no way."""
-        route = self._routes.get(destination, self._now)
+        """Return the nodes from here to ``destination``, both included, that our own packets pass; empty when there is
+        no way."""
+        route = self._routes.own(destination, self._now)
         return () if route is None else route.path
 
     def path_mtu_bytes(self, destination: int) -> int | None:
-        """Return the largest overlay packet that fits every link of the path; None when there is no way."""
-        route = self._routes.get(destination, self._now)
+        """Return the largest overlay packet that fits every link of our own path; None when there is no way."""
+        route = self._routes.own(destination, self._now)
         return None if route is None else route.mtu_bytes
 
     def next_event(self) -> RoutesChanged | None:
@@ -448,7 +463,7 @@ class Routing:
         return RoutingStatus(
             self._local,
             self._origination.lsa(self._links.values()).links,
-            tuple(route for _, route in sorted(self._routes.table(self._now).items())),
+            tuple(route for _, route in sorted(self._routes.own_table(self._now).items())),
             tuple(sorted(self._lsdb, key=lambda entry: entry.lsa.origin)),
             attrs.evolve(self.counters, refused=dict(self.counters.refused)),
             frozenset(self._equivocators),

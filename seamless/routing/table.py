@@ -27,7 +27,7 @@ Table: TypeAlias = Mapping[int, Route]
 """Routes by destination; who is not in it cannot be reached. The local node is not in it."""
 
 
-MAX_DETOURS: Final = 64
+MAX_UNKNOWN_SETS: Final = 64
 """Computations for destinations that some nodes do not know: one for each set of such nodes."""
 
 
@@ -42,23 +42,24 @@ def compute_table(graph: Graph, local: int) -> Table:
             before = path[-2]
             mtu_bytes = mtu[destination] = min(mtu[before], graph.links[before][destination].mtu_bytes)
             routes[destination] = Route(destination, path[1], path, distance, mtu_bytes)
-    _make_detours(graph, local, routes)
+    _lead_around_unknown(graph, local, routes)
     return routes
 
 
-def _make_detours(graph: Graph, local: int, routes: dict[int, Route]) -> None:
+def _lead_around_unknown(graph: Graph, local: int, routes: dict[int, Route]) -> None:
     """Lead ``routes`` around the nodes that do not know their destination; without a way around there is no route.
 
-    Beyond `MAX_DETOURS` sets of such nodes a destination has no route: an announcement is cheaper than a computation.
+    Beyond `MAX_UNKNOWN_SETS` sets of such nodes a destination has no route: an announcement costs less than a
+    computation.
     """
-    detours: dict[frozenset[int], dict[int, tuple[int, Path]]] = {}
+    around: dict[frozenset[int], dict[int, tuple[int, Path]]] = {}
     for destination, avoided in sorted(graph.unknown.items()):
         route = routes.get(destination)
         if route is None or avoided.isdisjoint(route.path[1:-1]):
             continue
-        if avoided not in detours and len(detours) < MAX_DETOURS:
-            detours[avoided] = shortest_paths(graph, local, avoided)
-        found = detours.get(avoided, {}).get(destination)
+        if avoided not in around and len(around) < MAX_UNKNOWN_SETS:
+            around[avoided] = shortest_paths(graph, local, avoided)
+        found = around.get(avoided, {}).get(destination)
         if found is None:
             del routes[destination]
         else:

@@ -38,6 +38,9 @@ PACKET_AGE_MAX: Final = 1.0
 PACKETS_MAX_BYTES: Final = 2 << 20
 """Bytes of packets that wait: 30 ms at 500 Mb/s."""
 
+PACKETS_LOST_IN_VAIN: Final = 3
+"""Records lost, and none acknowledged, that make a class wait, although packets are not sent again."""
+
 PACKETS_SPARSE_BYTES: Final = 512
 """Bytes of waiting packets, up to which an acknowledgement that is owed goes along with them: requests and answers then
 need no records for their acknowledgements alone. Beside bulk it would wait where bulk waits."""
@@ -60,6 +63,13 @@ class Departures:
         """Say whether something waits to be sent or acknowledged; an acknowledgement that we owe is neither."""
         under_way = self.recovery.anything_under_way
         return under_way or bool(self.controls) or self._scheduler.wants(CLASS_EXPRESS) or self.wants_bulk
+
+    def waits(self, lane: int) -> bool:
+        """Say whether something of a class waits to be sent or acknowledged, or was lost in vain."""
+        road = self.recovery.lanes[lane]
+        if road.under_way or road.wanted_lost >= PACKETS_LOST_IN_VAIN or self._scheduler.wants(lane):
+            return True
+        return bool(self.controls if lane == CLASS_EXPRESS else self.packets)
 
     @property
     def wants_express(self) -> bool:
@@ -122,7 +132,8 @@ class Departures:
         nonce = SEALED_HEADER.pack(word(RECORD, key.remote_index), number)
         packets += cutter.cut(packet_class, nonce, key.encrypt(nonce, b"".join(parts), None))
         if contents:
-            self.recovery.sent(number, lane, contents, now)
+            is_wanted = not all(isinstance(each, (Ping, AckSent)) for each in contents)
+            self.recovery.sent(number, lane, contents, now, is_wanted=is_wanted)
         return True
 
     def _add_ack_and_controls(

@@ -24,7 +24,14 @@ class PeerLost:
     reason: str
 
 
-SessionEvent: TypeAlias = Union[StreamEvent, SessionUp, PeerLost]
+@attrs.frozen
+class PathStalled:
+    """Nothing that was sent since ``at`` minus a second or two has arrived; another path is worth trying."""
+
+    at: float
+
+
+SessionEvent: TypeAlias = Union[StreamEvent, SessionUp, PeerLost, PathStalled]
 
 
 @attrs.frozen

@@ -80,6 +80,8 @@ class Sent:
     sent_at: float
     lane: int
     contents: Sequence[Outgoing]
+    is_wanted: bool
+    """Whether it carries anything but probes and acknowledgements."""
     settled: bool = False
 
 
@@ -89,6 +91,8 @@ class Lane:
     __slots__ = (
         "order",
         "under_way",
+        "wanted",
+        "wanted_lost",
         "largest_acked",
         "last_sent_at",
         "latest",
@@ -105,6 +109,8 @@ class Lane:
     def __init__(self) -> None:
         self.order: deque[Sent] = deque()
         self.under_way = 0
+        self.wanted = 0
+        self.wanted_lost = 0
         self.largest_acked = -1
         self.last_sent_at = 0.0
         self.latest = 0.0
@@ -140,10 +146,13 @@ class Lane:
         self.patience = min(PATIENCE_MAX, max(self.patience, PATIENCE_MARGIN * age))
         self.patience_at = now
 
+    def first_probe_timeout(self) -> float:
+        """Return the seconds after which to ask for the first time (RFC 9002, section 6.2.1)."""
+        return self.smoothed + max(4 * self.rttvar, GRANULARITY) + MAX_ACK_DELAY
+
     def probe_timeout(self) -> float:
-        """Return the seconds after which to ask (RFC 9002, section 6.2.1)."""
-        base = self.smoothed + max(4 * self.rttvar, GRANULARITY) + MAX_ACK_DELAY
-        return min(float(base * (1 << self.backoff)), PROBE_TIMEOUT_MAX)
+        """Return the seconds after which to ask again, with the backoff."""
+        return min(float(self.first_probe_timeout() * (1 << self.backoff)), PROBE_TIMEOUT_MAX)
 
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``."""
@@ -178,26 +187,35 @@ class Recovery:
         self.next_number = number + 1
         return number
 
-    def sent(self, number: int, lane: int, contents: Sequence[Outgoing], now: float) -> None:
-        """Watch over a record that asks for an acknowledgement."""
-        record = Sent(number, now, lane, contents)
+    def sent(self, number: int, lane: int, contents: Sequence[Outgoing], now: float, *, is_wanted: bool = True) -> None:
+        """Watch over a record that asks for an acknowledgement; ``is_wanted`` unless it is only a probe."""
+        record = Sent(number, now, lane, contents, is_wanted)
         self._under_way[number] = record
         road = self.lanes[lane]
         road.order.append(record)
         road.under_way += 1
+        road.wanted += is_wanted
         road.last_sent_at = now
         road.probe_wanted = False
 
-    def receive_ack(self, ack: Ack, now: float) -> bool:
-        """Settle what ``ack`` names; say whether it was news. Raise `RemoteProtocolError` for what was never sent."""
+    def receive_ack(self, ack: Ack, now: float) -> set[int]:
+        """Settle what ``ack`` names; return the classes that made progress: something wanted arrived, or a probe when
+        nothing else had been sent. Raise `RemoteProtocolError` for what was never sent.
+        """
         if ack.largest >= self.next_number:
             raise RemoteProtocolError(f"an ACK for record {ack.largest}, which was never sent")
         newly = self._newly_acked(ack)
+        progress: set[int] = set()
         for record in newly:
             self._settle(record)
             road = self.lanes[record.lane]
             road.backoff = 0
             road.probe_wanted = False
+            if record.is_wanted:
+                road.wanted_lost = 0
+                progress.add(record.lane)
+            elif not road.wanted and not road.wanted_lost:
+                progress.add(record.lane)
         self._sample(newly, ack, now)
         self.acked_records += len(newly)
         for record in newly:
@@ -207,7 +225,7 @@ class Recovery:
         if self._lost:
             self._notice_late(ack, now)
         self.detect_lost(now)
-        return bool(newly)
+        return progress
 
     def _newly_acked(self, ack: Ack) -> list[Sent]:
         """Return the records under way that ``ack`` names, newest first."""
@@ -238,7 +256,9 @@ class Recovery:
 
     def _settle(self, record: Sent) -> None:
         record.settled = True
-        self.lanes[record.lane].under_way -= 1
+        road = self.lanes[record.lane]
+        road.under_way -= 1
+        road.wanted -= record.is_wanted
 
     def _notice_late(self, ack: Ack, now: float) -> None:
         """Find records that were declared lost and were only late."""
@@ -279,6 +299,7 @@ class Recovery:
         del self._under_way[record.number]
         self._settle(record)
         self.lost_records += 1
+        self.lanes[record.lane].wanted_lost += record.is_wanted
         self._lost[record.number] = record
         if len(self._lost) > LOST_KEPT:
             del self._lost[next(iter(self._lost))]
@@ -291,6 +312,11 @@ class Recovery:
             record = self._under_way.get(number)
             if record is not None:
                 record.sent_at = self.lanes[record.lane].last_sent_at = now
+
+    def forget_losses(self) -> None:
+        """Begin to count anew what was lost in vain: nothing of it is sent again, and another path was asked for."""
+        for road in self.lanes.values():
+            road.wanted_lost = 0
 
     def resumed(self, gap: float) -> None:
         """Take note that this process was not served for ``gap`` seconds, until now."""
@@ -309,6 +335,7 @@ class Recovery:
                 self._declare_lost(record)
         for road in self.lanes.values():
             road.backoff = 0
+        self.forget_losses()
 
     def forget_all(self) -> None:
         """The peer is lost: nothing that was under way matters any more."""
@@ -317,6 +344,8 @@ class Recovery:
         for road in self.lanes.values():
             road.order.clear()
             road.under_way = 0
+            road.wanted = 0
+            road.wanted_lost = 0
             road.loss_at = None
             road.backoff = 0
             road.probe_wanted = False

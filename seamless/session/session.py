@@ -11,7 +11,8 @@ The rules:
 * After every call the node drains ``next_event``, asks ``next_timeout``, and, when ``wants_to_send``, takes packets.
 * A peer that breaks the protocol ends its session: every stream is reset, ``PeerLost`` says why, and nothing more of
   this incarnation of it is read. What is not sealed by the peer never has an effect but on counters.
-* ``give_up`` seconds of waiting in vain reset all streams, too. The session stays, and tells the peer once it is back.
+* ``give_up`` seconds without progress reset all streams, too (`seamless.session.progress`). The session stays, and
+  tells the peer once it is back. After a second or two the node is asked for another path (``PathStalled``).
 * A new incarnation of the peer knows nothing of the old streams: they are reset, and record numbers start at 0. What
   the old one gave no sign of is opened again (`seamless.session.stream`).
 """
@@ -33,8 +34,9 @@ from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived,
 from seamless.session.arrivals import Arrivals
 from seamless.session.controls import Ping
 from seamless.session.departures import Departures
-from seamless.session.events import PeerLost, SessionEvent, SessionStatus, SessionUp
+from seamless.session.events import PathStalled, PeerLost, SessionEvent, SessionStatus, SessionUp
 from seamless.session.limits import Limits
+from seamless.session.progress import Progress
 from seamless.session.record import PIECE_MIN_BYTES, Cutter, complete_records
 from seamless.session.scheduler import Scheduler
 from seamless.session.streams import Streams
@@ -67,6 +69,11 @@ OPENINGS_PER_SECOND = 10.0
 HANDSHAKES_KEPT = 4
 """Handshake messages that wait for a path; older ones are of no use by then."""
 
+ANSWERS_IN_VAIN = 3
+ANSWERS_IN_VAIN_SECONDS = 1.0
+"""So many answers to handshakes of the peer without a record under any of their keys, over so long, mean that the peer
+does not get them: another path is tried for them."""
+
 ASK_FOR_KEYS_BACKOFF = 2
 """Probes in vain after which the peer may have been restarted, and lost its keys."""
 
@@ -98,7 +105,9 @@ class Session:
         self._incarnation: int | None = None
         self._closed = ""
         self._dormant = False
-        self._waiting_since: float | None = None
+        self._progress = Progress()
+        self._answers = 0
+        self._answers_since = now
         self._heard_at = now
         self._now = now
         self._next_stream = 0
@@ -185,6 +194,7 @@ class Session:
             self._cutter = None
             return
         self._cutter = Cutter(self.local, self.peer, piece_bytes)
+        self._progress.path_changed(now)
         if severed:
             self._departures.recovery.path_severed(now)
         self._note_waiting(now)
@@ -193,8 +203,7 @@ class Session:
         """Take note that this process was not served for ``gap`` seconds, until now: nobody else was late."""
         self._departures.recovery.resumed(gap)
         self._heard_at += gap
-        if self._waiting_since is not None:
-            self._waiting_since += gap
+        self._progress.resumed(gap)
 
     def returned(self, packets: list[bytes], now: float) -> None:
         """These overlay packets of ours are back from a link that died, and go another way: no need to send them again.
@@ -210,7 +219,7 @@ class Session:
             if message[:1] == bytes((INITIATION,)):
                 if not self._openings.take(now):
                     raise RemoteProtocolError("too many initiations")
-                self.association.receive_initiation(self._reader.open(message), now)
+                self._receive_initiation(message, now)
             elif message[:1] == bytes((RESPONSE,)):
                 self.association.receive_response(message, now)
             else:
@@ -218,6 +227,18 @@ class Session:
         except RemoteProtocolError:
             self._handshakes_refused += 1
         self._after_association(now)
+
+    def _receive_initiation(self, message: bytes, now: float) -> None:
+        answered = self.association.counters.responses_sent
+        self.association.receive_initiation(self._reader.open(message), now)
+        if self.association.counters.responses_sent == answered:
+            return
+        if self._answers == 0:
+            self._answers_since = now
+        self._answers += 1
+        if self._answers >= ANSWERS_IN_VAIN and now >= self._answers_since + ANSWERS_IN_VAIN_SECONDS:
+            self._answers = 0
+            self._events.append(PathStalled(now))
 
     def receive_fragments(self, payloads: list[bytes], now: float) -> None:
         """Take the payloads of a batch of class 0 and 1 packets."""
@@ -252,8 +273,8 @@ class Session:
                 self._streams.receive_stream(frame, self._rtt(), now)
                 asks = True
             elif type(frame) is Ack:
-                if self._departures.recovery.receive_ack(frame, now):
-                    self._waiting_since = None
+                for lane in self._departures.recovery.receive_ack(frame, now):
+                    self._progress.made(lane)
             else:
                 self._receive_control(frame, now)
                 asks = True
@@ -286,16 +307,17 @@ class Session:
             event = self.association.next_event()
 
     def _keys_established(self, event: KeysEstablished, now: float) -> None:
+        self._answers = 0
         if event.remote_incarnation != self._incarnation:
             if self._incarnation is not None:
                 self._peer_restarted(now)
+            self._progress.forget()
             self._incarnation = event.remote_incarnation
             self._closed = ""
             self._events.append(SessionUp(event.remote_incarnation))
             self._streams.update_session_window()
         if event.initiator:
             self._departures.controls.append(Ping())
-        self._waiting_since = None
         self._note_waiting(now)
 
     def _peer_restarted(self, now: float) -> None:
@@ -354,8 +376,10 @@ class Session:
             times.append(self._departures.recovery.next_timeout())
             if not self._departures.ack_due:
                 times.append(self._arrivals.ack_at)
-        if self._waiting_since is not None:
-            times.append(self._waiting_since + self.limits.give_up)
+        waiting_since = self._progress.waiting_since
+        if waiting_since is not None:
+            times.append(waiting_since + self.limits.give_up)
+            times.append(self._stalled_at())
         elif self._streams.live:
             times.append(self._heard_at + self.limits.watch_interval)
         return min((time for time in times if time is not None), default=None)
@@ -369,8 +393,23 @@ class Session:
             self._probe(now)
         self._note_ack_due(now)
         self._watch(now)
-        if self._waiting_since is not None and now >= self._waiting_since + self.limits.give_up:
+        stalled_at = self._stalled_at()
+        if stalled_at is not None and now >= stalled_at:
+            self._progress.tried(now)
+            self._events.append(PathStalled(now))
+            if not self._departures.wait_for_peer:
+                self._departures.recovery.forget_losses()
+                self._note_waiting(now)
+        waiting_since = self._progress.waiting_since
+        if waiting_since is not None and now >= waiting_since + self.limits.give_up:
             self._give_up()
+
+    def _stalled_at(self) -> float | None:
+        """Return when to ask for another path."""
+        if self._cutter is None or self._dormant or self._closed:
+            return None
+        lanes = self._departures.recovery.lanes.values()
+        return self._progress.stalled_at(max(lane.first_probe_timeout() for lane in lanes))
 
     def _probe(self, now: float) -> None:
         """Declare losses and ask what has become of the rest; whoever does not answer may have lost its keys."""
@@ -382,7 +421,11 @@ class Session:
 
     def _watch(self, now: float) -> None:
         """Ask a peer that has been silent for long whether it lives."""
-        if self._waiting_since is None and self._streams.live and now >= self._heard_at + self.limits.watch_interval:
+        if (
+            self._progress.waiting_since is None
+            and self._streams.live
+            and now >= self._heard_at + self.limits.watch_interval
+        ):
             self._departures.controls.append(Ping())
             self._note_waiting(now)
 
@@ -393,11 +436,11 @@ class Session:
 
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
-        waits = self._departures.wait_for_peer and not self._closed
-        if not waits or self._dormant:
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = now
+        departures, progress = self._departures, self._progress
+        may_wait = not self._closed and not self._dormant
+        for lane in departures.recovery.lanes:
+            progress.note(lane, may_wait and departures.waits(lane), now)
+        waits = not self._closed and departures.wait_for_peer
         if waits and self._cutter is not None and self.association.send_key is None:
             self.association.initiate(now)
             self._after_association(now)
@@ -418,7 +461,7 @@ class Session:
 
     def _lose_all(self, code: int, reason: str) -> None:
         self._streams.lose_all(code, reason)
-        self._waiting_since = None
+        self._progress.forget()
         self._events.append(PeerLost(reason))
 
     @property

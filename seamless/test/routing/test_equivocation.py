@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.routing.lsa import MAX_UNKNOWN, Lsa, LsaLink, decode_lsa, digest_of, encode_lsa
 from seamless.routing.origination import REFRESH_INTERVAL, UNKNOWN_PER_SECOND
 from seamless.routing.spf import shortest_paths, two_way_graph
-from seamless.routing.table import MAX_DETOURS, compute_table
+from seamless.routing.table import MAX_UNKNOWN_SETS, compute_table
 from seamless.test.routing.core import TOPOLOGY, RoutingTestCase, lsa_bytes
 from seamless.test.routing.network import INCARNATION, MTU_BYTES, Network, sign_as
 
@@ -186,9 +186,9 @@ class DetourTests(SynchronousTestCase):
 
     def test_computations_are_bounded(self) -> None:
         """Each of many destinations is unknown to a set of nodes of its own."""
-        rungs = 2 * MAX_DETOURS
+        rungs = 2 * MAX_UNKNOWN_SETS
         unknown: dict[int, list[int]] = {}
-        for number in range(2 * MAX_DETOURS):
+        for number in range(2 * MAX_UNKNOWN_SETS):
             destination = 2 * rungs - 2 - 2 * (number % 16) if number < 16 else 2 * rungs - 1 - number
             unknown.setdefault(2 * (number // 16) + 2, []).append(destination)
             unknown.setdefault(60 + 2 * (number % 16), []).append(destination)
