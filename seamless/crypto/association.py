@@ -79,6 +79,8 @@ YIELD_AFTER_SECONDS: Final = 1.0
 ANSWER_INTERVAL: Final = 0.02
 """Seconds between answers to initiations (wireguard-go's HandshakeInitationRate): a neighbor costs us one percent of
 a core at most."""
+GIVE_UPS_MAX: Final = 1 << 20
+"""Incarnations that one process may use up, counted on from its own: a millisecond's worth of its clock."""
 MAX_RESPONSES_TRIED: Final = 16
 """Answers to one attempt that are worth public-key operations; after that wait for the next attempt."""
 
@@ -225,6 +227,11 @@ class Association:
         """
         if self._ring.current is not None:
             self._ring.drop_incarnation(self._ring.current.remote_incarnation)
+
+    def begin_anew(self) -> None:
+        """Forget all keys and attempts, and be another incarnation towards the remote node, as after a restart."""
+        self.close()
+        self._incarnation += 1
 
     def close(self) -> None:
         """Forget all keys and attempts and give the indices back."""

@@ -55,5 +55,13 @@ class SessionStatus:
     reassembly_bytes: int
     unsent_bytes: int
     unread_bytes: int
+    held_bytes: int
+    """Memory of what came before the bytes or the OPEN that it follows."""
+    granted_bytes: int
+    """What the windows of all streams still allow the peer to send, were it not for the session's."""
+    send_window_bytes: int
+    """What the session's window allows this end to send."""
+    receive_window_bytes: int
+    """What it allows the peer to send."""
     packets_dropped: int
     bulk_rtt: float

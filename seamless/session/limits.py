@@ -21,6 +21,10 @@ class Limits:
     parked_max: int = 64 << 20
     """Bytes in order that slow readers together may leave unread before the session window takes note of them."""
 
+    held_max: int = 64 << 20
+    """Bytes of memory for what came before the bytes or the OPEN that it follows: a whole session window of it, and as
+    much again for what small pieces and streams take besides their bytes."""
+
     send_buffer_max: int = 16 << 20
     """Bytes: the most that applications may hand to all streams ahead of what was sent."""
 

@@ -2,7 +2,8 @@
 
 Records arrive out of order as a rule, so pieces that came too early are held until the bytes before them are there.
 What is handed on is at every moment an exact prefix of what the peer wrote. The peer is authenticated but not trusted:
-it cannot make us hold more than its window allows, nor more pieces than `MAX_HELD_PIECES` however small they are.
+it cannot make us hold more than its window allows, nor more pieces than `MAX_HELD_PIECES` however small they are. What
+all streams of a session hold, with the memory that pieces take besides their bytes, is bounded by ``Limits.held_max``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from seamless.session.window import SessionCredit, StreamWindow
 
 MAX_HELD_PIECES: Final = 16_384
 """Pieces held back per stream: bytes of 1 s at 250 Mb/s in full records, or 2 MB of memory in one-byte ones."""
+
+PIECE_MEMORY_BYTES: Final = 448
+"""What a piece that is held takes besides its bytes, as CPython makes objects, when it is the only one of its stream.
+Each of many takes a third of this. ``test_memory`` measures it."""
 
 
 class ReceiveHalf:
@@ -97,11 +102,17 @@ class ReceiveHalf:
         elif len(old) >= len(data):
             return
         else:
-            self._held_bytes -= len(old)
+            self._release(1, len(old))
         held[offset] = data
         self._held_bytes += len(data)
+        self.credit.hold(PIECE_MEMORY_BYTES + len(data))
         if len(held) > MAX_HELD_PIECES or self._held_bytes > 2 * self.window.size + len(data):
             raise RemoteProtocolError(f"stream {self.stream} has more gaps than any loss could make")
+
+    def _release(self, pieces: int, nbytes: int) -> None:
+        """So many pieces of so many bytes are held no more."""
+        self._held_bytes -= nbytes
+        self.credit.held -= pieces * PIECE_MEMORY_BYTES + nbytes
 
     def take(self) -> list[bytes]:
         """Return what has come to be in order."""
@@ -113,7 +124,7 @@ class ReceiveHalf:
         while starts and starts[0] <= position:
             start = heappop(starts)
             data = held.pop(start)
-            self._held_bytes -= len(data)
+            self._release(1, len(data))
             end = start + len(data)
             if end > position:
                 chunks.append(data if start == position else data[position - start :])
@@ -154,9 +165,9 @@ class ReceiveHalf:
             self.discarding = True
             self.credit.promised -= self.window.told - self.in_order
         self.consume(self.unread)
+        self._release(len(self._starts), self._held_bytes)
         self._held = None
         self._starts = []
-        self._held_bytes = 0
         self._discard()
 
     def _discard(self) -> None:

@@ -337,19 +337,6 @@ class Recovery:
             road.backoff = 0
         self.forget_losses()
 
-    def forget_all(self) -> None:
-        """The peer is lost: nothing that was under way matters any more."""
-        self._under_way.clear()
-        self._lost.clear()
-        for road in self.lanes.values():
-            road.order.clear()
-            road.under_way = 0
-            road.wanted = 0
-            road.wanted_lost = 0
-            road.loss_at = None
-            road.backoff = 0
-            road.probe_wanted = False
-
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``."""
         times = [time for time in (road.next_timeout() for road in self.lanes.values()) if time is not None]

@@ -4,6 +4,10 @@ A stream that sends little is *sparse*, and its bytes go in express records, whi
 at any relay. What a stream may send that way is bounded by a bucket per stream and one for all, so bulk cannot pass
 itself off as express.
 
+What needs none of the session's window does not wait for it: a FIN without bytes, and the bytes of a stream that was
+reset, which its RESET has announced to the peer and which the window was charged with when it did (`reserve`). These
+streams take their turns in a queue of their own.
+
 The scheduler also holds the session window that the peer opened, and says how much more an application may write: a
 share of what is left of the buffer for all, so that back-pressure reaches every writer, and the more writers the
 sooner.
@@ -11,8 +15,8 @@ sooner.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final
+from collections import OrderedDict, deque
+from typing import Final, TypeAlias
 
 from seamless.interfaces import Buffer
 from seamless.session.send import Piece, SendHalf
@@ -36,6 +40,10 @@ CUT_MIN_BYTES: Final = 256
 """A piece is cut for a resend only if at least this much of it fits: headers would eat the gain."""
 
 
+Turns: TypeAlias = OrderedDict[SendHalf, None]
+"""Streams in the order of their turns; one that is gone leaves it wherever it stands."""
+
+
 def _header_bytes(stream: int, offset: int) -> int:
     """Return the length of a STREAM frame's header."""
     size = 1 + STREAM_LENGTH_BYTES
@@ -54,7 +62,9 @@ class Scheduler:
         self.writable: list[int] = []
         self.ended: list[int] = []
         self._send_buffer_max = send_buffer_max
-        self._turns: tuple[deque[SendHalf], deque[SendHalf]] = (deque(), deque())
+        self._turns: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
+        self._windowless: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
+        self._windowless_turn = False
         self._resends: tuple[deque[Piece], deque[Piece]] = (deque(), deque())
         self._express_left = EXPRESS_BYTES
         self._express_at = 0.0
@@ -74,14 +84,23 @@ class Scheduler:
         return max(UNSENT_MIN_BYTES, min(UNSENT_MAX_BYTES, (self._send_buffer_max - self.buffered) // SHARE_OF_FREE))
 
     def wake(self, half: SendHalf, now: float) -> None:
-        """Something changed that may let ``half`` send."""
-        if half.queued or half.dropped:
+        """Give ``half`` a turn, if there is something that it may send."""
+        if half.turns is not None or half.dropped:
             return
         ready = half.ready()
         if ready or half.fin_due():
-            half.queued = True
             express = ready <= half.sparse_allowance(now) and ready <= self._express_allowance(now)
-            self._turns[CLASS_EXPRESS if express else CLASS_BULK].append(half)
+            self._queue(half, CLASS_EXPRESS if express else CLASS_BULK)
+
+    def _queue(self, half: SendHalf, lane: int) -> None:
+        needs_window = half.unsent > half.reserved
+        half.turns = (self._turns if needs_window else self._windowless)[lane]
+        half.turns[half] = None
+
+    def _unqueue(self, half: SendHalf) -> None:
+        if half.turns is not None:
+            del half.turns[half]
+            half.turns = None
 
     def _express_allowance(self, now: float) -> int:
         filled = self._express_left + int((now - self._express_at) * EXPRESS_BPS / 8)
@@ -97,16 +116,24 @@ class Scheduler:
         """All of ``half``, or all that was left of it, is acknowledged."""
         self.ended.append(half.stream)
 
-    def dropped(self, nbytes: int) -> None:
-        """A stream dropped unsent bytes."""
-        self.buffered -= nbytes
+    def reserve(self, half: SendHalf, now: float) -> int:
+        """Keep of the unsent bytes those that both windows let go now, and charge the session's window with them.
+
+        Return how many bytes were dropped. The rest of what the session's window allows is other streams', so these
+        bytes may be announced to the peer before they are sent.
+        """
+        excess = half.keep(self.limit - self.used)
+        self.used += half.reserved
+        self.buffered -= excess
+        self._unqueue(half)
+        self.wake(half, now)
+        return excess
 
     def wants(self, lane: int) -> bool:
         """Say whether `next_piece` may have something; cheap, and wrong at most once per piece that settled itself."""
-        if self._resends[lane]:
+        if self._resends[lane] or self._windowless[lane]:
             return True
-        turns = self._turns[lane]
-        return bool(turns) and (self.limit > self.used or turns[0].fin_due())
+        return bool(self._turns[lane]) and self.limit > self.used
 
     def next_piece(self, lane: int, space: int, now: float) -> Piece | None:
         """Return what goes next into a record with ``space`` bytes left; None when there is nothing, or no room for
@@ -117,37 +144,48 @@ class Scheduler:
             if piece.settled or piece.half.dropped:
                 continue
             return self._fit(piece, space, resends)
-        turns = self._turns[lane]
-        while turns:
-            half = turns.popleft()
-            if not half.ready() and not half.fin_due():
-                half.queued = False
+        while (turns := self._next_turns(lane)) is not None:
+            half, _ = turns.popitem(last=False)
+            half.turns = None
+            room = self.limit - self.used
+            nbytes = half.sendable(room)
+            if nbytes == 0 and not half.fin_due():
                 continue
-            nbytes = half.sendable(self.limit - self.used)
             if lane == CLASS_EXPRESS and nbytes > half.sparse_allowance(now):
-                self._turns[CLASS_BULK].append(half)
+                self._queue(half, CLASS_BULK)
                 continue
             nbytes = min(nbytes, space - _header_bytes(half.stream, half.next_offset), MAX_STREAM_BYTES)
             if nbytes <= 0 and not half.fin_due():
-                turns.appendleft(half)
+                self._queue(half, lane)
+                turns.move_to_end(half, last=False)
                 return None
-            return self._take(half, nbytes, lane, now)
+            return self._take(half, max(0, nbytes), lane, now)
         return None
+
+    def _next_turns(self, lane: int) -> Turns | None:
+        """Return the queue whose turn it is: that of the streams that need no window, or the other."""
+        windowless = self._windowless[lane]
+        turns: Turns | None = self._turns[lane] if self.limit > self.used else None
+        if windowless and turns:
+            self._windowless_turn = not self._windowless_turn
+            return windowless if self._windowless_turn else turns
+        return windowless or turns or None
 
     def _take(self, half: SendHalf, nbytes: int, lane: int, now: float) -> Piece:
         """Take ``nbytes`` from the stream whose turn it is, and queue it for its next turn."""
         express = lane == CLASS_EXPRESS
+        if half.reserved:
+            half.reserved -= nbytes
+        else:
+            self.used += nbytes
         piece = half.take(nbytes, express)
-        self.used += nbytes
         self.buffered -= nbytes
-        half.queued = False
         half.sparse_left -= min(nbytes, half.sparse_left)
         if express:
             self._express_left -= nbytes
             self.wake(half, now)
         elif half.ready() or half.fin_due():
-            half.queued = True
-            self._turns[CLASS_BULK].append(half)
+            self._queue(half, CLASS_BULK)
         if half.starved and 2 * half.unsent <= self._allowed():
             half.starved = False
             self.writable.append(half.stream)
@@ -166,5 +204,6 @@ class Scheduler:
         return first
 
     def close(self, half: SendHalf) -> None:
-        """The stream is gone."""
-        self.dropped(half.drop())
+        """The stream is gone. What was reserved stays charged: the peer has been told of it, and counts it."""
+        self._unqueue(half)
+        self.buffered -= half.drop()

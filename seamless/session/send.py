@@ -7,7 +7,7 @@ no room for it. Nothing is copied until a record is sealed: pieces are views of 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final, Protocol
 
 from seamless.interfaces import Buffer
@@ -89,7 +89,8 @@ class SendHalf:
         "fin_acked",
         "dropped",
         "starved",
-        "queued",
+        "turns",
+        "reserved",
         "sparse_left",
         "sparse_at",
         "early",
@@ -108,7 +109,10 @@ class SendHalf:
         self.fin_acked = False
         self.dropped = False
         self.starved = False
-        self.queued = False
+        self.turns: OrderedDict[SendHalf, None] | None = None
+        """The scheduler's queue in which it stands."""
+        self.reserved = 0
+        """Unsent bytes that the session's window is charged with already: of a stream that was reset, all of them."""
         self.sparse_left = SPARSE_BYTES
         self.sparse_at = 0.0
         self.early: list[Buffer] | None = None
@@ -132,7 +136,12 @@ class SendHalf:
 
     def sendable(self, session_room: int) -> int:
         """Return how many new bytes both windows let go now."""
-        return min(self.ready(), session_room)
+        return min(self.ready(), self.reserved or session_room)
+
+    @property
+    def final(self) -> int:
+        """Return the offset at which this half ends, if nothing more is written: what a RESET announces."""
+        return self.next_offset + self.unsent
 
     def fin_due(self) -> bool:
         """Say whether the FIN can go, and did not."""
@@ -180,20 +189,25 @@ class SendHalf:
         assert self.early is not None
         return [*self.early, *(self.chunks or ())]
 
-    def keep_to_window(self) -> int:
-        """Drop what the peer's window does not let go, and an unsent FIN; return how many bytes that was."""
-        kept = self.ready()
+    def keep(self, session_room: int) -> int:
+        """Drop what the two windows do not let go, and an unsent FIN; reserve the rest.
+
+        Return how many bytes were dropped.
+        """
+        kept = min(self.ready(), session_room)
         excess = self.unsent - kept
         if excess:
             data = self._take_bytes(kept) if kept else b""
             self.chunks = deque([data]) if kept else None
             self.unsent = kept
+        self.reserved = kept
         self.finishing = False
         return excess
 
     def drop(self) -> int:
         """Forget all that is not acknowledged; return how many unsent bytes there were."""
         unsent, self.unsent = self.unsent, 0
+        self.reserved = 0
         self.chunks = None
         self.dropped = True
         self.finishing = False

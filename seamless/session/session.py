@@ -11,8 +11,9 @@ The rules:
 * After every call the node drains ``next_event``, asks ``next_timeout``, and, when ``wants_to_send``, takes packets.
 * A peer that breaks the protocol ends its session: every stream is reset, ``PeerLost`` says why, and nothing more of
   this incarnation of it is read. What is not sealed by the peer never has an effect but on counters.
-* ``give_up`` seconds without progress reset all streams, too (`seamless.session.progress`). The session stays, and
-  tells the peer once it is back. After a second or two the node is asked for another path (``PathStalled``).
+* ``give_up`` seconds without progress (`seamless.session.progress`) reset all streams, too, and then nothing of them is
+  kept: towards this peer the node is a new incarnation from then on, without keys, and the peer learns of it as of a
+  restart. After a second or two without progress the node is asked for another path (``PathStalled``).
 * A new incarnation of the peer knows nothing of the old streams: they are reset, and record numbers start at 0. What
   the old one gave no sign of is opened again (`seamless.session.stream`).
 """
@@ -23,7 +24,7 @@ from collections import deque
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from seamless.crypto.association import Association, KeysEstablished
+from seamless.crypto.association import GIVE_UPS_MAX, Association, KeysEstablished
 from seamless.crypto.gate import TokenBucket
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
@@ -74,6 +75,10 @@ ANSWERS_IN_VAIN_SECONDS = 1.0
 """So many answers to handshakes of the peer without a record under any of their keys, over so long, mean that the peer
 does not get them: another path is tried for them."""
 
+UNOPENED_GIVE_UPS = 2
+"""Bytes of a stream that was never opened are kept for so many times ``give_up``: a peer whose OPEN does not arrive for
+half as long has given up itself, and has forgotten the stream."""
+
 ASK_FOR_KEYS_BACKOFF = 2
 """Probes in vain after which the peer may have been restarted, and lost its keys."""
 
@@ -104,7 +109,6 @@ class Session:
         self._cutter: Cutter | None = None
         self._incarnation: int | None = None
         self._closed = ""
-        self._dormant = False
         self._progress = Progress()
         self._answers = 0
         self._answers_since = now
@@ -126,6 +130,7 @@ class Session:
             scheduler=self._scheduler,
             controls=self._departures.controls,
             events=self._events,
+            now=self._now,
         )
 
     def _restart(self, first_number: int = 0) -> None:
@@ -138,7 +143,6 @@ class Session:
 
     def open_stream(self, target: bytes, now: float) -> StreamKey:
         """Ask for a stream to ``target``; it may be written to at once."""
-        self._dormant = False
         key = self._streams.open(target)
         if self._closed:
             self._close(self._closed)
@@ -152,7 +156,7 @@ class Session:
 
     def reset(self, stream: StreamKey, code: int, reason: str, now: float) -> None:
         """End a stream, both ways, after the bytes that the peer's window lets go."""
-        self._streams.reset(stream, code, reason)
+        self._streams.reset(stream, code, reason, now)
         self._note_waiting(now)
 
     def send(self, stream: StreamKey, data: bytes, now: float) -> int:
@@ -178,7 +182,6 @@ class Session:
         """
         if len(packet) > MAX_PACKET_BYTES:
             raise LocalProtocolError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET_BYTES} fit into a record")
-        self._dormant = False
         self._departures.packets.put(packet, is_recovered, now)
         self._note_waiting(now)
 
@@ -245,10 +248,9 @@ class Session:
         if self._closed:
             return
         self._now = now
-        self._streams.begin_batch()
+        self._streams.begin_batch(now)
         for plaintext, flowing in self._arrivals.receive(payloads, now):
             self._heard_at = now
-            self._dormant = False
             try:
                 self._receive_record(plaintext, flowing, now)
             except RemoteProtocolError as error:
@@ -310,7 +312,8 @@ class Session:
         self._answers = 0
         if event.remote_incarnation != self._incarnation:
             if self._incarnation is not None:
-                self._peer_restarted(now)
+                gave_up = 0 < event.remote_incarnation - self._incarnation < GIVE_UPS_MAX
+                self._peer_restarted("the peer gave up: it had no answer" if gave_up else "the peer was restarted", now)
             self._progress.forget()
             self._incarnation = event.remote_incarnation
             self._closed = ""
@@ -320,9 +323,9 @@ class Session:
             self._departures.controls.append(Ping())
         self._note_waiting(now)
 
-    def _peer_restarted(self, now: float) -> None:
+    def _peer_restarted(self, reason: str, now: float) -> None:
         unanswered = self._streams.take_unanswered()
-        self._streams.lose_all(RESET_PEER_LOST, "the peer was restarted")
+        self._streams.lose_all(RESET_PEER_LOST, reason)
         self._restart()
         for stream in unanswered:
             self._streams.open_again(stream, now)
@@ -360,8 +363,8 @@ class Session:
 
     @property
     def _speaking(self) -> bool:
-        """Say whether records may be sent: there are keys, and the peer is neither given up nor shut out."""
-        return self.association.send_key is not None and not self._dormant and not self._closed
+        """Say whether records may be sent: there are keys, and the peer is not shut out."""
+        return self.association.send_key is not None and not self._closed
 
     def next_event(self) -> SessionEvent | None:
         """Return what happened, in order; None when there is no more."""
@@ -376,11 +379,13 @@ class Session:
             times.append(self._departures.recovery.next_timeout())
             if not self._departures.ack_due:
                 times.append(self._arrivals.ack_at)
+        if self._streams.unopened_since is not None:
+            times.append(self._streams.unopened_since + self._unopened_patience)
         waiting_since = self._progress.waiting_since
         if waiting_since is not None:
             times.append(waiting_since + self.limits.give_up)
             times.append(self._stalled_at())
-        elif self._streams.live:
+        elif len(self._streams):
             times.append(self._heard_at + self.limits.watch_interval)
         return min((time for time in times if time is not None), default=None)
 
@@ -403,10 +408,16 @@ class Session:
         waiting_since = self._progress.waiting_since
         if waiting_since is not None and now >= waiting_since + self.limits.give_up:
             self._give_up()
+        self._streams.forget_unopened(now - self._unopened_patience)
+
+    @property
+    def _unopened_patience(self) -> float:
+        """Return for how many seconds bytes are kept whose stream the peer has not opened."""
+        return UNOPENED_GIVE_UPS * self.limits.give_up
 
     def _stalled_at(self) -> float | None:
         """Return when to ask for another path."""
-        if self._cutter is None or self._dormant or self._closed:
+        if self._cutter is None or self._closed:
             return None
         lanes = self._departures.recovery.lanes.values()
         return self._progress.stalled_at(max(lane.first_probe_timeout() for lane in lanes))
@@ -420,12 +431,9 @@ class Session:
             self._after_association(now)
 
     def _watch(self, now: float) -> None:
-        """Ask a peer that has been silent for long whether it lives."""
-        if (
-            self._progress.waiting_since is None
-            and self._streams.live
-            and now >= self._heard_at + self.limits.watch_interval
-        ):
+        """Ask a peer that has been silent for long whether it lives, and still knows the streams that we know."""
+        silent = now >= self._heard_at + self.limits.watch_interval
+        if self._progress.waiting_since is None and len(self._streams) and silent:
             self._departures.controls.append(Ping())
             self._note_waiting(now)
 
@@ -437,9 +445,8 @@ class Session:
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
         departures, progress = self._departures, self._progress
-        may_wait = not self._closed and not self._dormant
         for lane in departures.recovery.lanes:
-            progress.note(lane, may_wait and departures.waits(lane), now)
+            progress.note(lane, not self._closed and departures.waits(lane), now)
         waits = not self._closed and departures.wait_for_peer
         if waits and self._cutter is not None and self.association.send_key is None:
             self.association.initiate(now)
@@ -447,11 +454,9 @@ class Session:
 
     def _give_up(self) -> None:
         """Nobody answers."""
-        reason = f"no answer for {self.limits.give_up:g} s"
-        self._departures.recovery.forget_all()
-        self._departures.controls.clear()
-        self._lose_all(RESET_PEER_LOST, reason)
-        self._dormant = True
+        self.association.begin_anew()
+        self._lose_all(RESET_PEER_LOST, f"no answer for {self.limits.give_up:g} s")
+        self._restart()
 
     def _close(self, reason: str) -> None:
         """The peer is not to be spoken with any more."""
@@ -473,6 +478,7 @@ class Session:
         """Return the figures of this session."""
         recovery = self._departures.recovery
         arrivals = self._arrivals
+        credit = self._streams.credit
         return SessionStatus(
             established=self.association.send_key is not None,
             streams=self._streams.live,
@@ -489,7 +495,11 @@ class Session:
             fragments_refused=arrivals.refused + arrivals.reassembly.refused_fragments,
             reassembly_bytes=arrivals.reassembly.memory_bytes,
             unsent_bytes=self._scheduler.buffered,
-            unread_bytes=self._streams.credit.unread,
+            unread_bytes=credit.unread,
+            held_bytes=credit.held,
+            granted_bytes=credit.promised,
+            send_window_bytes=self._scheduler.limit - self._scheduler.used,
+            receive_window_bytes=credit.told - credit.arrived,
             packets_dropped=self._departures.packets.dropped,
         )
 

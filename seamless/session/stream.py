@@ -8,7 +8,8 @@
     reset there     is over when, besides, the application was told: StreamReset
 
 Records overtake one another, so bytes may come before the OPEN or ACCEPT that they follow; they are held back till
-then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come. A FIN
+then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come; one with
+such a code replaces one without (`severity`), on both ends, and at the same final offset. A FIN
 that was still to be sent when its stream was reset goes with the RESET: whoever reads sees the end of file and not the
 reset, as it does when TCP brings FIN and RST one right after the other (Linux: SOCK_DONE goes before sk_err).
 
@@ -34,6 +35,14 @@ ORDERLY_RESETS: Final = frozenset((RESET_BY_APPLICATION, RESET_REFUSED, RESET_NO
 """Codes of a RESET that follows the bytes in flight. With any other, what is missing will never come."""
 
 
+def severity(code: int) -> int:
+    """Return the rank of a RESET code: 1 when bytes that are missing will never come, 0 when they are to be waited for.
+
+    The RESET of the higher rank holds, in whatever order two of one stream arrive.
+    """
+    return 0 if code in ORDERLY_RESETS else 1
+
+
 class Stream:
     """One stream of a session. ``ours`` says whether this end opened it."""
 
@@ -46,7 +55,7 @@ class Stream:
         "flowing",
         "accepted",
         "told_end",
-        "reset_sent",
+        "own_reset",
         "reset_acked",
         "peer_reset",
     )
@@ -61,9 +70,14 @@ class Stream:
         self.flowing = False
         self.accepted = False
         self.told_end = False
-        self.reset_sent = False
+        self.own_reset: ResetFrame | None = None
         self.reset_acked = False
         self.peer_reset: ResetFrame | None = None
+
+    @property
+    def reset_sent(self) -> bool:
+        """Say whether this end has reset the stream; no application knows of it then."""
+        return self.own_reset is not None
 
     @property
     def unanswered(self) -> bool:
@@ -78,7 +92,7 @@ class Stream:
         if reset is None:
             return False
         nothing_came_before = reset.final_offset == 0 and not reset.fin
-        if reset.code not in ORDERLY_RESETS or nothing_came_before:
+        if severity(reset.code) or nothing_came_before:
             return True
         return self.flowing and self.receive.complete
 

@@ -4,6 +4,9 @@ What the peer says is checked here against what it may say. Its mistakes raise `
 session is over; what it says of streams that are gone is ignored, since records come late and twice. Identifiers are
 never used twice, so a gone stream is told from a new one by the ranges of those seen, of which a bounded number is
 kept.
+
+Bytes may overtake the OPEN of their stream, but only so many as an opener may send unasked, and not for long. Until the
+OPEN comes, the stream itself counts as memory of what came too early (`SessionCredit.hold`).
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ from seamless.session.limits import Limits
 from seamless.session.receive import ReceiveHalf
 from seamless.session.scheduler import Scheduler
 from seamless.session.send import SendHalf
-from seamless.session.stream import ORDERLY_RESETS, Stream
+from seamless.session.stream import Stream, severity
 from seamless.session.window import SessionCredit, StreamWindow
 from seamless.wire.ranges import RangeSet
 from seamless.wire.session_frames import (
+    EARLY_WINDOW_BYTES,
     MAX_TARGET_BYTES,
     AcceptFrame,
     OpenFrame,
@@ -50,6 +54,9 @@ HARD_LIMIT: Final = 2
 """The peer may have so many times ``max_streams`` open here: it sees streams end earlier than we do, but not so
 much."""
 
+STREAM_MEMORY_BYTES: Final = 1024
+"""What a stream takes that was never opened, as CPython makes objects. ``test_memory`` measures it."""
+
 
 class Streams:
     """The streams of one session, from the first record to the last of an incarnation of the peer."""
@@ -64,6 +71,7 @@ class Streams:
         scheduler: Scheduler,
         controls: deque[Control],
         events: deque[SessionEvent],
+        now: float,
     ) -> None:
         self.credit = SessionCredit(limits)
         self.next_number = next_number
@@ -79,6 +87,9 @@ class Streams:
         self._seen = RangeSet()
         self._seen_floor = 0
         self._batch: dict[int, DataReceived] = {}
+        self._unopened: dict[int, float] = {}
+        """Streams of the peer whose OPEN has not come, oldest first, and since when they are there."""
+        self._now = now
 
     def __len__(self) -> int:
         """Return the number of streams that are not over, known to an application or not."""
@@ -124,23 +135,25 @@ class Streams:
         frame = encode_accept(key[1], stream.receive.window.told)
         self._controls.append(Persistent(frame, self._controls))
 
-    def reset(self, key: StreamKey, code: int, reason: str) -> None:
-        """End both directions; what the peer's window lets go is delivered first. Nothing more is heard of the
-        stream."""
+    def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
+        """End both directions; what both windows let go is delivered first. Nothing more is heard of the stream.
+
+        A second reset counts only if it is the harsher one: then nothing more is delivered.
+        """
         stream = self._streams.get(key[1])
-        if stream is None or stream.reset_sent:
+        if stream is None or (stream.own_reset and severity(code) <= severity(stream.own_reset.code)):
             return
-        self.live -= 1
+        if not stream.reset_sent:
+            self.live -= 1
         fin = False
-        if code in ORDERLY_RESETS:
-            finishing = stream.send.finishing
-            excess = stream.send.keep_to_window()
-            self._scheduler.dropped(excess)
-            fin = finishing and not excess
-        else:
+        if severity(code):
             self._scheduler.close(stream.send)
+        else:
+            finishing = stream.send.finishing
+            fin = self._scheduler.reserve(stream.send, now) == 0 and finishing
+        final = stream.send.final if stream.own_reset is None else stream.own_reset.final_offset
         stream.receive.discard()
-        self._send_reset(stream, code, reason, fin)
+        self._send_reset(stream, ResetFrame(key[1], code, final, reason, fin))
 
     def write(self, key: StreamKey, data: bytes, now: float) -> int:
         """Append to a stream; return the room left. What is written to a stream that is gone is gone, too."""
@@ -176,9 +189,10 @@ class Streams:
 
     # Frames of the peer.
 
-    def begin_batch(self) -> None:
+    def begin_batch(self, now: float) -> None:
         """What arrives from now on belongs to new events: the old ones were handed over."""
         self._batch.clear()
+        self._now = now
 
     def receive_stream(self, frame: StreamFrame, rtt: float, now: float) -> None:
         """Bytes, and perhaps the end, of a stream."""
@@ -186,6 +200,8 @@ class Streams:
         if stream is None:
             return
         half = stream.receive
+        if not stream.flowing:
+            self._check_early(stream, frame.offset + len(frame.data))
         if stream.flowing and half.take_next(frame.offset, frame.data):
             self._deliver(stream, [frame.data])
         else:
@@ -208,6 +224,7 @@ class Streams:
         if stream is None or stream.flowing:
             return
         stream.flowing = True
+        self._no_longer_unopened(stream)
         stream.send.limit = max(stream.send.limit, frame.window)
         if stream.reset_sent:
             return
@@ -235,10 +252,15 @@ class Streams:
         self._tell_end(stream)
 
     def receive_reset(self, frame: ResetFrame) -> None:
-        """The peer ended both directions."""
+        """The peer ended both directions, or says so anew and harsher."""
         stream = self._find(frame.stream)
-        if stream is None or stream.peer_reset is not None:
+        if stream is None:
             return
+        before = stream.peer_reset
+        if before is not None and severity(frame.code) <= severity(before.code):
+            return
+        if not stream.flowing:
+            self._check_early(stream, frame.final_offset)
         stream.receive.end_at(frame.final_offset)
         stream.receive.fin = stream.receive.fin or frame.fin
         stream.peer_reset = frame
@@ -281,14 +303,12 @@ class Streams:
         return unanswered
 
     def lose_all(self, code: int, reason: str) -> None:
-        """The peer is gone, for the application; the RESETs wait for its return."""
-        for stream in list(self._streams.values()):
+        """Tell the application that every stream is reset. These streams are of no use after this."""
+        for stream in self._streams.values():
             if not stream.reset_sent and self._known(stream):
                 self._events.append(StreamReset(stream.key, code, reason))
-                self.live -= 1
-            self._scheduler.close(stream.send)
-            stream.receive.discard()
-            self._send_reset(stream, code, reason)
+        self._streams.clear()
+        self.live = 0
 
     def _create(self, number: int, ours: bool) -> Stream:
         window = StreamWindow(self.credit)
@@ -316,7 +336,31 @@ class Streams:
         if len(self._seen) > MAX_SEEN_RANGES:
             self._seen.keep_newest(MAX_SEEN_RANGES)
             self._seen_floor = self._seen.firsts[0]
+        self.credit.hold(STREAM_MEMORY_BYTES)
+        self._unopened[number] = self._now
         return self._create(number, ours=False)
+
+    @property
+    def unopened_since(self) -> float | None:
+        """Return since when the OPEN of a stream is overdue; None when there is no such stream."""
+        return next(iter(self._unopened.values()), None)
+
+    def forget_unopened(self, until: float) -> None:
+        """Forget the streams that the peer should have opened by ``until``; what it says of them now is ignored."""
+        while (since := self.unopened_since) is not None and since <= until:
+            stream = self._streams.pop(next(iter(self._unopened)))
+            stream.receive.discard()
+            self._scheduler.close(stream.send)
+            self._no_longer_unopened(stream)
+
+    def _check_early(self, stream: Stream, end: int) -> None:
+        """The peer has sent up to ``end`` of a stream that nobody has answered."""
+        if not stream.ours and end > EARLY_WINDOW_BYTES:
+            raise RemoteProtocolError(f"stream {stream.key[1]} sent to {end} before it was accepted")
+
+    def _no_longer_unopened(self, stream: Stream) -> None:
+        if self._unopened.pop(stream.key[1], None) is not None:
+            self.credit.held -= STREAM_MEMORY_BYTES
 
     def _known(self, stream: Stream) -> bool:
         """Say whether an application knows of the stream."""
@@ -349,20 +393,21 @@ class Streams:
                 self._events.append(StreamReset(stream.key, reset.code, reset.reason))
                 self.live -= 1
             half.discard()
-            self._send_reset(stream, reset.code, "")
+            self._send_reset(stream, ResetFrame(stream.key[1], reset.code, stream.send.final, ""))
         self._forget_if_over(stream)
 
-    def _send_reset(self, stream: Stream, code: int, reason: str, fin: bool = False) -> None:
+    def _send_reset(self, stream: Stream, frame: ResetFrame) -> None:
         """Tell the peer that our half is over too, where, and whether with a FIN before the reset."""
-        stream.reset_sent = True
-        final = stream.send.next_offset + stream.send.unsent
+        stream.own_reset = frame
+        stream.reset_acked = False
 
         def acked() -> None:
-            stream.reset_acked = True
-            self._forget_if_over(stream)
+            if stream.own_reset is frame:
+                stream.reset_acked = True
+                self._forget_if_over(stream)
 
-        frame = encode_reset(stream.key[1], code, final, reason, fin)
-        self._controls.append(Persistent(frame, self._controls, acked))
+        encoded = encode_reset(frame.stream, frame.code, frame.final_offset, frame.reason, frame.fin)
+        self._controls.append(Persistent(encoded, self._controls, acked))
 
     def _forget_if_over(self, stream: Stream) -> None:
         if not stream.over or self._streams.pop(stream.key[1], None) is None:
@@ -372,3 +417,4 @@ class Streams:
             self._events.append(StreamClosed(stream.key))
         self._scheduler.close(stream.send)
         stream.receive.discard()
+        self._no_longer_unopened(stream)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from seamless.errors import RemoteProtocolError
 from seamless.session.limits import Limits
 from seamless.wire.session_frames import EARLY_WINDOW_BYTES, SESSION_WINDOW_INITIAL_BYTES
 
@@ -41,9 +42,10 @@ WINDOW_MIN_BYTES: Final = 16 << 10
 
 
 class SessionCredit:
-    """The window over all streams that this end opens, and the unread bytes of its applications."""
+    """The window over all streams that this end opens, the unread bytes of its applications, and the memory of what
+    came too early."""
 
-    __slots__ = ("limits", "arrived", "in_order", "promised", "unread", "told", "update_queued")
+    __slots__ = ("limits", "arrived", "in_order", "promised", "unread", "held", "told", "update_queued")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -51,6 +53,7 @@ class SessionCredit:
         self.in_order = 0
         self.unread = 0
         self.promised = 0
+        self.held = 0
         self.told = SESSION_WINDOW_INITIAL_BYTES
         self.update_queued = False
 
@@ -67,6 +70,12 @@ class SessionCredit:
         """Return the limit that is about to be told to the peer."""
         self.told = self.limit()
         return self.told
+
+    def hold(self, nbytes: int) -> None:
+        """Take so much memory for what came too early; raise `RemoteProtocolError` when the peer made it too much."""
+        self.held += nbytes
+        if self.held > self.limits.held_max:
+            raise RemoteProtocolError("its streams have more gaps than any loss could make")
 
     def stream_share(self) -> int:
         """Return the most that one stream's window may be now."""

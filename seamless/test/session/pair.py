@@ -123,7 +123,7 @@ class End:
             public_key=public_key,
             remote_public_key=self.remote_public_key,
             prologue=SESSION_PROLOGUE,
-            incarnation=self.incarnation,
+            incarnation=self.incarnation << 32,
             allocate_index=itertools.count(self.incarnation * 1000 + self.name).__next__,
             release_index=lambda index: None,
             random=self.random.randbytes,
