@@ -13,8 +13,9 @@ The rules:
   has behaved for a while.
 * What was under way while our own process was not served (`resumed`) gives no RTT sample, and its time does not count
   towards a PTO: an acknowledgement that waited in our own socket says nothing about the path.
-* An ACK costs time in proportion to what it acknowledges anew, not to the ranges that it repeats: lost packets leave
-  `_outstanding` at once, so what is outstanding below the largest acked is only the few within the threshold.
+* An ACK costs time in proportion to what it acknowledges anew and to its own bytes (`AckReader`), not to the packets
+  that its ranges repeat, nor to those that are outstanding or remembered as lost. Numbers are sent, and lost, in order:
+  so what is lost is always the beginning of `_outstanding`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Final
 import attrs
 
 from seamless.errors import RemoteProtocolError
-from seamless.wire.ack import Ack
+from seamless.wire.ack import Ack, AckReader
 from seamless.wire.link_frames import OwnFrame
 
 # RFC 9002, section 6.1 and appendix A.2.
@@ -139,6 +140,7 @@ class Recovery:
         self.largest_acked = -1
         self._outstanding: dict[int, tuple[float, Contents, int]] = {}
         self._lost_at: dict[int, float] = {}
+        self._reader = AckReader(self.next_number)
         self._reordering_packets = PACKET_THRESHOLD
         self._reordering_seen_at = 0.0
         self._last_sent_at = 0.0
@@ -181,33 +183,44 @@ class Recovery:
         if ack.largest >= self.next_number:
             raise RemoteProtocolError("an acknowledgement of a packet number that was never sent")
         result = Acknowledged()
-        self._take_acked(ack, result, now)
+        late = self._take_acked(ack, result, now)
         if self._lost_at:
-            self._find_wasted(ack, now)
+            self._count_wasted(late, now)
         self._detect_lost(result, now)
         return result
 
-    def _take_acked(self, ack: Ack, result: Acknowledged, now: float) -> None:
+    def _take_acked(self, ack: Ack, result: Acknowledged, now: float) -> list[int]:
+        """Take in what is acknowledged; return the numbers that were taken for lost and have arrived after all."""
         outstanding = self._outstanding
-        if not outstanding:
-            return
-        least = next(iter(outstanding))
+        lost_at = self._lost_at
         pop = outstanding.pop
         largest_entry = outstanding.get(ack.largest)
         packets = acked_bytes = 0
-        for first, last in ack.ranges:
-            if last < least:
-                break
-            for number in range(first if first > least else least, last + 1):
-                entry = pop(number, None)
-                if entry is not None:
-                    packets += 1
-                    acked_bytes += entry[2]
-                    contents = entry[1]
-                    if contents.__class__ is Control:
-                        result.controls.append(contents)
-        if not packets:
-            return
+        late: list[int] = []
+        for number in self._reader.take(ack, outstanding, lost_at):
+            entry = pop(number, None)
+            if entry is not None:
+                packets += 1
+                acked_bytes += entry[2]
+                contents = entry[1]
+                if contents.__class__ is Control:
+                    result.controls.append(contents)
+            elif number in lost_at:
+                late.append(number)
+        if packets:
+            self._settle(ack, largest_entry, packets, acked_bytes, result, now)
+        return late
+
+    def _settle(
+        self,
+        ack: Ack,
+        largest_entry: tuple[float, Contents, int] | None,
+        packets: int,
+        acked_bytes: int,
+        result: Acknowledged,
+        now: float,
+    ) -> None:
+        """Account for packets that were acknowledged."""
         result.packets = packets
         result.acked_bytes = acked_bytes
         self.bytes_in_flight -= acked_bytes
@@ -220,20 +233,9 @@ class Recovery:
         if ack.largest > self.largest_acked:
             self.largest_acked = ack.largest
 
-    def _find_wasted(self, ack: Ack, now: float) -> None:
+    def _count_wasted(self, late: list[int], now: float) -> None:
         """Count packets that were taken for lost and have arrived after all."""
         lost_at = self._lost_at
-        numbers = iter(sorted(lost_at, reverse=True))
-        number = next(numbers, None)
-        late: list[int] = []
-        for first, last in ack.ranges:
-            while number is not None and number > last:
-                number = next(numbers, None)
-            while number is not None and number >= first:
-                late.append(number)
-                number = next(numbers, None)
-            if number is None:
-                break
         for number in late:
             del lost_at[number]
             self.counters.wasted += 1
@@ -252,6 +254,8 @@ class Recovery:
             stale.append(number)
         for number in stale:
             del lost_at[number]
+        if stale:
+            self._reader.forget_to(stale[-1])
         if now - self._reordering_seen_at > REORDERING_MEMORY and self._reordering_packets > PACKET_THRESHOLD:
             self._reordering_packets = max(PACKET_THRESHOLD, self._reordering_packets // 2)
             self._reordering_seen_at = now
@@ -271,10 +275,10 @@ class Recovery:
         for number, entry in self._outstanding.items():
             if number > largest:
                 break
-            if number <= threshold or entry[0] + delay <= now:
-                lost.append(number)
-            elif self._loss_at is None:
+            if number > threshold and entry[0] + delay > now:
                 self._loss_at = entry[0] + delay
+                break
+            lost.append(number)
         if lost:
             self._declare_lost(lost, result, now)
 
@@ -328,6 +332,8 @@ class Recovery:
         """Give up: empty this space and return the contents of all that was not acknowledged, oldest first."""
         contents = [entry[1] for entry in self._outstanding.values()]
         self._outstanding.clear()
+        self._lost_at.clear()
+        self._reader = AckReader(self.next_number)
         self._loss_at = None
         self.bytes_in_flight = 0
         return contents

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 import attrs
 
 from seamless.errors import RemoteProtocolError
-from seamless.wire.ack import Ack
+from seamless.wire.ack import Ack, AckReader
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 
 INITIAL_RTT: Final = 0.333
@@ -175,6 +175,7 @@ class Recovery:
         self._samples_from = first_number
         self._under_way: dict[int, Sent] = {}
         self._lost: dict[int, Sent] = {}
+        self._reader = AckReader(first_number)
 
     @property
     def anything_under_way(self) -> bool:
@@ -204,7 +205,7 @@ class Recovery:
         """
         if ack.largest >= self.next_number:
             raise RemoteProtocolError(f"an ACK for record {ack.largest}, which was never sent")
-        newly = self._newly_acked(ack)
+        newly, late = self._newly_acked(ack)
         progress: set[int] = set()
         for record in newly:
             self._settle(record)
@@ -222,24 +223,23 @@ class Recovery:
             for outgoing in record.contents:
                 outgoing.acked()
             record.contents = ()
-        if self._lost:
-            self._notice_late(ack, now)
+        self._count_late(late, now)
         self.detect_lost(now)
         return progress
 
-    def _newly_acked(self, ack: Ack) -> list[Sent]:
-        """Return the records under way that ``ack`` names, newest first."""
-        under_way = self._under_way
+    def _newly_acked(self, ack: Ack) -> tuple[list[Sent], list[int]]:
+        """Return the records under way that ``ack`` names, newest first, and the numbers of those declared lost."""
         newly: list[Sent] = []
-        oldest = min((road.order[0].number for road in self.lanes.values() if road.order), default=self.next_number)
-        for first, last in ack.ranges:
-            if last < oldest:
-                break
-            for number in range(last, max(first, oldest) - 1, -1):
-                record = under_way.pop(number, None)
-                if record is not None:
-                    newly.append(record)
-        return newly
+        late: list[int] = []
+        numbers = self._reader.take(ack, self._under_way, self._lost)
+        numbers.sort(reverse=True)
+        for number in numbers:
+            record = self._under_way.pop(number, None)
+            if record is not None:
+                newly.append(record)
+            elif number in self._lost:
+                late.append(number)
+        return newly, late
 
     def _sample(self, newly: list[Sent], ack: Ack, now: float) -> None:
         """Take a round trip time from the newest record of each lane, if it is newer than any acknowledged before."""
@@ -260,17 +260,8 @@ class Recovery:
         road.under_way -= 1
         road.wanted -= record.is_wanted
 
-    def _notice_late(self, ack: Ack, now: float) -> None:
-        """Find records that were declared lost and were only late."""
-        ranges, index = ack.ranges, len(ack.ranges) - 1
-        late = []
-        for number in sorted(self._lost):
-            while index >= 0 and ranges[index][1] < number:
-                index -= 1
-            if index < 0:
-                break
-            if ranges[index][0] <= number:
-                late.append(number)
+    def _count_late(self, late: list[int], now: float) -> None:
+        """Settle records that were declared lost and were only late."""
         for number in late:
             record = self._lost.pop(number)
             self.wasted_records += 1
@@ -302,7 +293,9 @@ class Recovery:
         self.lanes[record.lane].wanted_lost += record.is_wanted
         self._lost[record.number] = record
         if len(self._lost) > LOST_KEPT:
-            del self._lost[next(iter(self._lost))]
+            forgotten = next(iter(self._lost))
+            del self._lost[forgotten]
+            self._reader.forget(forgotten)
         for outgoing in record.contents:
             outgoing.lost()
 

@@ -8,6 +8,8 @@ touch) and its length less one. The byte of frame type before the body belongs t
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Container
 from typing import Final
 
 import attrs
@@ -58,12 +60,77 @@ def decode_ack(data: bytes, offset: int) -> tuple[Ack, int]:
     length, offset = decode_varint(data, offset)
     last, first = largest, largest - length
     ranges = [(first, last)]
+    end = len(data)
     for _ in range(count):
-        gap, offset = decode_varint(data, offset)
-        length, offset = decode_varint(data, offset)
-        last = first - gap - 2
-        first = last - length
+        # Nearly all are of one byte: a call for each would be most of the work of an ACK.
+        if offset + 1 < end and data[offset] < 0x40 and data[offset + 1] < 0x40:
+            last = first - data[offset] - 2
+            first = last - data[offset + 1]
+            offset += 2
+        else:
+            gap, offset = decode_varint(data, offset)
+            length, offset = decode_varint(data, offset)
+            last = first - gap - 2
+            first = last - length
         ranges.append((first, last))
     if first < 0:
         raise RemoteProtocolError("an ACK reaches below number 0")
     return Ack(largest, microseconds / MICROSECONDS, ranges), offset
+
+
+class AckReader:
+    """What acknowledgements say anew of the numbers that this end sent, each number once.
+
+    An ACK repeats what those before it said. Numbers above all that were acknowledged are looked at one by one, once
+    each; of those below only the ones that are still awaited, which the first ACK that went past them left out. So an
+    ACK takes time in proportion to the numbers that are new and to its own bytes, never to the length of its ranges.
+    """
+
+    __slots__ = ("_covered", "_left_out")
+
+    def __init__(self, next_number: int) -> None:
+        """``next_number``: of the next that is sent; all below are of no interest."""
+        self._covered = next_number - 1
+        self._left_out: list[int] = []
+
+    def take(self, ack: Ack, awaited: Container[int], also_awaited: Container[int] = ()) -> list[int]:
+        """Return the numbers that ``ack`` names and no ACK before it did."""
+        arrived = self._take_left_out(ack)
+        covered = self._covered
+        if ack.largest > covered:
+            news = []
+            for pair in ack.ranges:
+                if pair[1] <= covered:
+                    break
+                news.append(pair)
+            for first, last in reversed(news):
+                for number in range(covered + 1, first):
+                    if number in awaited or number in also_awaited:
+                        self._left_out.append(number)
+                arrived.extend(range(max(first, covered + 1), last + 1))
+                covered = last
+            self._covered = covered
+        return arrived
+
+    def _take_left_out(self, ack: Ack) -> list[int]:
+        left_out = self._left_out
+        arrived: list[int] = []
+        for first, last in ack.ranges:
+            if not left_out or last < left_out[0]:
+                break
+            low = bisect_left(left_out, first)
+            if low < len(left_out) and left_out[low] <= last:
+                high = bisect_right(left_out, last, low)
+                arrived += left_out[low:high]
+                del left_out[low:high]
+        return arrived
+
+    def forget(self, number: int) -> None:
+        """``number`` is not awaited any more."""
+        index = bisect_left(self._left_out, number)
+        if index < len(self._left_out) and self._left_out[index] == number:
+            del self._left_out[index]
+
+    def forget_to(self, number: int) -> None:
+        """No number up to ``number`` is awaited any more."""
+        del self._left_out[: bisect_right(self._left_out, number)]

@@ -2,10 +2,12 @@
 
 What is fixed here is fixed by the protocol: both ends of a session must agree on it before either has said a word.
 A frame that was lost is sent again, but for ACK, PADDING, PING and DATAGRAM; windows are sent with their newest value.
+At most one ACK stands in a record, since one says all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeAlias, Union
 
@@ -133,6 +135,8 @@ Frame: TypeAlias = Union[
     DatagramFrame,
 ]
 
+_PING_FRAME: Final = PingFrame()
+_RUNS: Final = {PADDING: re.compile(rb"\x00*"), PING: re.compile(rb"\x01*")}
 _TYPE: Final = [bytes([value]) for value in range(RESET_FIN + 1)]
 
 
@@ -184,6 +188,7 @@ def decode_frames(data: bytes) -> list[Frame]:
     """Return the frames of a record's plaintext; raise `RemoteProtocolError` for anything that is not frames."""
     frames: list[Frame] = []
     offset, end = 0, len(data)
+    acknowledges = False
     while offset < end:
         kind = data[offset]
         offset += 1
@@ -194,9 +199,17 @@ def decode_frames(data: bytes) -> list[Frame]:
             if start + len(content) > MAX_VARINT:
                 raise RemoteProtocolError(f"stream {stream} reaches beyond the highest offset there is")
             frames.append(StreamFrame(stream, start, content, kind == STREAM_FIN))
-        elif kind == PADDING:
-            offset = end - len(data[offset:].lstrip(b"\0"))
+        elif kind in (PADDING, PING):
+            # A run of them is as good as one, and costs as much.
+            run = _RUNS[kind].match(data, offset)
+            offset = run.end() if run is not None else offset
+            if kind == PING:
+                frames.append(_PING_FRAME)
         else:
+            if kind == ACK:
+                if acknowledges:
+                    raise RemoteProtocolError("two ACKs in one record")
+                acknowledges = True
             decode = _DECODERS.get(kind)
             if decode is None:
                 raise RemoteProtocolError(f"a frame of unknown type {kind:#x}")
@@ -212,10 +225,6 @@ def _decode_bytes(data: bytes, offset: int, limit: int) -> tuple[bytes, int]:
     if length > limit or end > len(data):
         raise RemoteProtocolError(f"a field says that it is {length} bytes long, which cannot be")
     return data[offset:end], end
-
-
-def _decode_ping(data: bytes, offset: int) -> tuple[Frame, int]:
-    return PingFrame(), offset
 
 
 def _decode_open(data: bytes, offset: int) -> tuple[Frame, int]:
@@ -261,7 +270,6 @@ def _decode_datagram(data: bytes, offset: int) -> tuple[Frame, int]:
 
 
 _DECODERS: Final[dict[int, Callable[[bytes, int], tuple[Frame, int]]]] = {
-    PING: _decode_ping,
     ACK: decode_ack,
     OPEN: _decode_open,
     ACCEPT: _decode_accept,

@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
 from seamless.link.recovery import Acknowledged, Control, Recovery, RoundTrip
+from seamless.test.work import lines_run
 from seamless.wire.ack import Ack
 from seamless.wire.link_frames import Ping
 
@@ -163,3 +164,35 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual(self.recovery.bytes_in_flight, 0)
         self.assertEqual(self.recovery.counters.acked + self.recovery.counters.lost, 350)
         self.assertEqual(self.recovery.counters.lost, 50)
+
+
+class AckWorkTests(SynchronousTestCase):
+    """A neighbor that acknowledges as it likes costs what it says anew, counted in lines of Python."""
+
+    def hostile(self, packets: int) -> Recovery:
+        """Return a sender with half of ``packets`` outstanding or lost, in single numbers, and as many that follow."""
+        recovery = Recovery(max_ack_delay=0.001)
+        recovery.sent(0, [b"packet"] * packets, OVERHEAD, 0.0)
+        for last in range(0, packets, 512):
+            ranges = [(number, number) for number in range(last + 510, last - 1, -2)]
+            recovery.on_ack(acked(*ranges), 0.01)
+        recovery.sent(packets, [b"packet"] * packets, OVERHEAD, 0.01)
+        self.assertEqual(recovery.counters.acked, packets // 2)
+        self.assertGreater(recovery.counters.lost, packets // 2 - 4)
+        return recovery
+
+    def test_an_ack_of_256_ranges_said_again(self) -> None:
+        """As much as its own ranges cost, with a few hundred and with thousands of lost packets remembered."""
+        costs = []
+        for packets in (1024, 8192):
+            recovery = self.hostile(packets)
+            again = acked(*((number, number) for number in range(packets - 2, packets - 514, -2)))
+            costs.append(lines_run(lambda: recovery.on_ack(again, 0.01)))  # noqa: B023
+        self.assertLess(costs[1], 1.1 * costs[0])
+        self.assertLess(costs[1], 256 * 5)
+
+    def test_a_long_range_said_again(self) -> None:
+        recovery = self.hostile(1024)
+        recovery.on_ack(acked((1024, 2047)), 0.02)
+        self.assertEqual(recovery.counters.acked, 512 + 1024)
+        self.assertLess(lines_run(lambda: recovery.on_ack(acked((1024, 2047)), 0.02)), 100)

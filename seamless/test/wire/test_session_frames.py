@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
+from seamless.test.work import lines_run
 from seamless.wire.ack import Ack, encode_ack
 from seamless.wire.ranges import RangeSet
 from seamless.wire.session_frames import (
@@ -77,8 +78,29 @@ class SessionFrameTests(SynchronousTestCase):
     @settings(derandomize=True, max_examples=200)
     @given(st.lists(frames, max_size=6), st.integers(0, 5))
     def test_round_trip(self, sequence: list[Frame], padding: int) -> None:
+        """Whatever is between frames; only that a run of PINGs is as good as one."""
         data = bytes(padding).join(map(encode, sequence)) + bytes(padding)
-        self.assertEqual(decode_frames(data), sequence)
+        expected = [
+            frame
+            for before, frame in zip([None, *sequence], sequence)
+            if padding or not isinstance(frame, PingFrame) or not isinstance(before, PingFrame)
+        ]
+        self.assertEqual(decode_frames(data), expected)
+
+    def test_one_ack_in_a_record(self) -> None:
+        """One says all; a thousand of them would make us look for lost records a thousand times."""
+        ranges = RangeSet()
+        ranges.add(0, 100_000)
+        frame = bytes((ACK,)) + encode_ack(ranges, 0.0)
+        self.assertEqual(len(decode_frames(frame + b"\x01")), 2)
+        with self.assertRaisesRegex(RemoteProtocolError, "two ACKs"):
+            decode_frames(frame + b"\x01" + frame)
+
+    def test_runs_cost_as_much_as_one(self) -> None:
+        """PADDING and PING of a whole record."""
+        for frame in (b"\0", b"\1"):
+            costs = [lines_run(lambda: decode_frames(frame * length)) for length in (10, 16_000)]  # noqa: B023
+            self.assertEqual(costs[0], costs[1])
 
     @settings(derandomize=True, max_examples=100)
     @given(frames)
