@@ -50,6 +50,10 @@ class Villain:
         self.pair.b.session.receive_fragments([payload], self.pair.now)
         self.pair.b.drain(self.pair.now)
 
+    def hand_over(self) -> None:
+        """Let node 1's own session go on with the numbers that follow, so that it answers as an honest one."""
+        self.pair.a.session._departures.recovery.next_number = next(self.numbers)
+
     def stream_frame(self, offset: int, data: bytes, fin: bool = False, stream: int | None = None) -> bytes:
         """Return a STREAM frame for the good stream, or another."""
         return encode_stream_header(self.stream[1] if stream is None else stream, offset, len(data), fin) + data

@@ -97,6 +97,7 @@ class HeldTests(SynchronousTestCase):
         pair = villain.pair
         self.say_pieces(villain, UNOPENED[:200], 20, 2)
         self.assertGreater(self.held(villain), 1_000_000)
+        villain.hand_over()
         pair.run(70)
         self.assertEqual((self.held(villain), pair.b.session.streams_kept), (0, 1))
         self.assertEqual(pair.b.lost(), [])
