@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from seamless.crypto.sealing import ReceiveKey
 from seamless.session.record import Reassembly
 from seamless.wire.ack import encode_ack
+from seamless.wire.fragment import WHOLE_PLACE
 from seamless.wire.header import (
     FRAGMENT_HEADER_BYTES,
     INDEX_BITS,
@@ -88,13 +89,14 @@ class Arrivals:
             nonce = payload[:SEALED_HEADER_BYTES]
             if nonce not in reassembly and not self._is_new(nonce):
                 continue
-            if payload[SEALED_HEADER_BYTES + 1] == 0:
+            if payload[SEALED_HEADER_BYTES:FRAGMENT_HEADER_BYTES] == WHOLE_PLACE:
                 sealed: bytes | None = payload[FRAGMENT_HEADER_BYTES:]
             else:
                 sealed = reassembly.add(nonce, payload, now)
             if sealed is not None:
                 plaintext = self._open(nonce, sealed, now)
                 if plaintext is not None:
+                    reassembly.forget(nonce)  # pieces of the same, which a relay has cut
                     yield plaintext, len(sealed) > len(payload)
 
     def _is_new(self, nonce: bytes) -> bool:

@@ -1,19 +1,21 @@
 """Records on the wire: a sealed record cut into fragments that each fit an overlay packet, and put together again.
 
 Python's work is per record, not per fragment, wherever it can be: one seal, one open, one join. Per fragment there is
-one slice on the way out, and one slice and one list slot on the way in. What comes in here is hostile: any relay may
-forge, repeat or mix fragments. A forged one can spoil its record, which then is as good as lost, and take memory up to
-a bound; no more.
+one slice on the way out, and one slice and one list slot on the way in. Relays may cut fragments further
+(`seamless.wire.fragment`), so pieces are kept by their offsets, and of two that overlap the later one counts only where
+there was none. What comes in here is hostile: any relay may forge, repeat or mix fragments. A forged one can spoil its
+record, which then is as good as lost, and take memory up to a bound; no more.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
+from seamless.wire.fragment import OFFSET_UNIT_BYTES, decode_place, encode_place
 from seamless.wire.header import (
     CLASS_HANDSHAKE,
-    FRAGMENT_HEADER,
     FRAGMENT_HEADER_BYTES,
     INITIAL_HOP_LIMIT,
     PACKET_CLASSES,
@@ -21,11 +23,9 @@ from seamless.wire.header import (
     PACKET_HEADER_BYTES,
     SEALED_HEADER_BYTES,
     TAG_BYTES,
+    WORD_BYTES,
 )
 from seamless.wire.session_frames import MAX_SEALED_BYTES, MAX_SEALED_PACKET_BYTES
-
-MAX_FRAGMENTS: Final = 256
-"""Fragments of one record: their index is one byte."""
 
 MAX_INCOMPLETE: Final = 4096
 """Records in reassembly at once: a second of 16 kB records at 500 Mb/s."""
@@ -34,26 +34,31 @@ INCOMPLETE_AGE_MAX: Final = 5.0
 """Seconds after which the missing fragments of a record count as lost: no hop goes on resending for so long."""
 
 RECORD_MEMORY_BYTES: Final = 512
-SLOT_MEMORY_BYTES: Final = 48
+SLOT_MEMORY_BYTES: Final = 96
 """What a record, and a fragment of it, take besides their bytes, as CPython makes objects."""
 
 PIECE_MIN_BYTES: Final = 64
-"""A path that carries less than this in a packet carries no session."""
+"""A path that carries less than this in a packet carries no session; no fragment but a record's last is shorter."""
 
-_FRAGMENT_OF: Final = [[bytes((index, last)) for index in range(last + 1)] for last in range(MAX_FRAGMENTS)]
-"""The last two bytes of a fragment header, made once."""
+MAX_PIECES: Final = 512
+"""Pieces of one record that are kept apart. An honest one has 56 at most, of 1,180 bytes; cut in two ways, three times
+as many."""
 
 
 class Cutter:
     """Cuts sealed records for one path, from ``local`` to ``peer``."""
 
-    __slots__ = ("piece_bytes", "record_bytes", "_heads")
+    __slots__ = ("piece_bytes", "record_bytes", "_places", "_last_places", "_heads")
 
-    def __init__(self, local: int, peer: int, piece_bytes: int) -> None:
-        self.piece_bytes = piece_bytes
-        fragments = min(MAX_FRAGMENTS, max(1, MAX_SEALED_BYTES // piece_bytes))
-        self.record_bytes = min(MAX_SEALED_BYTES, fragments * piece_bytes)
+    def __init__(self, local: int, peer: int, room_bytes: int) -> None:
+        """``room_bytes``: what a packet holds behind the fragment header, at least `PIECE_MIN_BYTES`."""
+        self.piece_bytes = room_bytes & -OFFSET_UNIT_BYTES
+        fragments = max(1, MAX_SEALED_BYTES // self.piece_bytes)
+        self.record_bytes = min(MAX_SEALED_BYTES, fragments * self.piece_bytes)
         """Bytes of a sealed record that fills all its fragments."""
+        offsets = range(0, MAX_SEALED_PACKET_BYTES, self.piece_bytes)
+        self._places = [encode_place(offset, False) for offset in offsets]
+        self._last_places = [encode_place(offset, True) for offset in offsets]
         self._heads = [PACKET_HEADER.pack(lane, INITIAL_HOP_LIMIT, local, peer) for lane in PACKET_CLASSES]
 
     @property
@@ -66,10 +71,12 @@ class Cutter:
         size = self.piece_bytes
         head = self._heads[lane] + nonce
         last = (len(sealed) - 1) // size
-        return [
-            head + fragment + sealed[start : start + size]
-            for fragment, start in zip(_FRAGMENT_OF[last], range(0, len(sealed), size))
+        packets = [
+            head + place + sealed[start : start + size]
+            for place, start in zip(self._places, range(0, last * size, size))
         ]
+        packets.append(head + self._last_places[last] + sealed[last * size :])
+        return packets
 
     def whole(self, lane: int, message: bytes) -> bytes:
         """Return the overlay packet that carries ``message`` as it is."""
@@ -78,25 +85,82 @@ class Cutter:
 
 def complete_records(packets: Iterable[bytes]) -> set[int]:
     """Return the numbers of the records of which these overlay packets, of one session, hold every fragment."""
-    missing: dict[int, int] = {}
+    lengths: dict[int, int] = {}
+    totals: dict[int, int] = {}
     for packet in packets:
         if packet[0] != CLASS_HANDSHAKE:
-            _, number, _, last = FRAGMENT_HEADER.unpack_from(packet, PACKET_HEADER_BYTES)
-            missing[number] = missing.get(number, last + 1) - 1
-    return {number for number, count in missing.items() if count == 0}
+            payload = packet[PACKET_HEADER_BYTES:]
+            number = int.from_bytes(payload[WORD_BYTES:SEALED_HEADER_BYTES], "big")
+            offset, is_last = decode_place(payload)
+            length = len(payload) - FRAGMENT_HEADER_BYTES
+            lengths[number] = lengths.get(number, 0) + length
+            if is_last:
+                totals[number] = offset + length
+    return {number for number, total in totals.items() if lengths[number] == total}
 
 
 class _Incomplete:
-    """The fragments of one record that are there."""
+    """The pieces of one record that are there: they ascend by offset, and do not overlap."""
 
-    __slots__ = ("slots", "missing", "nbytes", "memory_bytes", "begun_at")
+    __slots__ = ("starts", "pieces", "total", "nbytes", "memory_bytes", "begun_at")
 
-    def __init__(self, last: int, now: float) -> None:
-        self.slots: list[bytes] = [b""] * (last + 1)
-        self.missing = last + 1
+    def __init__(self, now: float) -> None:
+        self.starts: list[int] = []
+        self.pieces: list[bytes] = []
+        self.total: int | None = None
+        """The record's length, once its last fragment has said it."""
         self.nbytes = 0
-        self.memory_bytes = RECORD_MEMORY_BYTES + (last + 1) * SLOT_MEMORY_BYTES
+        self.memory_bytes = RECORD_MEMORY_BYTES
         self.begun_at = now
+
+    def fits(self, offset: int, length: int, is_last: bool) -> bool:
+        """Return whether a fragment may be one of this record, by what the others say."""
+        end = offset + length
+        if is_last:
+            return (self.total is None and end >= self._end()) or end == self.total
+        if length < PIECE_MIN_BYTES or length % OFFSET_UNIT_BYTES:
+            return False
+        return end <= (MAX_SEALED_PACKET_BYTES if self.total is None else self.total)
+
+    def _end(self) -> int:
+        return self.starts[-1] + len(self.pieces[-1]) if self.starts else 0
+
+    def put(self, offset: int, piece: bytes) -> bool:
+        """Keep of a piece what is not there yet; return False when all of it is."""
+        starts, pieces = self.starts, self.pieces
+        if not starts or offset >= starts[-1] + len(pieces[-1]):
+            starts.append(offset)
+            pieces.append(piece)
+            self.nbytes += len(piece)
+            self.memory_bytes += len(piece) + SLOT_MEMORY_BYTES
+            return True
+        index = bisect_right(starts, offset)
+        if index:
+            covered = starts[index - 1] + len(pieces[index - 1]) - offset
+            if covered > 0:
+                piece = piece[covered:]
+                offset += covered
+        if not piece:
+            return False
+        return self._insert(index, offset, piece)
+
+    def _insert(self, index: int, offset: int, piece: bytes) -> bool:
+        """Keep a piece before the one at ``index``: up to there, or in its place where it reaches beyond it."""
+        starts, pieces = self.starts, self.pieces
+        end = offset + len(piece)
+        beyond = index
+        while beyond < len(starts) and starts[beyond] + len(pieces[beyond]) <= end:
+            beyond += 1
+        if beyond < len(starts) and starts[beyond] < end:
+            piece = piece[: starts[beyond] - offset]
+        replaced = sum(map(len, pieces[index:beyond]))
+        if len(piece) == replaced:
+            return False
+        starts[index:beyond] = [offset]
+        pieces[index:beyond] = [piece]
+        self.nbytes += len(piece) - replaced
+        self.memory_bytes += len(piece) - replaced + SLOT_MEMORY_BYTES * (1 - (beyond - index))
+        return True
 
 
 class Reassembly:
@@ -119,44 +183,37 @@ class Reassembly:
 
     def add(self, nonce: bytes, payload: bytes, now: float) -> bytes | None:
         """Take a fragment in; return the whole sealed record when it was the last that was missing."""
-        record = self._incomplete.get(nonce)
-        index, last = payload[SEALED_HEADER_BYTES], payload[SEALED_HEADER_BYTES + 1]
-        if record is None:
-            if index > last:
-                self.refused_fragments += 1
-                return None
-            record = self._incomplete[nonce] = _Incomplete(last, now)
-            self.memory_bytes += record.memory_bytes
-        slots = record.slots
-        if last != len(slots) - 1 or index > last:
+        offset, is_last = decode_place(payload)
+        piece = payload[FRAGMENT_HEADER_BYTES:]
+        known = self._incomplete.get(nonce)
+        record = _Incomplete(now) if known is None else known
+        is_absurd = offset + len(piece) > MAX_SEALED_PACKET_BYTES or len(record.pieces) >= MAX_PIECES
+        if is_absurd or not record.fits(offset, len(piece), is_last):
             self.refused_fragments += 1
             return None
-        if slots[index]:
+        before = 0 if known is None else known.memory_bytes
+        if is_last:
+            record.total = offset + len(piece)
+        if not record.put(offset, piece):
             self.repeated_fragments += 1
             return None
-        piece = payload[FRAGMENT_HEADER_BYTES:]
-        slots[index] = piece
-        record.missing -= 1
-        record.nbytes += len(piece)
-        record.memory_bytes += len(piece)
-        self.memory_bytes += len(piece)
-        if record.missing == 0 or record.nbytes > MAX_SEALED_PACKET_BYTES:
-            return self._finish(nonce, record)
-        if self.memory_bytes > self._max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
+        self._incomplete[nonce] = record
+        self.memory_bytes += record.memory_bytes - before
+        if record.nbytes == record.total:
+            self.forget(nonce)
+            return b"".join(record.pieces)
+        while self.memory_bytes > self._max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
             self._evict_oldest()
         return None
 
-    def _finish(self, nonce: bytes, record: _Incomplete) -> bytes | None:
-        del self._incomplete[nonce]
-        self.memory_bytes -= record.memory_bytes
-        if record.nbytes > MAX_SEALED_PACKET_BYTES:
-            self.evicted_records += 1
-            return None
-        return b"".join(record.slots)
+    def forget(self, nonce: bytes) -> None:
+        """Drop what there is of a record."""
+        record = self._incomplete.pop(nonce, None)
+        if record is not None:
+            self.memory_bytes -= record.memory_bytes
 
     def _evict_oldest(self) -> None:
-        nonce = next(iter(self._incomplete))
-        self.memory_bytes -= self._incomplete.pop(nonce).memory_bytes
+        self.forget(next(iter(self._incomplete)))
         self.evicted_records += 1
 
     def next_timeout(self) -> float | None:

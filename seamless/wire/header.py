@@ -16,6 +16,7 @@ RECORD: Final = 6
 INDEX_BITS: Final = 24
 INDEX_MASK: Final = (1 << INDEX_BITS) - 1
 
+WORD_BYTES: Final = 4
 SEALED_HEADER: Final = struct.Struct(">IQ")
 """Word (type and receiver index) and number; these twelve bytes are the AEAD nonce."""
 SEALED_HEADER_BYTES: Final = SEALED_HEADER.size
@@ -35,8 +36,8 @@ CLASS_UNRECOVERED: Final = 3
 PACKET_CLASSES: Final = range(4)
 INITIAL_HOP_LIMIT: Final = 32
 
-FRAGMENT_HEADER: Final = struct.Struct(">IQBB")
-"""Word, record number, index of this fragment, index of the last."""
+FRAGMENT_HEADER: Final = struct.Struct(">IQH")
+"""Word, record number, place of this fragment in the record (`seamless.wire.fragment`)."""
 FRAGMENT_HEADER_BYTES: Final = FRAGMENT_HEADER.size
 
 PACKET_ENDS: Final = slice(2, PACKET_HEADER_BYTES)
