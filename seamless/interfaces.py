@@ -116,6 +116,19 @@ class LinkDown:
 
 
 @attrs.frozen
+class LinkMtuChanged:
+    """The path of the link from ``local`` to ``neighbor`` was found to carry IP packets of ``mtu_bytes``.
+
+    ``configured_bytes`` is the most that the link's configuration allows.
+    """
+
+    neighbor: str
+    local: Address
+    mtu_bytes: int
+    configured_bytes: int
+
+
+@attrs.frozen
 class PeerReachable:
     """A session with this node can be had: there is a path."""
 
@@ -147,7 +160,7 @@ StreamEvent: TypeAlias = Union[
     StreamClosed,
     PacketReceived,
 ]
-Event: TypeAlias = Union[StreamEvent, LinkUp, LinkDown, PeerReachable, PeerUnreachable, NodeEquivocated]
+Event: TypeAlias = Union[StreamEvent, LinkUp, LinkDown, LinkMtuChanged, PeerReachable, PeerUnreachable, NodeEquivocated]
 
 RESET_BY_APPLICATION = 0
 """The application's TCP was reset."""

@@ -3,7 +3,7 @@
 Bytes in, fields out: no state, no time. The Noise messages inside are `seamless.crypto.noise`'s; who sends which
 message when is `seamless.crypto.association`'s; who is let in is `seamless.crypto.gate`'s. ::
 
-    INITIATION  word(1, sender's index) | Noise message 1 | zero padding | mac1 (16) | mac2 (16)     1200 bytes
+    INITIATION  word(1, sender's index) | Noise message 1 | zero padding | mac1 (16) | mac2 (16)     1184 bytes
     RESPONSE    word(2, receiver's index) | Noise message 2 | mac1 (16) | mac2 (16)                    96 bytes
     COOKIE      word(3, receiver's index) | nonce (24) | sealed cookie (32)                            60 bytes
 
@@ -50,8 +50,9 @@ _RESPONSE_PAYLOAD: Final = struct.Struct(">QI")
 
 NOISE_1_BYTES: Final = MESSAGE_1_OVERHEAD_BYTES + _INITIATION_PAYLOAD.size
 NOISE_2_BYTES: Final = MESSAGE_2_OVERHEAD_BYTES + _RESPONSE_PAYLOAD.size
-INITIATION_BYTES: Final = 1200
-"""So long that no answer is longer: nobody can be flooded by way of a node. RFC 9000, section 8.1, has the same."""
+INITIATION_BYTES: Final = 1184
+"""So long that no answer is longer: nobody can be flooded by way of a node. RFC 9000, section 8.1, has
+1200. In an overlay packet over IPv6 it still fits an MTU of 1280, which is what every link carries."""
 RESPONSE_BYTES: Final = _WORD.size + NOISE_2_BYTES + 2 * MAC_BYTES
 COOKIE_MESSAGE_BYTES: Final = _WORD.size + COOKIE_NONCE_BYTES + COOKIE_BYTES + 16
 

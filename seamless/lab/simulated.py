@@ -98,8 +98,10 @@ class Simulation:
     def _add_wire(self, wire: WireConfig) -> None:
         one, other = (str(interface.ip) for interface in wire.addresses)
         self._wire_of[frozenset(wire.ends)] = wire
-        self._directions[one, other] = ImpairedDirection(wire.forward, self._randomness)
-        self._directions[other, one] = ImpairedDirection(wire.backward, self._randomness)
+        for ends, impairment in (((one, other), wire.forward), ((other, one), wire.backward)):
+            if impairment.black_hole_bytes is None:
+                impairment = attrs.evolve(impairment, black_hole_bytes=wire.mtu_bytes)
+            self._directions[ends] = ImpairedDirection(impairment, self._randomness)
 
     # Nodes.
 

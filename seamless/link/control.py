@@ -49,29 +49,31 @@ class ControlQueue:
         That is ``hello``, an ACK if one is due or can go along, and all that waits.
         """
         frames: list[OwnFrame] = [] if hello is None else [hello]
-        frames.extend(self._frames)
-        self._frames.clear()
         ack, acked_below = b"", -1
         due_at = acknowledger.due_at
-        if due_at is not None and (frames or due_at <= now):
+        if due_at is not None and (frames or self._frames or due_at <= now):
             ack = acknowledger.take(now)
             acked_below = acknowledger.largest
-            if not frames and acknowledger.wants_ping(now):
+            if not frames and not self._frames and acknowledger.wants_ping(now):
                 frames.append(Ping())
         datagrams = []
-        self._add_lsas(frames, ack, is_up)
+        self._fill(frames, ack, is_up)
         while frames or ack:
             datagrams.append((ack, Control(tuple(frames), acked_below)))
             frames, ack, acked_below = [], b"", -1
-            self._add_lsas(frames, ack, is_up)
+            self._fill(frames, ack, is_up)
         return datagrams
 
-    def _add_lsas(self, frames: list[OwnFrame], ack: bytes, is_up: bool) -> None:
-        """Add as many waiting LSAs to ``frames`` as fit one datagram, at least one when it is empty."""
-        if not self._lsas or not is_up:
-            return
+    def _fill(self, frames: list[OwnFrame], ack: bytes, is_up: bool) -> None:
+        """Add what waits to ``frames``, LSAs last, as much as fits one datagram, at least one when it is empty."""
         used = len(ack) + sum(len(frame.encode()) for frame in frames)
-        while self._lsas and (not used or used + len(self._lsas[0]) + LSA_HEADER_BYTES <= self._room_bytes):
+        while self._frames:
+            size = len(self._frames[0].encode())
+            if used and used + size > self._room_bytes:
+                return
+            frames.append(self._frames.popleft())
+            used += size
+        while is_up and self._lsas and (not used or used + len(self._lsas[0]) + LSA_HEADER_BYTES <= self._room_bytes):
             data = self._lsas.popleft()
             frames.append(LsaFrame(data))
             used += len(data) + LSA_HEADER_BYTES

@@ -7,6 +7,10 @@ The rules:
 
 * Bulk gathers into full batches, from turn to turn. What is urgent does not wait, and neither does the first bulk
   packet after a pause.
+* A packet that is longer than the path carries, be it cut for another path or before this one shrank, is cut anew on
+  its way out (`seamless.wire.fragment`).
+* A packet is sent again `MAX_RESENDS` times at most: a path on which hellos pass and it does not must not be kept busy
+  with it for ever. Then it is given back, for another path.
 * What CONTROL sends is charged to the same pacer and kept in the same packet number space, but never waits here.
 """
 
@@ -22,6 +26,7 @@ from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Control, Recovery
 from seamless.link.status import LinkCounters
+from seamless.wire.fragment import cut_packet
 from seamless.wire.header import CLASS_UNRECOVERED
 
 BATCH_INTERVAL: Final = 0.002
@@ -35,6 +40,8 @@ MAX_ACK_DELAY: Final = 0.004
 """Seconds: `ACK_INTERVAL`, and a timer's lateness on a busy machine."""
 QUEUE_LIMIT_BYTES: Final = 4 << 20
 """Of one session, that a link holds at most: six round trips of 10 ms at 500 Mb/s."""
+MAX_RESENDS: Final = 20
+"""Of one packet on one link. At 40 % loss one packet in 200 million is lost so often."""
 LOSS_WEIGHT: Final = 1 / 16
 """How fast the estimate of the loss rate follows, per ACK."""
 
@@ -55,6 +62,10 @@ class Departures:
         self.pacer = Pacer(controller.pacing_rate_bps(), now)
         self.copies = Copies()
         self.loss_rate = 0.0
+        self.packet_bytes = 0
+        """The longest overlay packet that goes out whole; set by the owner, as the path's MTU is found."""
+        self.undelivered: list[bytes] = []
+        """Packets that were lost too often, for the owner to take away."""
         self._local = local
         self._overhead_bytes = overhead_bytes
         self._controller = controller
@@ -84,21 +95,50 @@ class Departures:
             bulk_goes = now >= self._bulk_waits_until
             packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
             if packets:
-                self._send_packets(key, packets, remote, transmits, now)
+                self._send_packets(key, packets, self.queue.attempts, remote, transmits, now)
                 if bulk_goes:
                     fullness = min(1.0, sum(map(len, packets)) / FULL_BATCH_BYTES)
                     self._bulk_waits_until = now + BATCH_INTERVAL * fullness
         self.pacer.set_backlog(window_left > 0 and self.queue.size_bytes > 0, now)
 
     def _send_packets(
-        self, key: SendKey, packets: list[bytes], remote: Address, transmits: list[Transmit], now: float
+        self,
+        key: SendKey,
+        packets: list[bytes],
+        attempts: list[int],
+        remote: Address,
+        transmits: list[Transmit],
+        now: float,
     ) -> None:
         number = self.recovery.next_number
+        resends_at = self.queue.resends_at
+        if max(map(len, packets)) > self.packet_bytes:
+            packets, attempts = self._cut(packets, resends_at, attempts)
+            resends_at = 0
         self.recovery.sent(number, packets, self._overhead_bytes, now)
+        if attempts:
+            self.recovery.sent_before(number + resends_at, attempts)
         transmits += seal_batches(key, number, packets, self._local, remote)
         if len(packets) <= SPARSE_BATCH:
             self.copies.sent(packets, self.recovery.bytes_in_flight, now)
         self._count(packets, now)
+
+    def _cut(self, packets: list[bytes], resends_at: int, attempts: list[int]) -> tuple[list[bytes], list[int]]:
+        """Return what says the same as ``packets`` and goes out whole, and how often each was lost before."""
+        fitting: list[bytes] = []
+        lost: list[int] = []
+        before = [0] * resends_at + attempts
+        before += [0] * (len(packets) - len(before))
+        for packet, count in zip(packets, before):
+            if len(packet) <= self.packet_bytes:
+                parts = [packet]
+            else:
+                parts = cut_packet(packet, self.packet_bytes)
+                self._counters.cut += bool(parts)
+                self._counters.too_big += not parts
+            fitting += parts
+            lost += [count] * len(parts)
+        return fitting, lost
 
     def send_copies(self, key: SendKey, remote: Address, transmits: list[Transmit], now: float) -> None:
         """Seal the copies of sparse packets that are due, under numbers that nobody waits for."""
@@ -136,16 +176,29 @@ class Departures:
         lost: list[Control] = []
         if result.lost:
             self.copies.lost(now)
-            for contents in result.lost:
+            for contents, attempts in zip(result.lost, result.attempts):
                 if isinstance(contents, Control):
                     lost.append(contents)
-                elif contents[0] == CLASS_UNRECOVERED:
-                    self._counters.forgotten += 1
                 else:
-                    self._counters.resent += 1
-                    self.queue.put_resend(contents)
+                    self._send_again(contents, attempts + 1)
         self.pacer.set_rate(self._controller.pacing_rate_bps(), now)
         return lost
+
+    def _send_again(self, packet: bytes, attempts: int) -> None:
+        if packet[0] == CLASS_UNRECOVERED:
+            self._counters.forgotten += 1
+        elif attempts > MAX_RESENDS:
+            self._counters.undelivered += 1
+            self.undelivered.append(packet)
+        else:
+            self._counters.resent += 1
+            self.queue.put_resend(packet, attempts)
+
+    def shrink(self) -> None:
+        """Send again, cut anew, what is under way in datagrams that the path does not carry any more."""
+        for packet in self.recovery.take_longer_than(self.packet_bytes + self._overhead_bytes):
+            self._send_again(packet, 1)
+        self.loss_rate = 0.0
 
     def abandon(self) -> list[bytes]:
         """Give back all that waits or is unacknowledged and may go another way."""

@@ -7,6 +7,8 @@ packets up at once, in whatever order they come: only the far end of a session p
 The rules:
 
 * A batch is the unit. Per datagram there is one seal or open, one slice or two, one entry in a dictionary.
+* The path's MTU is found by probing (`seamless.link.mtu`), and DATA cut to it. A path that does not carry the base size
+  is not UP to the node, however well its hellos pass.
 * CONTROL never waits behind DATA: acknowledgements, hellos, LSAs and pauses pass the queue and the pacer (which is
   charged for them). A flooded link keeps its adjacency and its acknowledgements.
 * DATA is sent only while the neighbor is heard (`seamless.link.neighbor`).
@@ -35,12 +37,13 @@ from seamless.link.control import ControlQueue
 from seamless.link.copies import SPARSE_BATCH, Seen
 from seamless.link.departures import Departures
 from seamless.link.hello import AdjacencyState
+from seamless.link.mtu import MtuSearch, MtuState, Probe
 from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
 from seamless.wire.header import CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
-from seamless.wire.link_frames import Close, Hello, LinkFrame, LsaFrame, Pause, parse_link_frames
+from seamless.wire.link_frames import PING, Close, Hello, LinkFrame, LsaFrame, Pause, parse_link_frames
 
 QUEUE_TARGET_INTERVAL: Final = 0.004
 """Seconds of the link's rate that one session should have waiting: enough for a batch, and to ride out a late timer."""
@@ -75,10 +78,12 @@ class Link:
         self._acknowledger = Acknowledger()
         self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
         self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
+        self._mtu = MtuSearch(settings.mtu_bytes)
         self._departures = Departures(settings.local, self._overhead_bytes, controller, self.counters, now)
+        self._departures.packet_bytes = self.packet_bytes
         self.queue = self._departures.queue
         self.recovery = self._departures.recovery
-        self._control = ControlQueue(self.packet_bytes)
+        self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes)
         self._orphans: list[bytes] = []
         self._seen = Seen()
         self._closed = False
@@ -92,13 +97,37 @@ class Link:
 
     @property
     def packet_bytes(self) -> int:
-        """Return the longest overlay packet that fits one datagram of this link."""
-        return self.settings.mtu_bytes - self._overhead_bytes
+        """Return the longest overlay packet that fits one datagram of this link, as far as is known."""
+        return self._mtu.mtu_bytes - self._overhead_bytes
+
+    @property
+    def mtu_bytes(self) -> int:
+        """Return the MTU of the path that is in use: of IP packets."""
+        return self._mtu.mtu_bytes
+
+    @property
+    def mtu_is_found(self) -> bool:
+        """Return whether the search for the path's MTU has come to its end."""
+        return self._mtu.state is MtuState.SEARCH_COMPLETE
 
     @property
     def is_up(self) -> bool:
-        """Tell whether the neighbor is heard and hears us."""
+        """Return whether the link can carry packets: the neighbor is heard, hears us, and the base size passes."""
+        return self._is_heard and self._mtu.carries_base
+
+    @property
+    def _is_heard(self) -> bool:
         return self.adjacency.state is AdjacencyState.UP
+
+    @property
+    def reason(self) -> str:
+        """Return why the link is in its state, for people."""
+        if self._mtu.carries_base:
+            return self.adjacency.reason
+        return (
+            f"its path does not carry {self._mtu.base_bytes} bytes, though shorter datagrams pass:"
+            " look for a tunnel or an interface with a small MTU"
+        )
 
     @property
     def loss_rate(self) -> float:
@@ -153,6 +182,11 @@ class Link:
         """Return packets that this link could not deliver, for the node to send another way."""
         orphans, self._orphans = self._orphans, []
         return orphans
+
+    def take_undelivered(self) -> list[bytes]:
+        """Return packets that were lost too often here, while the link is UP."""
+        undelivered, self._departures.undelivered = self._departures.undelivered, []
+        return undelivered
 
     # Receiving.
 
@@ -253,13 +287,45 @@ class Link:
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
         for control in self._departures.settle(result, now):
             self._control.lost(control)
+        self._note_sizes(result, now)
         for control in result.controls:
             if control.acked_below >= 0:
                 self._acknowledger.on_ack_acknowledged(control.acked_below)
 
+    def _note_sizes(self, result: Acknowledged, now: float) -> None:
+        """Learn the path's MTU from what passed and what did not."""
+        mtu = self._mtu
+        for probe in result.probes:
+            mtu.probe_acked(probe, now)
+        for probe in result.lost_probes:
+            mtu.probe_lost(probe, now)
+        mtu.data_acked(result.largest_bytes)
+        if result.lost:
+            overhead = self._overhead_bytes
+            mtu.data_lost([len(packet) + overhead for packet in result.lost if isinstance(packet, bytes)], now)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Cut packets to the MTU in use."""
+        before, self._departures.packet_bytes = self._departures.packet_bytes, self.packet_bytes
+        if self.packet_bytes < before:
+            self._departures.shrink()
+
+    def _watch_mtu(self, now: float) -> None:
+        """Search while the neighbor is heard."""
+        if not self._is_heard or self._closed:
+            if self._mtu.state is not MtuState.DISABLED:
+                self._mtu.stop()
+        elif self._mtu.state is MtuState.DISABLED:
+            self._mtu.begin()
+            self._fit()
+        else:
+            self._mtu.handle_timeout(now)
+
     def _restarted(self) -> None:
         """Begin anew, with our own numbers where they were: another process speaks for the neighbor."""
         self.counters.restarts += 1
+        self._mtu.stop()
         self.abandon()
         self.recovery.restart()
         self._acknowledger.restart()
@@ -269,7 +335,7 @@ class Link:
 
         What was probed with last has the newest packet number and is what the far end waits for.
         """
-        self._orphans += self._departures.abandon()
+        self._orphans += self.take_undelivered() + self._departures.abandon()
         self._orphans.sort(key=itemgetter(FRAGMENT_NAME))
         self._control.forget_lsas()
 
@@ -280,7 +346,8 @@ class Link:
         earliest = self.adjacency.next_timeout()
         for at in (
             self.association.next_timeout(),
-            self.recovery.next_timeout() if self.is_up else self._neighbor.redial_at,
+            self.recovery.next_timeout() if self._is_heard else self._neighbor.redial_at,
+            self._mtu.next_timeout(),
             self._acknowledger.due_at if self.association.send_key is not None else None,
             self._departures.ready_at(now) if self.is_up else None,
             self._departures.copies.due_at,
@@ -293,7 +360,7 @@ class Link:
         """Act on whatever deadline has passed."""
         self._neighbor.handle_timeout(now)
         deadline = self.recovery.next_timeout()
-        if deadline is not None and now >= deadline and self.is_up:
+        if deadline is not None and now >= deadline and self._is_heard:
             self._take_acknowledged(self.recovery.on_timeout(now), now)
 
     # Sending.
@@ -305,9 +372,11 @@ class Link:
             for message in self.association.messages_to_send(now)
         ]
         key = self.association.send_key
+        self._watch_mtu(now)
         if key is not None:
             before = self.recovery.next_number
             self._send_control(key, transmits, now)
+            self._send_probes(key, transmits, now)
             if self.is_up and self.queue and not self._closed:
                 self._departures.send(key, self._neighbor.remote, transmits, now)
             if self._departures.copies.due_at is not None:
@@ -329,13 +398,30 @@ class Link:
     def _send_one_control(
         self, key: SendKey, ack: bytes, control: Control, transmits: list[Transmit], now: float
     ) -> None:
+        content = ack + b"".join(frame.encode() for frame in control.frames)
+        is_recovered = self._is_heard and any(not isinstance(frame, Close) for frame in control.frames)
+        self._send_content(key, content, control if is_recovered else None, transmits, now)
+
+    def _send_probes(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
+        for probe in self._mtu.probes_to_send():
+            content = bytes((PING,)).ljust(probe.size_bytes - self._overhead_bytes, b"\0")
+            self._send_content(key, content, probe, transmits, now)
+
+    def _send_content(
+        self,
+        key: SendKey,
+        content: bytes,
+        recovered: Control | Probe | None,
+        transmits: list[Transmit],
+        now: float,
+    ) -> None:
         number = self.recovery.next_number
-        datagram = key.seal(CONTROL, number, ack + b"".join(frame.encode() for frame in control.frames))
+        datagram = key.seal(CONTROL, number, content)
         size = len(datagram) + self._ip_udp_bytes
-        if self.is_up and any(not isinstance(frame, Close) for frame in control.frames):
-            self.recovery.sent_control(number, control, size, now)
-        else:
+        if recovered is None:
             self.recovery.next_number = number + 1
+        else:
+            self.recovery.sent_control(number, recovered, size, now)
         self._departures.pacer.spend(size, now)
         self.counters.control_sent += 1
         self.counters.sent_bytes += size
@@ -348,13 +434,16 @@ class Link:
         recovery, queue = self.recovery, self.queue
         return LinkStatus(
             neighbor=self.settings.neighbor,
-            state=self.adjacency.state.name,
-            reason=self.adjacency.reason,
+            state=self.adjacency.state.name if self._mtu.carries_base else AdjacencyState.DOWN.name,
+            reason=self.reason,
             since=self.adjacency.since,
             local=self.local,
             remote=self.remote,
             congestion=self._controller.name,
             rate_bps=self._controller.pacing_rate_bps(),
+            mtu_bytes=self._mtu.mtu_bytes,
+            mtu_ceiling_bytes=self._mtu.ceiling_bytes,
+            mtu_state=self._mtu.state.value,
             rtt=recovery.rtt.smoothed,
             rtt_variation=recovery.rtt.variation,
             received=self._acknowledger.datagrams,
@@ -366,4 +455,5 @@ class Link:
             **attrs.asdict(recovery.counters),
             **attrs.asdict(queue.counters),
             **attrs.asdict(self.counters),
+            **attrs.asdict(self._mtu.counters),
         )

@@ -1,15 +1,15 @@
 """What waits to go out on a link: served fairly, bounded, and able to say "stop".
 
-A link sends in this order: resends; *express* packets (keystrokes, session acknowledgements, handshakes); then
+A link sends in this order: *express* packets (keystrokes, session acknowledgements, handshakes); resends; then
 everything else, in turn per flow, a quantum each (deficit round robin, Shreedhar and Varghese 1995, with the deficit in
 bytes). A flow is the packets from one source to one destination, express and bulk: its express packets go first when
 its turn comes. One bulk transfer delays neither a keystroke nor another flow by more than a quantum.
 
-Express goes before bulk within a budget only: while bulk waits, a quarter of what the link sends, counted over time
-(`EXPRESS_SHARE`), in turns of its own, flows that had none waiting first (`seamless.link.express`). What goes that way
-is charged to the flow, and what is beyond waits for the flow's turn among the others. So a flow with much express is
-served as bulk is, and calling all traffic express gains nothing: with n flows waiting each has at least three quarters
-of an nth.
+Express goes before others within a budget only: while bulk or resends wait, a quarter of what the link sends, counted
+over time (`EXPRESS_SHARE`), in turns of its own, flows that had none waiting first (`seamless.link.express`). What goes
+that way is charged to the flow, and what is beyond waits for the flow's turn among the others. So a flow with much
+express is served as bulk is, and calling all traffic express gains nothing: with n flows waiting each has at least
+three quarters of an nth.
 
 Nothing here grows without bound. A relay whose queue for one flow and class is longer than `Link.target_bytes` or
 `Link.express_target_bytes` asks the neighbor that sends it to pause that class of the flow for just as long as the
@@ -54,7 +54,11 @@ class FairQueue:
         self.counters = QueueCounters()
         self._flows: dict[bytes, Flow] = {}
         self._turns: deque[Flow] = deque()
-        self._resends: deque[bytes] = deque()
+        self._resends: deque[tuple[bytes, int]] = deque()
+        self.resends_at = 0
+        """Where, in what `take` returned last, the packets begin that were lost before."""
+        self.attempts: list[int] = []
+        """How often each of those was lost."""
         self._express = ExpressTurns()
         self._express_bytes = 0
         self._bulk_bytes = 0
@@ -89,9 +93,9 @@ class FairQueue:
 
     # In.
 
-    def put_resend(self, packet: bytes) -> None:
-        """Queue a lost packet before all others."""
-        self._resends.append(packet)
+    def put_resend(self, packet: bytes, attempts: int = 1) -> None:
+        """Queue a packet that was lost ``attempts`` times, before all bulk."""
+        self._resends.append((packet, attempts))
 
     def put_express(self, key: bytes, packets: list[bytes]) -> int:
         """Queue express packets of the flow ``key``; return how many bytes of its express wait now."""
@@ -161,13 +165,16 @@ class FairQueue:
         """
         taken: list[bytes] = []
         left = budget_bytes
-        resends = self._resends
-        while resends and left > 0:
-            packet = resends.popleft()
-            left -= len(packet) + overhead_bytes
-            taken.append(packet)
         if self._express_bytes and left > 0:
             left = self._take_express(taken, left, overhead_bytes, now)
+        self.resends_at = len(taken)
+        self.attempts = []
+        resends = self._resends
+        while resends and left > 0:
+            packet, attempts = resends.popleft()
+            left -= len(packet) + overhead_bytes
+            taken.append(packet)
+            self.attempts.append(attempts)
         spent = budget_bytes - left
         left = min(left, bulk_budget_bytes)
         if self._turns and left > 0:
@@ -180,7 +187,7 @@ class FairQueue:
     def _take_express(self, taken: list[bytes], left: int, overhead_bytes: int, now: float) -> int:
         express = self._express
         express.release(now)
-        has_bulk = self._bulk_bytes > 0
+        has_bulk = self._bulk_bytes > 0 or bool(self._resends)
         while left > 0 and (flow := express.next_flow(has_bulk)) is not None:
             before, waited = left, flow.express_bytes
             left = flow.take_express(taken, left, express.allowance(flow, left, has_bulk), overhead_bytes)
@@ -236,7 +243,7 @@ class FairQueue:
 
     def drain(self) -> list[bytes]:
         """Empty the queue (the link is down) and return the packets that waited, for another way."""
-        packets = list(self._resends)
+        packets = [packet for packet, _ in self._resends]
         for flow in self._turns:
             packets.extend(flow.express)
         for flow in self._turns:

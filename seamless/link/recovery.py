@@ -25,6 +25,7 @@ from typing import Final
 import attrs
 
 from seamless.errors import RemoteProtocolError
+from seamless.link.mtu import Probe
 from seamless.wire.ack import Ack, AckReader
 from seamless.wire.link_frames import OwnFrame
 
@@ -61,8 +62,8 @@ class Control:
     up to it need no repeating (RFC 9000, section 13.2.4)."""
 
 
-Contents = bytes | Control
-"""What is resent: an overlay packet, or frames."""
+Contents = bytes | Control | Probe
+"""What a datagram carried: an overlay packet, frames, or padding that probes the MTU."""
 
 
 @attrs.define
@@ -71,11 +72,18 @@ class Acknowledged:
 
     packets: int = 0
     acked_bytes: int = 0
+    largest_bytes: int = 0
+    """Of the largest datagram with data that was acknowledged."""
     newest_sent_at: float = 0.0
-    lost: list[Contents] = attrs.Factory(list)
+    lost: list[bytes | Control] = attrs.Factory(list)
+    attempts: list[int] = attrs.Factory(list)
+    """How often each of ``lost`` had been sent again."""
     lost_bytes: int = 0
     newest_lost_sent_at: float = 0.0
     controls: list[Control] = attrs.Factory(list)
+    probes: list[Probe] = attrs.Factory(list)
+    lost_probes: list[Probe] = attrs.Factory(list)
+    """Probes of the MTU. Their loss is no sign of congestion (RFC 8899, section 3)."""
 
 
 @attrs.define
@@ -138,7 +146,7 @@ class Recovery:
         self.rtt = RoundTrip()
         self.bytes_in_flight = 0
         self.largest_acked = -1
-        self._outstanding: dict[int, tuple[float, Contents, int]] = {}
+        self._outstanding: dict[int, tuple[float, Contents, int, int]] = {}
         self._lost_at: dict[int, float] = {}
         self._reader = AckReader(self.next_number)
         self._reordering_packets = PACKET_THRESHOLD
@@ -157,7 +165,7 @@ class Recovery:
         number = first
         for packet in packets:
             size = len(packet)
-            outstanding[number] = (now, packet, size + overhead_bytes)
+            outstanding[number] = (now, packet, size + overhead_bytes, 0)
             total += size
             number += 1
         self.next_number = number
@@ -165,9 +173,15 @@ class Recovery:
         self.counters.sent += len(packets)
         self._last_sent_at = now
 
-    def sent_control(self, number: int, control: Control, size_bytes: int, now: float) -> None:
+    def sent_before(self, first: int, attempts: list[int]) -> None:
+        """Note how often the packets just `sent` under the numbers from ``first`` on had been lost before."""
+        for number, count in enumerate(attempts, first):
+            sent_at, contents, size, _ = self._outstanding[number]
+            self._outstanding[number] = (sent_at, contents, size, count)
+
+    def sent_control(self, number: int, control: Control | Probe, size_bytes: int, now: float) -> None:
         """Note that an ack-eliciting CONTROL datagram of ``size_bytes`` went out as ``number``."""
-        self._outstanding[number] = (now, control, size_bytes)
+        self._outstanding[number] = (now, control, size_bytes, 0)
         self.next_number = number + 1
         self.bytes_in_flight += size_bytes
         self.counters.sent += 1
@@ -195,18 +209,24 @@ class Recovery:
         lost_at = self._lost_at
         pop = outstanding.pop
         largest_entry = outstanding.get(ack.largest)
-        packets = acked_bytes = 0
+        packets = acked_bytes = largest_bytes = 0
         late: list[int] = []
         for number in self._reader.take(ack, outstanding, lost_at):
             entry = pop(number, None)
             if entry is not None:
+                _, contents, size, _ = entry
                 packets += 1
-                acked_bytes += entry[2]
-                contents = entry[1]
-                if contents.__class__ is Control:
+                acked_bytes += size
+                if contents.__class__ is bytes:
+                    if size > largest_bytes:
+                        largest_bytes = size
+                elif contents.__class__ is Control:
                     result.controls.append(contents)
+                elif isinstance(contents, Probe):
+                    result.probes.append(contents)
             elif number in lost_at:
                 late.append(number)
+        result.largest_bytes = largest_bytes
         if packets:
             self._settle(ack, largest_entry, packets, acked_bytes, result, now)
         return late
@@ -214,7 +234,7 @@ class Recovery:
     def _settle(
         self,
         ack: Ack,
-        largest_entry: tuple[float, Contents, int] | None,
+        largest_entry: tuple[float, Contents, int, int] | None,
         packets: int,
         acked_bytes: int,
         result: Acknowledged,
@@ -284,13 +304,17 @@ class Recovery:
 
     def _declare_lost(self, lost: list[int], result: Acknowledged, now: float) -> None:
         for number in lost:
-            sent_at, contents, size = self._outstanding.pop(number)
+            sent_at, contents, size, attempts = self._outstanding.pop(number)
+            self.bytes_in_flight -= size
+            if isinstance(contents, Probe):
+                result.lost_probes.append(contents)
+                continue
             self._lost_at[number] = now
             result.lost.append(contents)
+            result.attempts.append(attempts)
             result.lost_bytes += size
             result.newest_lost_sent_at = sent_at
-        self.bytes_in_flight -= result.lost_bytes
-        self.counters.lost += len(lost)
+        self.counters.lost += len(lost) - len(result.lost_probes)
 
     # Time.
 
@@ -327,6 +351,22 @@ class Recovery:
         """Take note that this process was not served until ``now``."""
         self._samples_from = self.next_number
         self._last_sent_at = now
+
+    def take_longer_than(self, size_bytes: int) -> list[bytes]:
+        """Remove overlay packets in longer datagrams, which the path does not carry any more; return them."""
+        numbers = [
+            number
+            for number, (_, contents, size, _) in self._outstanding.items()
+            if size > size_bytes and isinstance(contents, bytes)
+        ]
+        packets = []
+        for number in numbers:
+            _, contents, size, _ = self._outstanding.pop(number)
+            self.bytes_in_flight -= size
+            self.counters.lost += 1
+            if isinstance(contents, bytes):
+                packets.append(contents)
+        return packets
 
     def take_outstanding(self) -> list[Contents]:
         """Give up: empty this space and return the contents of all that was not acknowledged, oldest first."""

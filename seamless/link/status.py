@@ -38,6 +38,16 @@ class LinkStatus:
     remote: Address
     congestion: str
     rate_bps: float
+    mtu_bytes: int
+    """The longest IP packet that goes out now, as the search for the path's MTU found (`seamless.link.mtu`)."""
+    mtu_ceiling_bytes: int
+    """The longest that the configuration allows."""
+    mtu_state: str
+    """How far that search has come, in the words of RFC 8899."""
+    mtu_probes: int
+    mtu_probes_lost: int
+    black_holes: int
+    """How often the path was found to carry less than before."""
     rtt: float
     rtt_variation: float
     sent: int
@@ -52,6 +62,12 @@ class LinkStatus:
     """Packets received a second time."""
     forgotten: int
     """Packets lost, of the class that is not sent again."""
+    undelivered: int
+    """Packets lost so often that they were given back, for another path."""
+    cut: int
+    """Packets that were longer than the path carries, and went on in several."""
+    too_big: int
+    """Packets that were longer than the path carries and could not be cut."""
     control_sent: int
     """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
     received: int
@@ -89,6 +105,9 @@ class LinkCounters:
     resent: int = 0
     copies: int = 0
     forgotten: int = 0
+    undelivered: int = 0
+    cut: int = 0
+    too_big: int = 0
     data_received: int = 0
     failed_authentication: int = 0
     replayed: int = 0

@@ -123,10 +123,6 @@ class Forwarding:
         if onward is None:
             self._counters.no_route += len(packets)
             return
-        if came_by is None or onward.packet_bytes < came_by.packet_bytes:
-            packets = self._fitting(packets, onward)
-        if not packets:
-            return
         key = flow_key(source, destination)
         if packet_class in URGENT_CLASSES:
             waiting_bytes, target_bytes = onward.queue.put_express(key, packets), onward.express_target_bytes
@@ -137,11 +133,6 @@ class Forwarding:
         if came_by is not None and waiting_bytes > target_bytes:
             seconds = onward.excess_pause(waiting_bytes, target_bytes)
             self._push_back(packet_class, source, destination, seconds, came_by, now)
-
-    def _fitting(self, packets: list[bytes], onward: Link) -> list[bytes]:
-        fitting = [packet for packet in packets if len(packet) <= onward.packet_bytes]
-        self._counters.too_big += len(packets) - len(fitting)
-        return fitting
 
     def _push_back(
         self, packet_class: int, source: int, destination: int, seconds: float, came_by: Link, now: float
@@ -165,3 +156,23 @@ class Forwarding:
             packet_class, _, source, destination = PACKET_HEADER.unpack_from(packet)
             self._counters.rerouted += 1
             self._forward(packet_class, source, destination, [packet], None, now)
+
+    def reroute_around(self, link: Link, packets: list[bytes]) -> None:
+        """Send by another link or neighbor what ``link`` has lost too often, though its neighbor is heard."""
+        for packet in packets:
+            packet_class, _, source, destination = PACKET_HEADER.unpack_from(packet)
+            onward = self._other_link(link, destination)
+            if onward is None:
+                self._counters.undeliverable += 1
+                continue
+            self._counters.rerouted += 1
+            put = onward.queue.put_express if packet_class in URGENT_CLASSES else onward.queue.put_bulk
+            put(flow_key(source, destination), [packet])
+
+    def _other_link(self, link: Link, destination: int) -> Link | None:
+        neighbor = link.settings.neighbor_id
+        other = self._links.best(neighbor, besides=link)
+        if other is None:
+            around = self._routing.next_hop_around(destination, neighbor)
+            other = None if around is None else self._links.best(around)
+        return other

@@ -50,6 +50,8 @@ class Links:
         self._by_key: dict[bytes, list[Link]] = {}
         self._to: dict[int, list[Link]] = {}
         self._up: set[Link] = set()
+        self._packet_bytes: dict[Link, int] = {}
+        self._reported_mtu: dict[Link, int] = {}
         self._answers: list[Transmit] = []
         for link in configuration.links:
             if name in link.ends:
@@ -212,9 +214,9 @@ class Links:
         """Return the identifiers of all neighbors."""
         return iter(self._to)
 
-    def best(self, neighbor: int) -> Link | None:
-        """Return the cheapest link to ``neighbor`` that is UP."""
-        up = [link for link in self._to.get(neighbor, ()) if link.is_up]
+    def best(self, neighbor: int, besides: Link | None = None) -> Link | None:
+        """Return the cheapest link to ``neighbor`` that is UP; with ``besides``, of the others."""
+        up = [link for link in self._to.get(neighbor, ()) if link.is_up and link is not besides]
         return min(up, key=self.cost) if len(up) > 1 else (up[0] if up else None)
 
     def packet_bytes(self, neighbor: int) -> int:
@@ -238,6 +240,22 @@ class Links:
         for link in changed:
             (self._up.add if link.is_up else self._up.discard)(link)
         return changed
+
+    def resized(self) -> list[Link]:
+        """Return the links that are UP and carry longer or shorter packets than at the last call."""
+        resized = [link for link in self._up if link.packet_bytes != self._packet_bytes.get(link)]
+        self._packet_bytes.update((link, link.packet_bytes) for link in resized)
+        return resized
+
+    def found_mtus(self) -> list[Link]:
+        """Return the links of whose path another MTU was found than people know of: at first what is configured."""
+        found = [
+            link
+            for link in self._up
+            if link.mtu_is_found and link.mtu_bytes != self._reported_mtu.get(link, link.settings.mtu_bytes)
+        ]
+        self._reported_mtu.update((link, link.mtu_bytes) for link in found)
+        return found
 
     def gate_counters(self) -> dict[str, int]:
         """Return what the gate did with initiations."""

@@ -33,6 +33,7 @@ from seamless.interfaces import (
     Address,
     Event,
     LinkDown,
+    LinkMtuChanged,
     LinkUp,
     NodeEquivocated,
     PeerReachable,
@@ -193,10 +194,24 @@ class Node:
             if link.is_up:
                 self._events.append(LinkUp(settings.neighbor, link.local, link.remote))
             else:
-                self._events.append(LinkDown(settings.neighbor, link.adjacency.reason))
+                self._events.append(LinkDown(settings.neighbor, link.reason))
             self._announce_neighbor(settings.neighbor_id, now)
         if orphans:
             self._forwarding.reroute(orphans, now)
+        self._watch_mtus(now)
+
+    def _watch_mtus(self, now: float) -> None:
+        """Act on links whose paths carry longer or shorter packets since the last look, or some packet not at all."""
+        for link in self._links.resized():
+            neighbor = link.settings.neighbor_id
+            self._routing.link_mtu(neighbor, self._links.packet_bytes(neighbor), now)
+        for link in self._links.found_mtus():
+            settings = link.settings
+            self._events.append(LinkMtuChanged(settings.neighbor, link.local, link.mtu_bytes, settings.mtu_bytes))
+        for link in self._links:
+            undelivered = link.take_undelivered()
+            if undelivered:
+                self._forwarding.reroute_around(link, undelivered)
 
     def _tell_sessions(self, orphans: list[bytes], now: float) -> None:
         """Tell our own sessions which of their packets are back and go another way."""

@@ -24,7 +24,8 @@ class NodeCounters:
     hop_limit: int = 0
     turned_back: int = 0
     no_route: int = 0
-    too_big: int = 0
+    undeliverable: int = 0
+    """Packets that a link lost too often, and for which there was no other way."""
     rerouted: int = 0
     forwarded: int = 0
     delivered: int = 0

@@ -56,6 +56,7 @@ class Routes:
         self._graph = Graph({}, frozenset())
         self._table: Table = {}
         self._own_table: Table = {}
+        self._others: dict[int, Table] = {}
         self._announced_table: Table = {}
         self._detours = Detours(local)
         self._left: set[int] = set()
@@ -101,6 +102,7 @@ class Routes:
             self._graph = two_way_graph(lsas)
             self._table = compute_table(self._graph, self._local)
             self._own_table = self._detours.apply(self._table, self._graph)
+            self._others = {}
             self._compute_at = None
             self._computed_at = now
             self._counters.table_computations += 1
@@ -118,6 +120,13 @@ class Routes:
     def own(self, destination: int, now: float) -> Route | None:
         """Return the route of our own packets to ``destination``; None when there is no way."""
         return self.own_table(now).get(destination)
+
+    def seen_from(self, node: int, destination: int, now: float) -> Route | None:
+        """Return the route from another node to ``destination``; its table is kept until ours is computed again."""
+        self.table(now)
+        if node not in self._others:
+            self._others[node] = compute_table(self._graph, node)
+        return self._others[node].get(destination)
 
     def next_event(self, now: float) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""

@@ -438,6 +438,23 @@ class Routing:
         route = self._routes.own(destination, self._now)
         return None if route is None else route.next_hop
 
+    def next_hop_around(self, destination: int, neighbor: int) -> int | None:
+        """Return the next hop of the shortest path that does not begin with ``neighbor``, nor lead back to this node.
+
+        None: there is none (a loop-free alternate of RFC 5286).
+        """
+        shortest, best = MAX_COST, None
+        for other, link in sorted(self._links.items()):
+            if other == neighbor or (other in self._topology.leaves and other != destination):
+                continue
+            route = None if other == destination else self._routes.seen_from(other, destination, self._now)
+            if other != destination and (route is None or self._local in route.path):
+                continue
+            distance = link.cost + (route.distance if route else 0)
+            if distance < shortest:
+                shortest, best = distance, other
+        return best
+
     def path(self, destination: int) -> tuple[int, ...]:
         """Return the nodes from here to ``destination``, both included, that our own packets pass; empty when there is
         no way."""

@@ -79,16 +79,13 @@ def changed_destinations(before: Table, after: Table) -> frozenset[int]:
 
 def severed_destinations(before: Table, after: Table, graph: Graph) -> frozenset[int]:
     """Return the destinations of ``after`` to which packets under way may not get there: their path before has lost a
-    link, carried longer packets, or was none at all. On a path that is merely not the best any more they do."""
-    return frozenset(
-        destination for destination in after if not _still_carries(before.get(destination), after[destination], graph)
-    )
+    link, or was none at all. On a path that is merely not the best any more they do, and on one that carries shorter
+    packets than before relays cut them anew."""
+    return frozenset(destination for destination in after if not _still_carries(before.get(destination), graph))
 
 
-def _still_carries(old: Route | None, new: Route, graph: Graph) -> bool:
-    if old is None or new.mtu_bytes < old.mtu_bytes:
-        return False
-    return all(neighbor in graph.links.get(node, ()) for node, neighbor in pairwise(old.path))
+def _still_carries(old: Route | None, graph: Graph) -> bool:
+    return old is not None and all(neighbor in graph.links.get(node, ()) for node, neighbor in pairwise(old.path))
 
 
 def _way(table: Table, destination: int) -> tuple[tuple[int, ...], int] | None:

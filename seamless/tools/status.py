@@ -107,7 +107,13 @@ def _links(report: Json) -> str:
 def _remarks(link: Json) -> Iterator[str]:
     """Yield what there is to say of a link beside its numbers of the last second."""
     limit = "at" if link["congestion"] == "off" else f"{link['congestion']}, now at"
-    yield (f"{units.address(link['local'])} to {units.address(link['remote'])}, {limit} {units.rate(link['rate_bps'])}")
+    mtu = f"mtu {link['mtu_bytes']}"
+    if link["mtu_bytes"] < link["mtu_ceiling_bytes"]:
+        mtu += f" of {link['mtu_ceiling_bytes']} ({link['mtu_state']})"
+    yield (
+        f"{units.address(link['local'])} to {units.address(link['remote'])},"
+        f" {limit} {units.rate(link['rate_bps'])}, {mtu}"
+    )
     if link["state"] != "UP":
         yield f"because: {link['reason']}"
     yield (
@@ -120,6 +126,8 @@ def _remarks(link: Json) -> Iterator[str]:
         "not authentic": link["failed_authentication"],
         "replayed": link["replayed"],
         "malformed": link["malformed"],
+        "too big": link["too_big"],
+        "undelivered": link["undelivered"],
     }
     if any(trouble.values()):
         yield f"refused or dropped: {units.counts(trouble)}"

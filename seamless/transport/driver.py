@@ -22,6 +22,7 @@ from seamless.interfaces import (
     DataReceived,
     Event,
     LinkDown,
+    LinkMtuChanged,
     LinkUp,
     NodeEquivocated,
     PacketReceived,
@@ -203,7 +204,7 @@ class Driver:
         elif isinstance(event, PacketReceived):
             if self._on_packet is not None:
                 self._on_packet(self.node.peer_name(event.peer), event.packet)
-        elif isinstance(event, (LinkUp, LinkDown, PeerReachable, PeerUnreachable)):
+        elif isinstance(event, (LinkUp, LinkDown, LinkMtuChanged, PeerReachable, PeerUnreachable)):
             self._network_changed(event)
         elif isinstance(event, NodeEquivocated):
             self._log.warn(
@@ -245,7 +246,7 @@ class Driver:
             self._undecided[event.stream] = []
             self._on_open(event.stream, self.node.peer_name(event.stream[0]), event.target)
 
-    def _network_changed(self, event: LinkUp | LinkDown | PeerReachable | PeerUnreachable) -> None:
+    def _network_changed(self, event: LinkUp | LinkDown | LinkMtuChanged | PeerReachable | PeerUnreachable) -> None:
         if isinstance(event, LinkUp):
             self._log.info(
                 "link to {neighbor} is up, {local[0]} port {local[1]} to {remote[0]} port {remote[1]}",
@@ -255,6 +256,15 @@ class Driver:
             )
         elif isinstance(event, LinkDown):
             self._log.warn("link to {neighbor} is down: {reason}", neighbor=event.neighbor, reason=event.reason)
+        elif isinstance(event, LinkMtuChanged):
+            self._log.info(
+                "link to {neighbor}: the path from {local[0]} port {local[1]} carries IP packets of {mtu_bytes} bytes;"
+                " `mtu` allows {configured_bytes}",
+                neighbor=event.neighbor,
+                local=event.local,
+                mtu_bytes=event.mtu_bytes,
+                configured_bytes=event.configured_bytes,
+            )
         else:
             if isinstance(event, PeerReachable):
                 self._log.info("{peer} is reachable", peer=event.peer)

@@ -28,6 +28,12 @@ _LINK_COUNTERS: Final = {
     "copies": "Sparse overlay packets sent once more before they are missed",
     "copies_dropped": "Overlay packets that had come before",
     "forgotten": "Overlay packets lost and not to be sent again",
+    "undelivered": "Overlay packets lost too often and given back",
+    "cut": "Overlay packets cut anew, as they were longer than the path carries",
+    "too_big": "Overlay packets longer than the path carries that could not be cut",
+    "mtu_probes": "Datagrams sent to find the MTU of the path",
+    "mtu_probes_lost": "Datagrams sent to find the MTU of the path, and lost",
+    "black_holes": "Times that the path was found to carry less than before",
     "wasted": "Datagrams taken for lost that were only late",
     "probes": "Datagrams sent again to get an answer",
     "dropped_bulk": "Overlay packets dropped from a full queue",
@@ -42,6 +48,7 @@ _LINK_COUNTERS: Final = {
 }
 _LINK_GAUGES: Final = {
     "rate_bits_per_second": ("rate_bps", "Rate at which the link may send"),
+    "mtu_bytes": ("mtu_bytes", "Longest IP packet that the path is known to carry"),
     "rtt_seconds": ("rtt", "Smoothed round trip time"),
     "rtt_variation_seconds": ("rtt_variation", "Variation of the round trip time"),
     "queued_bytes": ("queued_bytes", "Bytes that wait to be sent"),

@@ -161,7 +161,9 @@ def parse_link_frames(data: bytes) -> list[LinkFrame]:
     while offset < end:
         kind = data[offset]
         offset += 1
-        if kind != PADDING:
+        if kind == PADDING:
+            offset = end - len(data[offset:].lstrip(b"\0"))
+        else:
             frame, offset = _decode_frame(kind, data, offset)
             frames.append(frame)
     if sum(type(frame) is Ack for frame in frames) > 1:

@@ -46,8 +46,8 @@ class LayoutTests(SynchronousTestCase):
     def test_initiation(self) -> None:
         message = build_initiation(0xABCDEF, NOISE_1, KEY)
         self.assertEqual(message[:4].hex(), "01abcdef")
-        self.assertEqual(len(message), 1200)
-        self.assertEqual(message[120:-32], bytes(1200 - 120 - 32))
+        self.assertEqual(len(message), 1184)
+        self.assertEqual(message[120:-32], bytes(1184 - 120 - 32))
         self.assertEqual(parse_initiation(message, KEY), (0xABCDEF, NOISE_1))
         self.assertRaises(AuthenticationError, parse_initiation, message, mac1_key(bytes(32)))
 

@@ -27,11 +27,12 @@ class FairQueueTests(SynchronousTestCase):
     def take(self, budget: int, now: float = 0.0) -> list[bytes]:
         return self.queue.take(budget, budget, OVERHEAD, now)
 
-    def test_resends_then_express_then_bulk(self) -> None:
+    def test_express_then_resends_then_bulk(self) -> None:
         self.queue.put_bulk(b"bulk", packets(b"bulk", 1))
         self.queue.put_express(b"express", packets(b"express", 1))
         self.queue.put_resend(b"resend")
-        self.assertEqual([packet.rstrip(b".") for packet in self.take(10_000)], [b"resend", b"express", b"bulk"])
+        self.assertEqual([packet.rstrip(b".") for packet in self.take(10_000)], [b"express", b"resend", b"bulk"])
+        self.assertEqual((self.queue.resends_at, self.queue.attempts), (1, [1]))
         self.assertFalse(self.queue)
 
     def test_bulk_sessions_share_evenly(self) -> None:

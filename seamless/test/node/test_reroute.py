@@ -130,4 +130,4 @@ class TwoPathsTests(SynchronousTestCase):
             applications.check()
             by_ipv6 = net.counters("src", "dst").packets_out - before > 500
             self.assertEqual(by_ipv6, delay == 0.001)
-            self.assertEqual(net.node("src").status(net.now).counters.too_big, 0)
+            self.assertEqual([link.too_big for link in net.node("src").status(net.now).links], [0, 0])

@@ -54,17 +54,15 @@ class LookupTests(RoutingTestCase):
         self.core.link_cost(2, 100, 3.0)
         self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 4}), frozenset()))
 
-    def test_a_narrower_path_does_not_carry_what_was_cut_for_the_old_one(self) -> None:
+    def test_a_narrower_path_severs_nothing(self) -> None:
+        """Relays cut anew what is longer than their links carry; only what is sent from now on should be shorter."""
         self.core.next_event()
-        self.core.link_up(2, 10, MTU_BYTES - 1, 3.0)
-        event = self.core.next_event()
-        assert event is not None
-        self.assertEqual(event, RoutesChanged(event.destinations, event.destinations))
-        self.assertIn(2, event.severed)
-        self.core.link_up(2, 10, MTU_BYTES, 3.1)
-        event = self.core.next_event()
-        assert event is not None
-        self.assertEqual(event.severed, frozenset())
+        for mtu_bytes, now in ((MTU_BYTES - 1, 3.0), (MTU_BYTES, 3.1)):
+            self.core.link_mtu(2, mtu_bytes, now)
+            self.assertEqual(self.core.next_event(), RoutesChanged(frozenset({2, 4}), frozenset()))
+            self.assertEqual(self.core.path_mtu_bytes(2), mtu_bytes)
+        self.core.link_mtu(2, MTU_BYTES, 3.2)
+        self.assertIsNone(self.core.next_event())
 
     def test_change_that_was_taken_back_is_no_event(self) -> None:
         self.core.next_event()

@@ -259,7 +259,7 @@ class NeighborTests(SynchronousTestCase):
         before = self.bed.status("r2").counters.forwarded
         self.villain.packet("dst", bytes(longest))
         self.assertEqual(self.bed.status("r2").counters.forwarded, before + 1)
-        self.assertEqual(self.bed.status("r2").counters.too_big, 0)
+        self.assertEqual(self.bed.link("r2", "dst").too_big, 0)
 
     def test_hop_limits_and_addresses(self) -> None:
         """One packet in is at most one packet out, whatever its header says."""
