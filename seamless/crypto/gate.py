@@ -124,6 +124,21 @@ class TokenBucket:
         return available
 
 
+class Budgets:
+    """A `TokenBucket` of ``rate`` for each of a bounded set of senders."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._buckets: dict[int, TokenBucket] = {}
+
+    def take(self, sender: int, now: float) -> bool:
+        """Take one of the sender's tokens; return False when there is none."""
+        bucket = self._buckets.get(sender)
+        if bucket is None:
+            bucket = self._buckets[sender] = TokenBucket(self._rate, now)
+        return bucket.take(now)
+
+
 class HandshakeGate:
     """The gate of one node. ``known_keys`` are its neighbors' public keys.
 

@@ -7,17 +7,22 @@ the excess takes to drain (`seamless.link.queue` says why that suffices).
 A packet may go back to the neighbor that it came from: that neighbor does not know yet that the way is gone. But two
 nodes that disagree for longer must not send it to and fro until its hop limit is used up. So a relay that turns packets
 back leaves them no more hops than its own path needs, and `TURNED_BACK_HOPS`.
+
+From a link only packets of sources are taken whose path may lead over it (`seamless.routing.sources`), so that a leaf
+speaks for itself alone, and a relay for those behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from seamless.link.link import Link
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters
+from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing
+from seamless.routing.sources import feasible_sources
 from seamless.wire.header import (
     CLASS_BULK,
     CLASS_EXPRESS,
@@ -30,12 +35,15 @@ from seamless.wire.link_frames import Pause
 
 URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
 """What is served before bulk packets."""
+RETURN_INTERVAL: Final = 1.0
+"""Seconds after a change of paths for which a relay may hand back what it was sent: a link behind it has died, and the
+other way leads back over us, which is no path of the source's."""
 
 TURNED_BACK_HOPS: Final = 1
 """Hops more than the path of the relay that turns a packet back: the others may know a shorter one, not a longer."""
 
-DeliverHere: TypeAlias = Callable[[int, int, list[bytes], float], None]
-"""Called with (class, source, payloads without the packet header, now)."""
+DeliverHere: TypeAlias = Callable[[int, int, list[bytes], int, float], None]
+"""Called with (class, source, payloads without the packet header, the neighbor that sent them, now)."""
 
 
 def flow_key(source: int, destination: int) -> bytes:
@@ -44,22 +52,24 @@ def flow_key(source: int, destination: int) -> bytes:
 
 
 class Forwarding:
-    """Hands packets on for the node ``identifier`` (a leaf or not) in a network of ``nodes``."""
+    """Hands packets on for the node ``identifier`` in the network that the configuration describes."""
 
     def __init__(
         self,
         *,
         identifier: int,
-        is_leaf: bool,
-        nodes: Container[int],
+        topology: Topology,
         links: Links,
         routing: Routing,
         counters: NodeCounters,
         deliver_here: DeliverHere,
     ) -> None:
         self._identifier = identifier
-        self._is_leaf = is_leaf
-        self._nodes = nodes
+        self._is_leaf = identifier in topology.leaves
+        self._nodes = topology.nodes
+        self._leaves = topology.leaves
+        self._sources = feasible_sources(topology, identifier)
+        self._returns_until = 0.0
         self._links = links
         self._routing = routing
         self._counters = counters
@@ -94,12 +104,15 @@ class Forwarding:
             counters.malformed_packets += len(packets)
             return
         packet_class, hop_limit, source, destination = PACKET_HEADER.unpack(head)
+        neighbor = link.settings.neighbor_id
         if source not in self._nodes or source == self._identifier or packet_class not in PACKET_CLASSES:
             counters.foreign_packets += len(packets)
+        elif source not in self._sources[neighbor] and not self._may_return(neighbor, now):
+            counters.source_refused += len(packets)
         elif destination == self._identifier:
             counters.delivered += len(packets)
             payloads = [packet[PACKET_HEADER_BYTES:] for packet in packets]
-            self._deliver_here(packet_class, source, payloads, now)
+            self._deliver_here(packet_class, source, payloads, neighbor, now)
         elif destination not in self._nodes:
             counters.foreign_packets += len(packets)
         elif self._is_leaf:
@@ -115,6 +128,14 @@ class Forwarding:
             head = PACKET_HEADER.pack(packet_class, hop_limit - 1, source, destination)
             packets = [head + packet[PACKET_HEADER_BYTES:] for packet in packets]
             self._forward(packet_class, source, destination, packets, link, now)
+
+    def _may_return(self, neighbor: int, now: float) -> bool:
+        """Return whether ``neighbor`` may hand back packets that are not of sources behind it."""
+        return now < self._returns_until and neighbor not in self._leaves
+
+    def paths_changed(self, now: float) -> None:
+        """Take note that routing has found other paths."""
+        self._returns_until = now + RETURN_INTERVAL
 
     def _forward(
         self, packet_class: int, source: int, destination: int, packets: list[bytes], came_by: Link | None, now: float

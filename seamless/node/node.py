@@ -27,6 +27,7 @@ from typing import Final
 import attrs
 
 from seamless.config.model import Configuration
+from seamless.crypto.gate import Budgets
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import (
@@ -62,6 +63,8 @@ WHOLE_PACKET_OVERHEAD_BYTES: Final = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES
 SERVICE_GAP_MIN: Final = 0.2
 """Seconds. Timers of a busy machine are late by some tens of milliseconds, which does not harm an estimate of the RTT;
 what is much later would make all timers wait as long again."""
+LINK_OPENINGS_PER_SECOND: Final = 200.0
+"""Session INITIATIONs opened of all that come from one neighbor: two percent of a core."""
 PULL_ROUNDS: Final = 4
 """How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
 
@@ -102,14 +105,16 @@ class Node:
         self._nodes = configuration.node_by_identifier
         self._events: deque[Event] = deque()
         self._sessions: dict[int, Session] = {}
+        self._openings = Budgets(LINK_OPENINGS_PER_SECOND)
         self._reachable: set[int] = set()
         self._cost_at = now + COST_INTERVAL
         self._due_at = now
         self._is_late_at = math.inf
         self._links = Links(configuration, name, self._identity, self.counters, now)
+        topology = topology_of(configuration)
         self._routing = Routing(
             local=self.identifier,
-            topology=topology_of(configuration),
+            topology=topology,
             public_keys={identifier: node.public_key for identifier, node in self._nodes.items()},
             sign=self._identity.sign,
             incarnation=incarnation // 1_000_000,
@@ -118,8 +123,7 @@ class Node:
         )
         self._forwarding = Forwarding(
             identifier=self.identifier,
-            is_leaf=self.config.leaf,
-            nodes=self._nodes,
+            topology=topology,
             links=self._links,
             routing=self._routing,
             counters=self.counters,
@@ -142,6 +146,7 @@ class Node:
                 association=association,
                 now=now,
                 limits=Limits(give_up=self.configuration.overlay.give_up),
+                may_open=self._openings.take,
             )
             session.path_changed(self._routing.path_mtu_bytes(peer), now)
         return session
@@ -169,11 +174,11 @@ class Node:
         elif isinstance(frame, Pause):
             self._forwarding.pause(frame, link, now)
 
-    def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], now: float) -> None:
+    def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], came_by: int, now: float) -> None:
         session = self._session(source, now)
         if packet_class == CLASS_HANDSHAKE:
             for payload in payloads:
-                session.receive_handshake(payload, now)
+                session.receive_handshake(payload, now, came_by)
         else:
             session.receive_fragments(payloads, now)
         self._take_session_events(session)
@@ -234,6 +239,7 @@ class Node:
     def _take_routes(self, now: float) -> None:
         event = self._routing.next_event()
         while event is not None:
+            self._forwarding.paths_changed(now)
             for destination in event.destinations:
                 session = self._sessions.get(destination)
                 if session is not None:

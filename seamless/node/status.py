@@ -20,6 +20,8 @@ class NodeCounters:
     misplaced_handshakes: int = 0
     malformed_packets: int = 0
     foreign_packets: int = 0
+    source_refused: int = 0
+    """Packets in the name of a node whose path does not lead over the link by which they came."""
     transit_refused: int = 0
     hop_limit: int = 0
     turned_back: int = 0

@@ -21,11 +21,12 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.association import GIVE_UPS_MAX, Association, KeysEstablished
-from seamless.crypto.gate import TokenBucket
+from seamless.crypto.gate import Budgets
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.crypto.noise import public_key_of
@@ -65,7 +66,8 @@ from seamless.wire.session_frames import (
 )
 
 OPENINGS_PER_SECOND = 10.0
-"""INITIATIONs opened in the name of one peer. Each costs a public-key operation, and any relay can make them up."""
+"""INITIATIONs opened in the name of one peer, of those that one neighbor sends. Each costs a public-key operation, and
+any relay that the peer's path may lead over can make them up; but not spoil what comes by other links."""
 
 HANDSHAKES_KEPT = 4
 """Handshake messages that wait for a path; older ones are of no use by then."""
@@ -84,7 +86,10 @@ ASK_FOR_KEYS_BACKOFF = 2
 
 
 class Session:
-    """The session with ``peer``; both ends are node identifiers. ``private_key`` is the node's, raw X25519."""
+    """The session with ``peer``; both ends are node identifiers. ``private_key`` is the node's, raw X25519.
+
+    ``may_open(came_by, now)`` says whether the node has time for one more INITIATION from this neighbor.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Session:
         private_key: bytes,
         now: float,
         limits: Limits | None = None,
+        may_open: Callable[[int, float], bool] = lambda came_by, now: True,
     ) -> None:
         self.local = local
         self.peer = peer
@@ -105,7 +111,8 @@ class Session:
         self._events: deque[SessionEvent] = deque()
         self._handshakes: deque[bytes] = deque(maxlen=HANDSHAKES_KEPT)
         self._handshakes_refused = 0
-        self._openings = TokenBucket(OPENINGS_PER_SECOND, now)
+        self._openings = Budgets(OPENINGS_PER_SECOND)
+        self._may_open = may_open
         self._cutter: Cutter | None = None
         self._incarnation: int | None = None
         self._closed = ""
@@ -216,11 +223,13 @@ class Session:
         """
         self._departures.recovery.sent_again(complete_records(packets), now)
 
-    def receive_handshake(self, message: bytes, now: float) -> None:
-        """Take the payload of a class 2 packet; what is no good is counted and gone."""
+    def receive_handshake(self, message: bytes, now: float, came_by: int = 0) -> None:
+        """Take the payload of a class 2 packet from the neighbor ``came_by``; what is no good is counted and gone."""
         try:
             if message[:1] == bytes((INITIATION,)):
-                if not self._openings.take(now):
+                if not self._reader.is_addressed(message):
+                    raise RemoteProtocolError("an initiation that is not to us")
+                if not (self._openings.take(came_by, now) and self._may_open(came_by, now)):
                     raise RemoteProtocolError("too many initiations")
                 self._receive_initiation(message, now)
             elif message[:1] == bytes((RESPONSE,)):

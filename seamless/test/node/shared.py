@@ -29,26 +29,36 @@ DELAY = 0.002
 LEAVES = {"x": "r1", "w": "r1", "k": "r1", "m": "r1", "y": "r2", "z": "r2"}
 TICK = 0.001
 FLOOD_PACKET_BYTES = 1400
+DETOUR_COST = 5000
+"""More than the way over r1 and r2 costs, and than any change of it."""
 WRITE_BYTES = 40_000
 
 
-def shared_link(mbit: float) -> SharedLink:
-    """Return the network above with every link up; all run at ``mbit`` Mb/s."""
-    hosts = {name: f"10.0.0.{number}" for number, name in enumerate((*LEAVES, "r1", "r2"), 1)}
+def shared_link(mbit: float, *, detour: str = "", seed: int = 1) -> SharedLink:
+    """Return the network above with every link up; all run at ``mbit`` Mb/s.
+
+    ``detour`` names another relay, which has costly links to r1 and y.
+    """
+    relays = ("r1", "r2", detour) if detour else ("r1", "r2")
+    hosts = {name: f"10.0.0.{number}" for number, name in enumerate((*LEAVES, *relays), 1)}
     blocks = ["overlay test { }"]
     for name, host in hosts.items():
         leaf = "leaf; " if name in LEAVES else ""
         blocks.append(f'node {name} {{ address {host}:7400; {leaf}key "{public_key(name)}"; }}')
     for one, other in (*LEAVES.items(), ("r1", "r2")):
         blocks.append(f"link {one} {other} {{ rate {mbit:g} mbit; congestion off; }}")
-    return SharedLink("\n".join(blocks))
+    for end in ("r1", "y") if detour else ():
+        blocks.append(f"link {detour} {end} {{ rate {mbit:g} mbit; congestion off; cost {DETOUR_COST}; }}")
+    return SharedLink("\n".join(blocks), seed)
 
 
 class SharedLink(Simulation):
     """What y and z have received of each stream, and what arrived when of the keystrokes."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(load_text(text, "test.conf"), private_key, Random(1))
+    def __init__(self, text: str, seed: int) -> None:
+        self.broken: set[str] = set()
+        """The ends of the link whose wire is broken."""
+        super().__init__(load_text(text, "test.conf"), private_key, Random(seed))
         settle(self)
         self.received: Counter[bytes] = Counter()
         self.resets: list[StreamReset] = []
@@ -64,6 +74,8 @@ class SharedLink(Simulation):
     def _transmit(self, transmit: Transmit) -> None:
         data = b"".join(transmit.buffers)
         self.datagrams += transmit.count
+        if {self._nodes_at[transmit.local], self._nodes_at[transmit.remote]} == self.broken:
+            return
         self.at(self.now + DELAY, self._arrive, transmit, data)
 
     # The streams.
@@ -134,12 +146,21 @@ class SharedLink(Simulation):
         (link,) = self.node(name)._links
         return link
 
+    def forge(self, by: str, over: str, packets: list[bytes]) -> None:
+        """Let a node send packets that are none of its own over its link to a neighbor, as they are."""
+        (link,) = [link for link in self.node(by)._links if link.settings.neighbor == over]
+        self.command(by, lambda node, now: link.queue.put_express(packets[0][PACKET_ENDS], packets))
+
+    def head(self, packet_class: int, source: str, destination: str) -> bytes:
+        """Return the header of an overlay packet."""
+        ends = self.node(source).identifier, self.node(destination).identifier
+        return PACKET_HEADER.pack(packet_class, INITIAL_HOP_LIMIT, *ends)
+
     def flood(self, name: str, server: str, nbytes: int = FLOOD_PACKET_BYTES) -> None:
         """Let a leaf send express packets in its own name at the rate of its link, whatever it is asked."""
         link = self.link(name)
         link.queue.pause_express = lambda *arguments: None  # type: ignore[method-assign]
-        ends = self.node(name).identifier, self.node(server).identifier
-        packet = PACKET_HEADER.pack(CLASS_EXPRESS, INITIAL_HOP_LIMIT, *ends) + bytes(nbytes)
+        packet = self.head(CLASS_EXPRESS, name, server) + bytes(nbytes)
         self._flood(name, packet, link)
 
     def _flood(self, name: str, packet: bytes, link: Link) -> None:

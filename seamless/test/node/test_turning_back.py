@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, cast
 
 import attrs
@@ -9,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.node.forwarding import TURNED_BACK_HOPS, Forwarding
 from seamless.node.status import NodeCounters
+from seamless.routing.lsdb import Topology
 from seamless.wire.header import CLASS_BULK, INITIAL_HOP_LIMIT, PACKET_HEADER
 
 
@@ -57,8 +59,7 @@ def relay(identifier: int, view: _View) -> tuple[Forwarding, NodeCounters]:
     counters = NodeCounters()
     forwarding = Forwarding(
         identifier=identifier,
-        is_leaf=False,
-        nodes=frozenset(range(10)),
+        topology=Topology(frozenset(range(10)), frozenset(map(frozenset, combinations(range(10), 2)))),
         links=cast(Any, view),
         routing=cast(Any, view),
         counters=counters,
