@@ -5,6 +5,8 @@ Every sealed thing is *word* (type in the top 8 bits, receiver index below), *nu
 * The twelve bytes *word, number* are the AES-256-GCM nonce. They are thus authenticated without associated data, and
   two types can never collide on a nonce: DATA and CONTROL differ in the word.
 * A number is used once per key. The owner counts; the numbers belong to it and go on when the key changes.
+* The number of a session's record carries a *proof* in its low 24 bits: what the key makes of the rest. Whoever has not
+  the key cannot name a record that he has not seen, so the far end keeps no fragment for him.
 * The paths of bulk data call the bound methods ``encrypt`` and ``decrypt`` themselves, once per datagram of a batch;
   ``seal`` and ``open`` say the same thing for everybody else.
 """
@@ -12,6 +14,7 @@ Every sealed thing is *word* (type in the top 8 bits, receiver index below), *nu
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -27,7 +30,22 @@ INDEX_MASK: Final = (1 << INDEX_BITS) - 1
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
 
+RECORD: Final = 6
+"""The type of a session's records."""
+PROOF_BITS: Final = 24
+"""One guess in 17 million is right, and spoils one record, which is sent again. The other 40 bits of a record's number
+last for three years at 10,000 records a second."""
+PROOF_BYTES: Final = PROOF_BITS // 8
+PROOF_MASK: Final = (1 << PROOF_BITS) - 1
+
 _NONCE: Final = struct.Struct(">IQ")
+_PROOF: Final = 7
+"""A type of nonces for proofs; nothing on the wire has it."""
+
+
+def _proof(encrypt: Callable[[bytes, bytes, None], bytes], index: int, number: int) -> int:
+    """Return the proof of a record's number: the begin of GCM's tag of nothing, one block of the cipher."""
+    return int.from_bytes(encrypt(_NONCE.pack(_PROOF << INDEX_BITS | index, number), b"", None)[:PROOF_BYTES], "big")
 
 
 class SendKey:
@@ -39,6 +57,11 @@ class SendKey:
         self.remote_index = remote_index
         self.encrypt = AESGCM(key).encrypt
         """``encrypt(nonce, data, None)`` returns ciphertext and tag; the nonce is the twelve bytes of the header."""
+
+    def record_nonce(self, number: int) -> bytes:
+        """Return the first twelve bytes of all fragments of a record: word, number and proof. They are its nonce."""
+        proof = _proof(self.encrypt, self.remote_index, number)
+        return _NONCE.pack(RECORD << INDEX_BITS | self.remote_index, number << PROOF_BITS | proof)
 
     def seal(self, datagram_type: int, number: int, plaintext: Buffer) -> bytes:
         """Return the whole datagram: header, ciphertext, tag. Never call it twice with one number."""
@@ -52,12 +75,14 @@ class ReceiveKey:
     The replay window lives exactly as long as the key: while anything opens under the key, it is accepted once.
     """
 
-    __slots__ = ("decrypt", "index", "window")
+    __slots__ = ("_encrypt", "decrypt", "index", "window")
 
     def __init__(self, key: bytes, index: int) -> None:
         self.index = index
         self.window = ReplayWindow()
-        self.decrypt = AESGCM(key).decrypt
+        aead = AESGCM(key)
+        self._encrypt = aead.encrypt
+        self.decrypt = aead.decrypt
         """``decrypt(nonce, data, None)`` returns the plaintext or raises `InvalidTag`, or `ValueError` for what is
         shorter than a tag."""
 
@@ -65,6 +90,10 @@ class ReceiveKey:
     def is_confirmed(self) -> bool:
         """Return whether something was accepted under this key, which shows that the other side has it."""
         return self.window.greatest >= 0
+
+    def proves(self, name: int) -> bool:
+        """Return whether the 64 bits that name a record, number and proof, were made by an owner of this key."""
+        return name & PROOF_MASK == _proof(self._encrypt, self.index, name >> PROOF_BITS)
 
     def open(self, datagram: Buffer) -> bytes:
         """Return the plaintext of a whole datagram; raise `AuthenticationError`. The window is the caller's to ask."""

@@ -1,5 +1,9 @@
 """Records that arrive: fragments in, plaintexts out, and the acknowledgement that is owed for them.
 
+Fragments are kept only of a record whose number comes with the proof that an owner of the key has made it. A node that
+once relayed the session knows which numbers come next, but not their proofs, so it cannot spoil these records by
+fragments of its own, nor use up memory. A record of one fragment proves itself by opening.
+
 Each record number is accepted once under its key: the replay window belongs to the `ReceiveKey`, and is asked before
 opening, so that a recorded fragment costs next to nothing, and again after it, when the number is known to be true.
 The ranges of numbers are what an ACK says, newest first. They are forgotten once the peer knows them, and far enough
@@ -13,7 +17,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
-from seamless.crypto.sealing import ReceiveKey
+from seamless.crypto.sealing import PROOF_BITS, ReceiveKey
 from seamless.session.record import Reassembly
 from seamless.wire.ack import encode_ack
 from seamless.wire.fragment import WHOLE_PLACE
@@ -27,7 +31,6 @@ from seamless.wire.header import (
     TAG_BYTES,
 )
 from seamless.wire.ranges import RangeSet
-from seamless.wire.varint import MAX_VARINT
 
 ACK_DELAY_FLOWING: Final = 0.010
 """Seconds for which records of several fragments wait for their acknowledgement: nobody waits for it but memory."""
@@ -87,9 +90,10 @@ class Arrivals:
                 self.refused += 1
                 continue
             nonce = payload[:SEALED_HEADER_BYTES]
-            if nonce not in reassembly and not self._is_new(nonce):
+            is_whole = payload[SEALED_HEADER_BYTES:FRAGMENT_HEADER_BYTES] == WHOLE_PLACE
+            if nonce not in reassembly and not self._is_new(nonce, is_whole):
                 continue
-            if payload[SEALED_HEADER_BYTES:FRAGMENT_HEADER_BYTES] == WHOLE_PLACE:
+            if is_whole:
                 sealed: bytes | None = payload[FRAGMENT_HEADER_BYTES:]
             else:
                 sealed = reassembly.add(nonce, payload, now)
@@ -99,20 +103,26 @@ class Arrivals:
                     reassembly.forget(nonce)  # pieces of the same, which a relay has cut
                     yield plaintext, len(sealed) > len(payload)
 
-    def _is_new(self, nonce: bytes) -> bool:
-        """Say whether a record may be one that has not come yet: right type, known key, number not seen."""
-        word, number = SEALED_HEADER.unpack(nonce)
+    def _is_new(self, nonce: bytes, is_whole: bool) -> bool:
+        """Return whether a record may be one that has not come yet: right type, known key, number not seen, and, unless
+        the fragment ``is_whole``, proven."""
+        word, name = SEALED_HEADER.unpack(nonce)
+        number = name >> PROOF_BITS
         key = self._find_key(word & INDEX_MASK)
-        if word >> INDEX_BITS != RECORD or key is None or number > MAX_VARINT:
+        if word >> INDEX_BITS != RECORD or key is None:
             self.refused += 1
             return False
         if not key.window.is_new(number) or (number < self._floor and key.is_confirmed):
             self.repeated += 1
             return False
+        if not is_whole and not key.proves(name):
+            self.refused += 1
+            return False
         return True
 
     def _open(self, nonce: bytes, sealed: bytes, now: float) -> bytes | None:
-        word, number = SEALED_HEADER.unpack(nonce)
+        word, name = SEALED_HEADER.unpack(nonce)
+        number = name >> PROOF_BITS
         key = self._find_key(word & INDEX_MASK)
         if key is None or len(sealed) < TAG_BYTES:
             self.refused += 1

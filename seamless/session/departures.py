@@ -18,7 +18,7 @@ from seamless.session.packets import PacketQueue
 from seamless.session.record import Cutter
 from seamless.session.recovery import Outgoing, Recovery
 from seamless.session.scheduler import Scheduler
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_UNRECOVERED, RECORD, SEALED_HEADER, word
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_UNRECOVERED
 from seamless.wire.session_frames import (
     ACK,
     encode_datagram,
@@ -129,7 +129,7 @@ class Departures:
         if lane == CLASS_BULK and 0 < space < SMALLEST_FRAME:
             parts.append(bytes(space))
         number = self.recovery.take_number()
-        nonce = SEALED_HEADER.pack(word(RECORD, key.remote_index), number)
+        nonce = key.record_nonce(number)
         packets += cutter.cut(packet_class, nonce, key.encrypt(nonce, b"".join(parts), None))
         if contents:
             is_wanted = not all(isinstance(each, (Ping, AckSent)) for each in contents)

@@ -3,8 +3,9 @@
 Python's work is per record, not per fragment, wherever it can be: one seal, one open, one join. Per fragment there is
 one slice on the way out, and one slice and one list slot on the way in. Relays may cut fragments further
 (`seamless.wire.fragment`), so pieces are kept by their offsets, and of two that overlap the later one counts only where
-there was none. What comes in here is hostile: any relay may forge, repeat or mix fragments. A forged one can spoil its
-record, which then is as good as lost, and take memory up to a bound; no more.
+there was none. What comes in here is hostile: a relay on the path may forge, repeat or mix fragments (others cannot
+name its records, `seamless.session.arrivals`). A forged one can spoil its record, which then is as good as lost, and
+take memory up to a bound; no more.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Cutter:
 
 
 def complete_records(packets: Iterable[bytes]) -> set[int]:
-    """Return the numbers of the records of which these overlay packets, of one session, hold every fragment."""
+    """Return the names (number and proof, 64 bits) of the records of which these overlay packets, of one session, hold
+    every fragment."""
     lengths: dict[int, int] = {}
     totals: dict[int, int] = {}
     for packet in packets:

@@ -30,7 +30,7 @@ from seamless.crypto.gate import Budgets
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.crypto.noise import public_key_of
-from seamless.crypto.sealing import ReceiveKey
+from seamless.crypto.sealing import PROOF_BITS, ReceiveKey
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived, StreamKey
 from seamless.session.arrivals import Arrivals
@@ -221,7 +221,7 @@ class Session:
         The node says so before it says that the path has changed. A record that is not whole among them has lost
         something to the dead neighbor.
         """
-        self._departures.recovery.sent_again(complete_records(packets), now)
+        self._departures.recovery.sent_again({name >> PROOF_BITS for name in complete_records(packets)}, now)
 
     def receive_handshake(self, message: bytes, now: float, came_by: int = 0) -> None:
         """Take the payload of a class 2 packet from the neighbor ``came_by``; what is no good is counted and gone."""

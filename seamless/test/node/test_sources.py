@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.crypto.messages import build_initiation, mac1_key
+from seamless.crypto.sealing import PROOF_BITS
 from seamless.interfaces import PacketReceived
 from seamless.node.status import NodeCounters
-from seamless.test.node.shared import TICK, SharedLink, shared_link
-from seamless.wire.header import CLASS_HANDSHAKE, INITIATION
+from seamless.test.node.shared import FLOOD_PACKET_BYTES, TICK, SharedLink, shared_link
+from seamless.wire.header import CLASS_BULK, CLASS_HANDSHAKE, INITIATION, PACKET_ENDS, RECORD, SEALED_HEADER, word
 
 SEEDS = range(6)
 PACKETS = 600
@@ -51,6 +54,60 @@ class ForgedHandshakeTests(SynchronousTestCase):
         for seed in SEEDS[:3]:
             net = self.new_session("q", "y", forged, seed)
             self.assertGreater(net.node("y").status(net.now).sessions["x"].handshakes_refused, 3400)
+
+
+class GuessedFragmentTests(SynchronousTestCase):
+    """q has relayed a session and does so no more: it knows the index of its keys, and which numbers come next."""
+
+    def guess(self, net: SharedLink, random: Random) -> None:
+        """Send y the first fragment of a record to come, in x's name, every ten milliseconds."""
+        session = net.node("x")._sessions[net.node("y").identifier]
+        key = session.association.send_key
+        assert key is not None
+        number = session._departures.recovery.next_number + random.randrange(8)
+        name = number << PROOF_BITS | random.getrandbits(PROOF_BITS)
+        fragment = SEALED_HEADER.pack(word(RECORD, key.remote_index), name) + bytes((0, 11)) + b"!"
+        net.forge("q", "y", [net.head(CLASS_BULK, "x", "y") + fragment])
+        net.at(net.now + 0.010, self.guess, net, random)
+
+    def test_a_former_relay_stops_no_session(self) -> None:
+        """With 0.08 Mb/s it took a transfer of 9.4 Mb/s to 1.6."""
+        net = shared_link(10, detour="q")
+        net.bulk("x", "y", b"bulk")
+        net.run(net.now + 0.5)
+        refused = net.node("y").status(net.now).sessions["x"].fragments_refused
+        self.guess(net, Random(1))
+        rates = net.rates(2.0)
+        session = net.node("y").status(net.now).sessions["x"]
+        self.assertGreater(session.fragments_refused - refused, 200)
+        self.assertEqual(counters(net, "y").source_refused, 0, "its path may lead over q")
+        self.assertGreater(rates[b"bulk"], 9.0)
+        self.assertEqual(net.node("x").status(net.now).sessions["y"].records_lost, 0)
+        self.assertEqual(net.resets, [])
+
+
+class ForgedBulkTests(SynchronousTestCase):
+    def forge(self, net: SharedLink) -> None:
+        """Send y bulk in x's name, at the rate of m's link."""
+        link = net.link("m")
+        packet = net.head(CLASS_BULK, "x", "y") + bytes(FLOOD_PACKET_BYTES)
+        missing = (link.target_bytes - link.queue.size_bytes) // len(packet)
+        if missing > 0:
+            net.command("m", lambda node, now: link.queue.put_bulk(packet[PACKET_ENDS], [packet] * missing))
+        net.at(net.now + TICK, self.forge, net)
+
+    def test_a_leaf_takes_no_other_flow_s_share(self) -> None:
+        """Bulk in x's name took x's share: of 4.6 Mb/s it had 1.6 left."""
+        net = shared_link(10)
+        net.bulk("x", "y", b"bulk")
+        net.bulk("w", "y", b"other")
+        net.run(net.now + 0.5)
+        net.link("m").queue.pause_bulk = lambda *arguments: None  # type: ignore[method-assign]
+        self.forge(net)
+        rates = net.rates(3.0)
+        self.assertGreater(counters(net, "r1").source_refused, 1000)
+        self.assertGreater(rates[b"bulk"], 0.9 * 9.4 / 2)
+        self.assertEqual(net.resets, [])
 
 
 class ReturnTests(SynchronousTestCase):

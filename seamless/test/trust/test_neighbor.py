@@ -17,6 +17,8 @@ from seamless.link.conduct import SHUT_OUT_SECONDS, VIOLATIONS_MAX
 from seamless.routing.exchange import VERIFY_MIN_BURST, VERIFY_PER_SECOND
 from seamless.routing.lsa import Lsa, LsaLink, Refusal, encode_lsa
 from seamless.routing.routing import MIN_ARRIVAL_INTERVAL
+from seamless.session.limits import Limits
+from seamless.session.record import INCOMPLETE_AGE_MAX
 from seamless.test.trust.tapped import Applications, Datagram, tapped_bed
 from seamless.wire.ack import encode_ack
 from seamless.wire.header import (
@@ -54,13 +56,18 @@ def hello(state: int = UP) -> bytes:
 
 
 class Villain:
-    """Who has r1's keys, after r1 is gone."""
+    """Who has r1's keys, after r1 is gone; it has relayed a session of src and dst, under ``session_key``."""
 
     def __init__(self) -> None:
         self.bed = bed = tapped_bed()
         node = bed.node("r1")
         self.identifier = {name: bed.node(name).identifier for name in bed.nodes}
         self.sign = node._identity.sign
+        bed.command("src", lambda node, now: node.send_packet("dst", b"hello", now))
+        bed.run(bed.now + 0.5)
+        session_key = bed.node("src")._sessions[self.identifier["dst"]].association.send_key
+        assert session_key is not None
+        self.session_key = session_key
         (link,) = [link for link in node._links if link.settings.neighbor == "r2"]
         key = link.association.send_key
         assert key is not None
@@ -101,7 +108,7 @@ class NeighborTests(SynchronousTestCase):
         self.villain = Villain()
         self.bed = self.villain.bed
 
-    def misbehave(self, act: Callable[[int], None], turns: int = 1000) -> None:
+    def misbehave(self, act: Callable[[int], None], turns: int = 1000, memory_max: int = 8 << 20) -> None:
         """Do ``act`` again and again while r2 and dst move bytes; others are not touched, memory is bounded."""
         bed = self.bed
         applications = Applications(self, bed, "r2", "dst")
@@ -116,7 +123,7 @@ class NeighborTests(SynchronousTestCase):
         grown = tracemalloc.get_traced_memory()[0] - before - BYTES
         tracemalloc.stop()
         applications.check()
-        self.assertLess(grown, 8 << 20)
+        self.assertLess(grown, memory_max)
         self.assertEqual(bed.link("r2", "dst").state, "UP")
         self.assertEqual(bed.link("dst", "r2").malformed, 0)
         downs = [change for change in self.villain.changes if isinstance(change, LinkDown) and change.neighbor != "r1"]
@@ -303,12 +310,39 @@ class NeighborTests(SynchronousTestCase):
         return self.bed.node("dst")._sessions[self.villain.identifier["src"]]._reader
 
     def test_fragments_of_records_that_never_end(self) -> None:
+        """r1 was on the path from src to dst, and knows the index of the keys; it holds no proof of what comes next."""
+        index = self.villain.session_key.remote_index
+        before = self.bed.status("dst").sessions["src"].fragments_refused
+
         def act(turn: int) -> None:
             for number in range(20):
-                head = word(RECORD, 77).to_bytes(4, "big") + (turn * 20 + number).to_bytes(8, "big") + bytes((0, 255))
-                self.villain.packet("dst", head + bytes(1400), source="src")
+                head = word(RECORD, index).to_bytes(4, "big") + (1000 + turn * 20 + number << 24 | 77).to_bytes(
+                    8, "big"
+                )
+                self.villain.packet("dst", head + bytes((0, 255)) + bytes(1400), source="src")
 
         self.misbehave(act, turns=500)
+        session = self.bed.status("dst").sessions["src"]
+        self.assertEqual(session.fragments_refused - before, 10_000)
+        self.assertEqual(session.reassembly_bytes, 0)
+
+    def test_proven_fragments_of_records_that_never_end(self) -> None:
+        """What one could do who had recorded a fragment of each: reassembly is bounded, and empty in the end."""
+        key = self.villain.session_key
+        nonces = [key.record_nonce(number) for number in range(1000, 11_000)]
+        largest = 0
+
+        def act(turn: int) -> None:
+            nonlocal largest
+            for nonce in nonces[turn * 20 : turn * 20 + 20]:
+                self.villain.packet("dst", nonce + bytes((0, 255)) + bytes(1400), source="src")
+            largest = max(largest, self.bed.status("dst").sessions["src"].reassembly_bytes)
+
+        self.misbehave(act, turns=500, memory_max=40 << 20)
+        self.assertGreater(largest, 20 << 20, "they reach reassembly")
+        self.assertLessEqual(largest, Limits().reassembly_max)
+        self.bed.run(self.bed.now + 2 * INCOMPLETE_AGE_MAX)
+        self.assertEqual(self.bed.status("dst").sessions["src"].reassembly_bytes, 0)
 
 
 class HonestNeighborTests(SynchronousTestCase):
