@@ -31,6 +31,7 @@ from seamless.config.model import (
     WhenUnreachable,
     overlap,
 )
+from seamless.config.slips import similar
 from seamless.config.syntax import Block, Problems, Statement, Value
 from seamless.config.values import Endpoint
 from seamless.interfaces import Address
@@ -77,9 +78,9 @@ def is_declared(name: Value, keyword: str, declared: Collection[str], parsed: Pa
     if name.value in declared:
         return True
     if (keyword, name.value) not in parsed.broken:
-        problems.add(
-            name.start, f"{keyword} {name.value} is not declared: add a {keyword} block for it or correct the name"
-        )
+        other = similar(str(name.value), declared)
+        correct = "correct the name" if other is None else f"correct the name (did you mean {other}?)"
+        problems.add(name.start, f"{keyword} {name.value} is not declared: add a {keyword} block for it or {correct}")
     return False
 
 

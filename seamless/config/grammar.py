@@ -22,10 +22,13 @@ import attrs
 import pyparsing as pp
 
 from seamless.config import values
-from seamless.config.syntax import Bad, Block, Problems, Statement, Value, found, skip_blank
+from seamless.config.slips import BYTE_ORDER_MARK, SyntaxSlip
+from seamless.config.syntax import Bad, Block, Problems, Statement, Value, skip_blank, token_at
 
 _WORD: Final = "A-Za-z0-9_-"
 _keywords: set[str] = set()
+_words_of: dict[str, tuple[str, ...]] = {}
+"""The words of the language that fit where an element of this name is expected."""
 
 
 def _keyword(word: str) -> pp.ParserElement:
@@ -34,6 +37,7 @@ def _keyword(word: str) -> pp.ParserElement:
     Not `pp.Keyword`: after ``nodes`` that would complain of the ``s``.
     """
     _keywords.add(word)
+    _words_of[word] = (word,)
     return pp.Regex(f"{word}(?![{_WORD}])").set_name(word)
 
 
@@ -45,6 +49,14 @@ def _in_words(names: Iterable[str]) -> str:
     """Return "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def _name_of(words: Iterable[str], phrase: str = "{}") -> str:
+    """Return the name of an element that takes any of these words: ``phrase`` around "a, b or c"."""
+    listed = tuple(words)
+    name = phrase.format(_in_words(listed))
+    _words_of[name] = listed
+    return name
 
 
 def _value(element: pp.ParserElement, meaning: Callable[..., object], name: str) -> pp.ParserElement:
@@ -61,7 +73,7 @@ def _text(pattern: str, meaning: Callable[[str], object], name: str) -> pp.Parse
 
 
 def _choice(*words: str) -> pp.ParserElement:
-    name = _in_words(words)
+    name = _name_of(words)
     return _value(pp.MatchFirst([_keyword(word) for word in words]).set_name(name), str, name)
 
 
@@ -72,7 +84,7 @@ def _number(name: str) -> pp.ParserElement:
 def _unit(units: Iterable[str]) -> pp.ParserElement:
     names = list(units)
     _keywords.update(names)
-    return pp.Regex(f"(?:{'|'.join(names)})(?![{_WORD}])").set_name(f"a unit ({_in_words(names)})")
+    return pp.Regex(f"(?:{'|'.join(names)})(?![{_WORD}])").set_name(_name_of(names, "a unit ({})"))
 
 
 def _measure(meaning: Callable[[str, str, str], object], units: Mapping[str, object], name: str) -> pp.ParserElement:
@@ -128,9 +140,10 @@ def _rule(with_ports: bool) -> pp.ParserElement:
     """Return what follows ``tcp``, ``udp`` or ``ip``: destinations, and ports where the protocol has them."""
     to = _silent("to") - _items(NETWORK)
     if not with_ports:
-        return ((to - _end("',' or ';'")) | _end()).set_name("to or ';'")
+        return ((to - _end("',' or ';'")) | _end()).set_name(_name_of(["to", "';'"]))
     ports = _silent("port") - _list(PORTS)
-    return ((to - (ports | _end()).set_name("',', port or ';'")) | ports | _end()).set_name("to, port or ';'")
+    after_to = (ports | _end()).set_name(_name_of(["','", "port", "';'"]))
+    return ((to - after_to) | ports | _end()).set_name(_name_of(["to", "port", "';'"]))
 
 
 def _statement(phrase: str, rest: pp.ParserElement) -> pp.ParserElement:
@@ -149,7 +162,7 @@ def _statement(phrase: str, rest: pp.ParserElement) -> pp.ParserElement:
 def _body(statements: Mapping[str, pp.ParserElement]) -> pp.ParserElement:
     """Return an element for statements in braces."""
     elements = [_statement(phrase, rest) for phrase, rest in statements.items()]
-    close = pp.Literal("}").suppress().set_name(_in_words([*statements, "'}'"]))
+    close = pp.Literal("}").suppress().set_name(_name_of([*statements, "'}'"]))
     return pp.Literal("{").suppress().set_name("'{'") - pp.ZeroOrMore(pp.MatchFirst(elements)) - close
 
 
@@ -213,6 +226,14 @@ WIRE: Final = {
     "from": NAME - _body(IMPAIRMENT),
 }
 
+_STATEMENTS: Final = {
+    "overlay": OVERLAY,
+    "node": NODE,
+    "link": LINK,
+    "intercept": INTERCEPT,
+    "host": HOST,
+    "wire": WIRE,
+}
 _BLOCKS: Final = {
     "overlay": _block("overlay", [NAME], OVERLAY),
     "node": _block("node", [NAME], NODE),
@@ -222,7 +243,7 @@ _BLOCKS: Final = {
     "wire": _block("wire", [NAME, NAME], WIRE),
 }
 _BLOCK: Final = (
-    pp.MatchFirst(_BLOCKS.values()).set_name(f"a block ({_in_words(_BLOCKS)})").ignore("#" + pp.rest_of_line)
+    pp.MatchFirst(_BLOCKS.values()).set_name(_name_of(_BLOCKS, "a block ({})")).ignore("#" + pp.rest_of_line)
 )
 
 KEYWORDS: Final = frozenset(_keywords)
@@ -256,20 +277,37 @@ def parse(text: str, problems: Problems) -> Parsed:
     read: list[Block] = []
     block = _BLOCK.copy().add_parse_action(lambda tokens: read.append(tokens[0]))
     block.streamline()  # `-` is in force only in a streamlined element, and `try_parse` does not do it
-    start = skip_blank(text, 0)
+    start = skip_blank(text, _after_byte_order_mark(text, problems))
     while start < len(text):
         try:
             start = skip_blank(text, block.try_parse(text, start, raise_fatal=True, do_actions=True))
         except pp.ParseBaseException as error:
             at = skip_blank(text, error.loc)
-            problems.add(at, f"{error.msg[0].lower()}{error.msg[1:]}, found {found(text, at)}")
+            problems.add(*_slip(text, start, at, error.msg).explained())
             named = _NAMED.match(text, start)
             parsed.drop(*("", "") if named is None else named.groups())
-            further = _NEXT_BLOCK.search(text, max(at, start + 1))
+            line_start = text.rfind("\n", 0, at) + 1
+            further = _NEXT_BLOCK.search(text, max(line_start, start + 1))
             start = len(text) if further is None else further.start(1)
     for one in read:
         _sort_out(one, parsed, problems)
     return parsed
+
+
+def _after_byte_order_mark(text: str, problems: Problems) -> int:
+    """Return where the text begins; note a byte order mark in front of it."""
+    if not text.startswith(BYTE_ORDER_MARK):
+        return 0
+    problems.add(0, "the file begins with a byte order mark (U+FEFF): save it as UTF-8 without BOM")
+    return len(BYTE_ORDER_MARK)
+
+
+def _slip(text: str, start: int, at: int, complaint: str) -> SyntaxSlip:
+    """Return what the parser knows about an error: ``complaint`` is its "Expected NAME"."""
+    expected = complaint.removeprefix("Expected ")
+    keyword = token_at(text, start)
+    words = _words_of.get(expected, ())
+    return SyntaxSlip(text, start, at, expected, words, _STATEMENTS.get(keyword, {}), _BLOCKS)
 
 
 def _sort_out(block: Block, parsed: Parsed, problems: Problems) -> None:

@@ -38,10 +38,15 @@ def skip_blank(text: str, start: int) -> int:
     return start if blank is None else blank.end()
 
 
+def token_at(text: str, start: int) -> str:
+    """Return the token that begins at ``start``: a word, a quoted string or one character; "" at the end."""
+    token = _TOKEN.match(text, start)
+    return "" if token is None else token.group()
+
+
 def found(text: str, start: int) -> str:
     """Return what stands at ``start``, for a message."""
-    token = _TOKEN.match(text, start)
-    return "the end of the file" if token is None else shown(token.group())
+    return shown(token_at(text, start)) if start < len(text) else "the end of the file"
 
 
 @attrs.frozen

@@ -31,6 +31,10 @@ MAXIMUM_DIGITS: Final = 9
 MAXIMUM_PORT: Final = 65535
 MAXIMUM_COST: Final = 65535
 """As an OSPF interface's (RFC 2328, C.3)."""
+KEY_CHARACTERS: Final = 48
+"""Of an Ed25519 public key with its prefix in base64."""
+EARLIER_KEY_CHARACTERS: Final = 44
+"""Of an X25519 key, about which there is another sentence."""
 
 AN_ADDRESS: Final = "an IP address such as 10.1.1.1 or 2001:db8::1"
 AN_ENDPOINT: Final = "an address such as 10.1.1.1:7400 or [2001:db8::1]:7400"
@@ -42,6 +46,7 @@ A_KEY: Final = 'a key as `seamless pubkey` prints it, 48 characters in quotes ("
 A_PERCENTAGE: Final = "a percentage from 0 to 100 such as 0.5 %"
 A_RUN: Final = "a number of packets from 1 on such as 4 packets"
 
+_NOT_BASE64: Final = re.compile("[^A-Za-z0-9+/=]")
 _ENDPOINT: Final = re.compile(r"\[(?P<six>[^\]]*)\](?::(?P<port6>[0-9]+))?|(?P<four>[0-9.]+)(?::(?P<port4>[0-9]+))?")
 
 
@@ -192,9 +197,21 @@ def interface(text: str) -> Interface | Bad:
 
 def key(text: str) -> bytes | Bad:
     """Return the 32 raw bytes of an Ed25519 public key, given with its quotes."""
+    characters = text.strip('"')
     try:
-        return decode_public_key(text.strip('"'))
+        return decode_public_key(characters)
     except PrivateKeyFoundError as error:
         return Bad(f"expected {A_KEY}: {error}")
     except ValueError as error:
-        return Bad(f"expected {A_KEY}, found {shown(text)}: {error}")
+        return Bad(f"expected {A_KEY}, found {shown(text)}: {_why_no_key(characters) or error}")
+
+
+def _why_no_key(text: str) -> str:
+    """Return what is wrong with the characters between the quotes of a key; "" where it is not the characters."""
+    foreign = _NOT_BASE64.search(text)
+    if foreign is not None:
+        return f"{shown(foreign.group())} is no character of a key"
+    missing = KEY_CHARACTERS - len(text)
+    if not missing or len(text) == EARLIER_KEY_CHARACTERS:
+        return ""
+    return f"it has {len(text)} characters, {abs(missing)} too {'few' if missing > 0 else 'many'}"

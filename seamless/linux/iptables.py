@@ -11,12 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from seamless.errors import PrivilegeError
 from seamless.linux import rules
 from seamless.linux.rules import IP_VERSIONS, IpVersion, Rule, Ruleset
 from seamless.linux.system import program, run
 
 LOCK_WAIT_SECONDS: Final = 10
 """How long to wait for another program that is changing the firewall (the legacy kind has one lock)."""
+
+WITHOUT_ROOT: Final = (
+    "start as root, where twistd's --uid USER gives it up again; or, without root, have systemd's seamless-rules@NODE "
+    "keep the rules and start with --privileged SOCKET; a node that captures nothing needs no root, and neither does "
+    "seamless lab"
+)
 
 
 def _tool(version: IpVersion, verb: str) -> str:
@@ -25,12 +32,21 @@ def _tool(version: IpVersion, verb: str) -> str:
 
 def save(version: IpVersion) -> str:
     """Return the whole firewall as text. Changes nothing; takes privilege all the same (`PrivilegeError`)."""
-    return run([_tool(version, "-save")])
+    return _run([_tool(version, "-save")])
 
 
 def _restore(version: IpVersion, text: str) -> None:
     if text:
-        run([_tool(version, "-restore"), "--noflush", "-w", str(LOCK_WAIT_SECONDS)], input=text)
+        _run([_tool(version, "-restore"), "--noflush", "-w", str(LOCK_WAIT_SECONDS)], input=text)
+
+
+def _run(argv: list[str], input: str | None = None) -> str:
+    """Run a program of the firewall's; a `PrivilegeError` says the ways without root."""
+    argv[0] = program(argv[0])
+    try:
+        return run(argv, input)
+    except PrivilegeError as error:
+        raise PrivilegeError(f"{error}; {WITHOUT_ROOT}") from None
 
 
 def apply(rulesets: Iterable[Ruleset]) -> None:

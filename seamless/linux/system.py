@@ -19,8 +19,13 @@ _ADMINISTRATION_PATHS: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/
 
 _DEBIAN_PACKAGES: Final = {
     "ip": "iproute2",
+    "ip6tables": "iptables",
+    "ip6tables-restore": "iptables",
+    "ip6tables-save": "iptables",
     "iperf3": "iperf3",
     "iptables": "iptables",
+    "iptables-restore": "iptables",
+    "iptables-save": "iptables",
     "nginx": "nginx-light",
     "nsenter": "util-linux",
     "scp": "openssh-client",
@@ -37,10 +42,16 @@ _REFUSALS: Final = ("Operation not permitted", "Permission denied", "you must be
 
 
 def program(name: str) -> str:
-    """Return the path of a program, or raise `SeamlessError` saying what to install."""
+    """Return the path of a program, or raise `SeamlessError` saying what to install.
+
+    Without the firewall's programs the kernel's feature cannot be had: that is a `PrivilegeError`.
+    """
     found = shutil.which(name) or shutil.which(name, path=_ADMINISTRATION_PATHS)
     if found is None:
-        raise SeamlessError(f"{name} is not installed: apt-get install {_DEBIAN_PACKAGES.get(name, name)}")
+        name = os.path.basename(name)
+        package = _DEBIAN_PACKAGES.get(name, name)
+        error = PrivilegeError if package == "iptables" else SeamlessError
+        raise error(f"{name} is not installed: apt-get install {package}")
     return found
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 
+from seamless.config.load import ConfigurationProblems, load_text
 from seamless.crypto.keys import encode_private_key, encode_public_key
-from seamless.test.config.small import ComplaintCase, key
+from seamless.test.config.small import ComplaintCase, key, node
 
 
 class Blocks(ComplaintCase):
     def test_unknown_block(self) -> None:
         self.assert_complaints(
             ["nodes a { }"],
-            "2:1: expected a block (overlay, node, link, intercept, host or wire), found 'nodes'",
+            "2:1: expected a block (overlay, node, link, intercept, host or wire), found 'nodes': did you mean node?",
         )
 
     def test_missing_name(self) -> None:
@@ -26,11 +27,14 @@ class Blocks(ComplaintCase):
     def test_end_of_file_inside_a_block(self) -> None:
         self.assert_complaints(
             ["host x { gateway y;  # and no more"],
-            "2:35: expected address, run, gateway or '}', found the end of the file",
+            "2:1: host x is not closed: add '}' at the end of the file",
         )
 
     def test_a_word_that_begins_like_a_keyword(self) -> None:
-        self.assert_complaints(["node a { leafy; }"], "2:10: expected address, serves, key, leaf or '}', found 'leafy'")
+        self.assert_complaints(
+            ["node a { leafy; }"],
+            "2:10: expected address, serves, key, leaf or '}', found 'leafy': did you mean leaf?",
+        )
 
     def test_mode_of_an_interceptor(self) -> None:
         self.assert_complaints(["intercept all { tcp; }"], "2:11: expected payload, local or router, found 'all'")
@@ -48,9 +52,9 @@ class Recovery(ComplaintCase):
                 "host a { run telnetd; }",
                 "overlay again { }",
             ],
-            "2:27: expected ',' or ';', found '}'",
+            "2:26: ';' is missing after '10.0.0.1'",
             "4:19: expected a cost from 1 to 65535, found 'cheap'",
-            "7:1: expected ';', found 'host'",
+            "6:36: ';' is missing after '10.1.1.2/30'",
             "7:14: expected sshd, nginx or iperf3, found 'telnetd'",
             "8:1: there is an overlay block already: one file describes one overlay",
         )
@@ -64,7 +68,7 @@ class Recovery(ComplaintCase):
         )
 
     def test_tabs_and_line_ends_count_as_one_column(self) -> None:
-        self.assert_complaints(["\r", "\t\tnode a {\tleaf }"], "3:17: expected ';', found '}'")
+        self.assert_complaints(["\r", "\t\tnode a {\tleaf }"], "3:16: ';' is missing after 'leaf'")
 
 
 class Units(ComplaintCase):
@@ -79,8 +83,8 @@ class Units(ComplaintCase):
     def test_wrong_unit(self) -> None:
         self.assert_complaints(
             ["link a b { rate 500 mbits; }", "link a b { mtu 1400 B; }"],
-            "2:21: expected a unit (bit, kbit, mbit or gbit), found 'mbits'",
-            "3:21: expected a unit (bytes, KiB, MiB or GiB), found 'B'",
+            "2:21: expected a unit (bit, kbit, mbit or gbit), found 'mbits': did you mean mbit?",
+            "3:21: expected a unit (bytes, KiB, MiB or GiB), found 'B': did you mean bytes?",
         )
 
     def test_no_number(self) -> None:
@@ -218,11 +222,19 @@ class Keys(ComplaintCase):
                 'node c { address 10.0.0.3; key "no base64 at all, and a very long one besides it"; }',
                 f"node d {{ address 10.0.0.4; key {key('d')[1:-1]}; }}",
             ],
-            f"2:32: {wanted} '\"AAAA\"': it holds 3 bytes and not 34",
-            f"3:32: {wanted} '{key('b')[:-3]};...'",
-            f"4:32: {wanted} '\"no base64 at all, and a very long one besides i...': it is not base64",
-            f"5:32: {wanted} '{key('d')[1:-3]}'",
+            f"2:32: {wanted} '\"AAAA\"': it has 4 characters, 44 too few",
+            f"3:32: {wanted} '{key('b')[:-3]};...': the quote that ends it is missing",
+            f"4:32: {wanted} '\"no base64 at all, and a very long one besides i...': ' ' is no character of a key",
+            f"5:32: {wanted} '{key('d')[1:-3]}': put it in quotes",
         )
+
+    def test_a_key_that_was_copied_badly(self) -> None:
+        for spoilt, why in (
+            (key("a")[:5] + key("a")[6:], "it has 47 characters, 1 too few"),
+            ('"A' + key("a")[1:], "it has 49 characters, 1 too many"),
+        ):
+            (said,) = self.complaints(f"node a {{ address 10.0.0.1; key {spoilt}; }}")
+            self.assertTrue(said.startswith("2:32: expected a key") and said.endswith(f": {why}"), said)
 
     def test_a_key_that_no_node_has(self) -> None:
         wanted = 'expected a key as `seamless pubkey` prints it, 48 characters in quotes ("7Q...=="), found'
@@ -249,6 +261,76 @@ class Keys(ComplaintCase):
         self.assertIn("2:32: expected a key as `seamless pubkey` prints it", said)
         self.assertIn("it is a private key, which belongs nowhere but into its node's key file", said)
         self.assertNotIn(text[:10], said)
+
+
+class Slips(ComplaintCase):
+    """The usual slips of the pen: one sentence each, where the slip is, with what was probably meant."""
+
+    def test_missing_semicolon_at_the_end_of_a_line(self) -> None:
+        self.assert_complaints(
+            ["node a {", "    address 10.0.0.1  # the first one", f"    key {key('a')}", "}", "host a { leef; }"],
+            "3:21: ';' is missing after '10.0.0.1'",
+            "6:10: expected address, run, gateway or '}', found 'leef'",
+        )
+
+    def test_missing_semicolon_before_a_statement_on_the_same_line(self) -> None:
+        self.assert_complaints(["link a b { rate 10 mbit cost 3; }"], "2:24: ';' is missing after 'mbit'")
+
+    def test_missing_semicolon_before_a_misspelt_statement(self) -> None:
+        self.assert_complaints(["host a {", "run sshd", "gatway b;", "}"], "3:9: ';' is missing after 'sshd'")
+
+    def test_a_list_that_goes_on_in_the_next_line_lacks_its_comma(self) -> None:
+        self.assert_complaints(
+            ["host a { address 10.0.0.1", "10.0.0.2; }"], "3:1: expected ',' or ';', found '10.0.0.2'"
+        )
+
+    def test_unclosed_block(self) -> None:
+        self.assert_complaints(
+            ["host a {", "    run sshd;", "", "  host b { leef; }", "host c { }"],
+            "2:1: host a is not closed: add '}' before host in line 5",
+            "5:12: expected address, run, gateway or '}', found 'leef'",
+        )
+
+    def test_a_brace_too_many(self) -> None:
+        self.assert_complaints(
+            ["host a { }", "}"], "3:1: this '}' closes no block: remove it, or open the block that it is to close"
+        )
+
+    def test_byte_order_mark(self) -> None:
+        error = self.assertRaises(ConfigurationProblems, load_text, "\ufeffoverlay x { }\n", "t.conf")
+        self.assertEqual(
+            str(error), "t.conf:1:1: the file begins with a byte order mark (U+FEFF): save it as UTF-8 without BOM"
+        )
+
+    def test_units_as_they_are_written_elsewhere(self) -> None:
+        for written, unit in (
+            ("rate 1 Gbit", "gbit"),
+            ("rate 1 Mbps", "mbit"),
+            ("rate 1 Mb/s", "mbit"),
+            ("rate 1 M", "mbit"),
+            ("mtu 1 kib", "KiB"),
+            ("mtu 1 MB", "MiB"),
+        ):
+            (said,) = self.complaints(f"link a b {{ {written}; }}")
+            self.assertTrue(said.endswith(f"found '{written.split()[-1]}': did you mean {unit}?"), said)
+
+    def test_misspelt_words(self) -> None:
+        for block, word in (
+            ("lnik a b { }", "link"),
+            ("link a b { congestion cubik; }", "cubic"),
+            ("intercept paylod { tcp; }", "payload"),
+            ("intercept payload { tcp prot 22; }", "port"),
+            ("intercept payload { when unreachabel direct; }", "unreachable"),
+            ("intercept payload { wen unreachable direct; }", "when unreachable"),
+        ):
+            (said,) = self.complaints(block)
+            self.assertTrue(said.endswith(f": did you mean {word}?"), said)
+
+    def test_misspelt_name(self) -> None:
+        self.assert_complaints(
+            [node("berlin", 1), node("bonn", 2), "link berlin bon { }"],
+            "4:13: node bon is not declared: add a node block for it or correct the name (did you mean bonn?)",
+        )
 
 
 class Quotes(ComplaintCase):
