@@ -32,6 +32,7 @@ from zope.interface import implementer
 
 from seamless.errors import UnreachableError
 from seamless.transport.endpoints import OverlayClientEndpoint, OverlayNode, OverlayServerEndpoint, ServicePort
+from seamless.transport.limited_log import LimitedLog
 
 if TYPE_CHECKING:
     from seamless.service import NodeService
@@ -42,7 +43,7 @@ Future: TypeAlias = Any
 HELD_BYTES: Final = 256 * 1024
 """What a connection holds that nobody has read yet before it lets the writer at the other end wait."""
 
-_log = Logger()
+_limited = LimitedLog(None, Logger())
 txaio: Any = import_module("txaio")  # whose functions come and go with the framework that is chosen
 
 
@@ -254,7 +255,9 @@ class Connection(Protocol):
         txaio.add_callbacks(txaio.as_future(self._connected, self), None, self._failed)
 
     def _failed(self, failure: Any) -> None:
-        _log.error("a connection of {peer} is reset: {why}", peer=self.peer, why=txaio.failure_message(failure))
+        _limited.error(
+            str(self.peer), "a connection of {peer} is reset: {why}", peer=self.peer, why=txaio.failure_message(failure)
+        )
         self.abort()
 
     def dataReceived(self, data: bytes) -> None:

@@ -7,11 +7,12 @@ A builder notes what is wrong inside its block and still returns a value, so tha
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, cast
 
 from seamless.config.grammar import Parsed
 from seamless.config.model import (
+    DEFAULT_CAPTURE_PORT,
     DEFAULT_DEAD_INTERVAL,
     DEFAULT_GIVE_UP,
     DEFAULT_HELLO_INTERVAL,
@@ -140,6 +141,8 @@ def node(block: Block) -> NodeConfig:
         serves=serves,
         public_key=block.first("key", bytes) or b"",
         leaf=block.has("leaf"),
+        capture_port=block.first("capture", int) or DEFAULT_CAPTURE_PORT,
+        capture_at=(*block.of("capture", IPv4Address), *block.of("capture", IPv6Address)),
     )
 
 

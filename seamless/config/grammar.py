@@ -101,6 +101,7 @@ ENDPOINT: Final = _text(r"\[[0-9A-Za-z:.]*\](?::[0-9]+)?|[0-9A-Za-z:.]+", values
 NETWORK: Final = _text("[0-9A-Za-z:.]+(?:/[0-9A-Za-z.]*)?", values.network, values.A_NETWORK)
 INTERFACE: Final = _text("[0-9A-Za-z:.]+(?:/[0-9A-Za-z.]*)?", values.interface, values.AN_INTERFACE)
 PORTS: Final = _text(r"[0-9]+(?:\s*-\s*[0-9]+)?", values.ports, values.A_PORT)
+PORT: Final = _text("[0-9]+", values.port, values.ONE_PORT)
 KEY: Final = _text(r'"[^"\n]*"', values.key, values.A_KEY)
 COST: Final = _text("[0-9]+", values.cost, values.A_COST)
 RATE: Final = _measure(values.rate, values.RATE_UNITS, "a rate such as 500 mbit")
@@ -146,6 +147,14 @@ def _rule(with_ports: bool) -> pp.ParserElement:
     return ((to - after_to) | ports | _end()).set_name(_name_of(["to", "port", "';'"]))
 
 
+def _capture() -> pp.ParserElement:
+    """Return what follows ``capture``: addresses, a port, or both."""
+    at = _silent("at") - _items(ADDRESS)
+    port = _silent("port") - PORT - _end()
+    after_at = (port | _end()).set_name(_name_of(["','", "port", "';'"]))
+    return ((at - after_at) | port).set_name(_name_of(["at", "port"]))
+
+
 def _statement(phrase: str, rest: pp.ParserElement) -> pp.ParserElement:
     """Return an element that yields the `Statement` of a keyword (two words, perhaps) and what comes after it."""
 
@@ -182,7 +191,13 @@ def _block(
 
 
 OVERLAY: Final = {"hello": TIME - _end(), "dead": TIME - _end(), "give up": TIME - _end()}
-NODE: Final = {"address": _list(ENDPOINT), "serves": _list(NETWORK), "key": KEY - _end(), "leaf": _end()}
+NODE: Final = {
+    "address": _list(ENDPOINT),
+    "serves": _list(NETWORK),
+    "key": KEY - _end(),
+    "leaf": _end(),
+    "capture": _capture(),
+}
 LINK: Final = {
     "between": ENDPOINT - ENDPOINT - _end(),
     "rate": RATE - _end(),

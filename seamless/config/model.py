@@ -41,6 +41,8 @@ Release: TypeAlias = Literal["ordered", "unordered"]
 
 DEFAULT_PORT: Final = 7400
 """UDP port of a node whose ``address`` names none."""
+DEFAULT_CAPTURE_PORT: Final = 7401
+"""TCP port to which connections are diverted; beside the links' UDP 7400, and in nobody's list of services."""
 DEFAULT_HELLO_INTERVAL: Final = 0.1
 """Seconds: three hellos fit in the dead interval, so one lost hello means nothing."""
 DEFAULT_DEAD_INTERVAL: Final = 0.3
@@ -65,13 +67,18 @@ class Overlay:
 
 @attrs.frozen
 class NodeConfig:
-    """A daemon: where it listens, what it releases to, and the raw Ed25519 public key that is its identity."""
+    """A daemon: where it listens, what it releases to, and the raw Ed25519 public key that is its identity.
+
+    ``capture_at``: where it takes captured TCP connections; for an IP version of which it names none, everywhere.
+    """
 
     name: str
     addresses: tuple[Address, ...]
     serves: tuple[Network, ...]
     public_key: bytes
     leaf: bool = False
+    capture_port: int = DEFAULT_CAPTURE_PORT
+    capture_at: tuple[IPv4Address | IPv6Address, ...] = ()
 
     @property
     def identifier(self) -> int:

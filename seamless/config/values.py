@@ -41,6 +41,7 @@ AN_ENDPOINT: Final = "an address such as 10.1.1.1:7400 or [2001:db8::1]:7400"
 A_NETWORK: Final = "an address or prefix such as 10.1.9.1 or 10.1.9.0/24"
 AN_INTERFACE: Final = "an address with its prefix length such as 10.1.1.1/30"
 A_PORT: Final = "a port from 1 to 65535 or a range such as 8000-8099"
+ONE_PORT: Final = "a port from 1 to 65535"
 A_COST: Final = f"a cost from 1 to {MAXIMUM_COST}"
 A_KEY: Final = 'a key as `seamless pubkey` prints it, 48 characters in quotes ("7Q...==")'
 A_PERCENTAGE: Final = "a percentage from 0 to 100 such as 0.5 %"
@@ -117,6 +118,11 @@ def _within(text: str, maximum: int) -> int | None:
     if len(text) > MAXIMUM_DIGITS or not 1 <= int(text) <= maximum:
         return None
     return int(text)
+
+
+def port(text: str) -> int | Bad:
+    """Return one port."""
+    return _within(text, MAXIMUM_PORT) or _wrong(ONE_PORT, text)
 
 
 def ports(text: str) -> PortRange | Bad:

@@ -20,6 +20,7 @@ from seamless.errors import RemoteProtocolError, UnreachableError
 from seamless.intercept.flow import Flow, Waiting, decode_flow
 from seamless.interfaces import RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address, StreamKey
 from seamless.transport.dial import DIAL_TIMEOUT, Dial
+from seamless.transport.limited_log import LimitedLog
 from seamless.transport.splice import Splice
 from seamless.transport.streams import TARGET_CONNECTION, Acceptors, StreamDriver
 
@@ -67,6 +68,7 @@ class PayloadEgress(Service):
         self._dials: dict[StreamKey, Dial] = {}
         self._splices: dict[Splice, str] = {}
         self._waiting = Waiting(MAX_DIALS, MAX_DIALS_PER_PEER)
+        self._limited = LimitedLog(reactor, self._log)
         self.counters = EgressCounters()
 
     @property
@@ -94,6 +96,7 @@ class PayloadEgress(Service):
         self._dials.clear()
         for splice in list(self._splices):
             splice.abort(RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
+        self._limited.close()
 
     def _opened(self, stream: StreamKey, peer: str, target: bytes) -> None:
         self.counters.asked += 1
@@ -113,11 +116,13 @@ class PayloadEgress(Service):
 
     def _refuse(self, stream: StreamKey, peer: str, reason: str, flow: Flow | None = None) -> None:
         self.counters.not_allowed += 1
-        self._log.warn("refused node {peer} a connection ({flow}): {reason}", peer=peer, flow=flow, reason=reason)
+        line = "refused node {peer} a connection ({flow}): {reason}"
+        self._limited.warn(peer, line, peer=peer, flow=flow, reason=reason)
         self._driver.reset(stream, RESET_NOT_ALLOWED, reason)
 
     def _fail(self, stream: StreamKey, peer: str, flow: Flow, reason: str) -> None:
-        self._log.info("no connection for node {peer} ({flow}): {reason}", peer=peer, flow=flow, reason=reason)
+        line = "no connection for node {peer} ({flow}): {reason}"
+        self._limited.info(peer, line, peer=peer, flow=flow, reason=reason)
         self._driver.reset(stream, RESET_REFUSED, reason)
 
     def _dial(self, stream: StreamKey, peer: str, flow: Flow) -> None:
@@ -146,7 +151,7 @@ class PayloadEgress(Service):
 
     def _connected(self, stream: StreamKey, peer: str, flow: Flow, sock: socket.socket) -> None:
         self.counters.connected += 1
-        self._log.debug("connected for node {peer}: {flow}", peer=peer, flow=flow)
+        self._limited.debug(peer, "connected for node {peer}: {flow}", peer=peer, flow=flow)
         splice = Splice(self._reactor, sock, self._driver, self._ended)
         self._splices[splice] = peer
         splice.start(stream)
@@ -154,7 +159,8 @@ class PayloadEgress(Service):
 
     def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
         peer = self._splices.pop(splice)
-        self._log.debug(
+        self._limited.debug(
+            peer,
             "connection for node {peer} ended: {end}, {up} bytes from the server, {down} to it",
             peer=peer,
             end="cleanly" if reset is None else reset[1],

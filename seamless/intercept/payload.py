@@ -31,6 +31,7 @@ from seamless.interfaces import RESET_BY_APPLICATION, RESET_SHUTDOWN, Address
 from seamless.linux.sockopt import original_destination
 from seamless.transport.dial import Dial, close_with_reset
 from seamless.transport.direct import FIRST, SECOND, DirectPair
+from seamless.transport.limited_log import LimitedLog
 from seamless.transport.listener import Listener
 from seamless.transport.splice import Splice, is_reset
 from seamless.transport.streams import StreamDriver
@@ -102,6 +103,7 @@ class PayloadIngress(Service):
         self._openings: dict[Opening, Flow] = {}
         self._waiting = Waiting(MAX_WAITING, MAX_WAITING_PER_CLIENT)
         self._sweep_call: IDelayedCall | None = None
+        self._limited = LimitedLog(reactor, self._log)
         self.counters = IngressCounters()
 
     @property
@@ -141,6 +143,7 @@ class PayloadIngress(Service):
             self._wait_no_more(opening)
         if self._sweep_call is not None and self._sweep_call.active():
             self._sweep_call.cancel()
+        self._limited.close()
 
     def _close_listeners(self) -> None:
         while self._listeners:
@@ -171,7 +174,7 @@ class PayloadIngress(Service):
             self._open(sock, flow, route)
 
     def _refuse(self, sock: socket.socket, flow: Flow, reason: str) -> None:
-        self._log.warn("refused {flow}: {reason}", flow=flow, reason=reason)
+        self._limited.warn(flow.client[0], "refused {flow}: {reason}", flow=flow, reason=reason)
         close_with_reset(sock)
 
     def _open(self, sock: socket.socket, flow: Flow, route: Route) -> None:
@@ -190,16 +193,18 @@ class PayloadIngress(Service):
 
     def _stream_accepted(self, splice: Splice) -> None:
         self.counters.accepted += 1
-        self._log.debug("connected: {flow}", flow=self._splices[splice])
+        flow = self._splices[splice]
+        self._limited.debug(flow.client[0], "connected: {flow}", flow=flow)
         self._wait_no_more(splice)
 
     def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
         flow = self._splices.pop(splice)
         if self._wait_no_more(splice) and reset is not None and reset[0] not in (RESET_BY_APPLICATION, RESET_SHUTDOWN):
             self.counters.refused_by_egress += 1
-            self._log.info("no connection for {flow}: {reason}", flow=flow, reason=reset[1])
+            self._limited.info(flow.client[0], "no connection for {flow}: {reason}", flow=flow, reason=reset[1])
             return
-        self._log.debug(
+        self._limited.debug(
+            flow.client[0],
             "{flow} ended: {end}, {up} bytes from the client, {down} to it",
             flow=flow,
             end="cleanly" if reset is None else reset[1],
@@ -214,7 +219,7 @@ class PayloadIngress(Service):
         if route.when_unreachable == "direct" and not self._dials_directly:
             reason += "; and without CAP_NET_ADMIN a direct connection would be captured again"
         elif route.when_unreachable == "direct":
-            self._log.info("{flow} goes direct: {reason}", flow=flow, reason=reason)
+            self._limited.info(flow.client[0], "{flow} goes direct: {reason}", flow=flow, reason=reason)
             self._wait(_DirectOpening(self._reactor, sock, flow.destination, self._mark, self._direct), flow)
             return
         self._waiting.leave(flow.client[0])

@@ -9,7 +9,10 @@ For the payload interceptor, in the table ``nat`` and per IP version::
 
 * ``OUTPUT`` sees the applications of this host, ``PREROUTING`` those of hosts behind it. REDIRECT sends the first to
   the loopback address and the others to the address of the interface they came in by. So the capture port listens on
-  every address, and ``route_localnet``, which opens loopback services to the network, is never needed.
+  every address (or where ``capture at`` says), and ``route_localnet``, which opens loopback services to the network, is
+  never needed.
+* Nobody is meant to connect to the capture port itself. In the table ``filter``, from ``INPUT``, the same chain refuses
+  with a reset whatever comes to it and was not redirected: that costs the kernel's time, and none of the daemon's.
 * Connections from before the rules are left alone: connection tracking may first see them in the middle, and would
   take any of their packets for a new flow.
 * The daemon's own connections pass. As root it marks them, which takes CAP_NET_ADMIN. As a user of its own it needs no
@@ -66,8 +69,6 @@ from seamless.linux.rules import (
     chain_name,
 )
 
-CAPTURE_PORT: Final = 7401
-"""TCP port to which connections are diverted; beside the links' UDP 7400, and in nobody's list of services."""
 OWN_MARK: Final = 0x1000
 """Firewall mark of the daemon's own connections: a bit that kubernetes, docker, cilium and tailscale leave alone."""
 _OWN_PASS: Final = ("-m", "mark", "--mark", f"{OWN_MARK:#x}/{OWN_MARK:#x}", "-j", "RETURN")
@@ -127,21 +128,24 @@ def kept_rulesets(configuration: Configuration, node_name: str, user: int | None
 def capture_addresses(configuration: Configuration, node_name: str) -> tuple[Address, ...]:
     """Return where the payload interceptor of a node must listen for what its rules divert; none if it has no rules."""
     everywhere = {4: "0.0.0.0", 6: "::"}
+    node = configuration.nodes[node_name]
     return tuple(
-        (everywhere[version], CAPTURE_PORT)
+        (host, node.capture_port)
         for version in IP_VERSIONS
         if any(_payload(configuration, node_name, version, None))
+        for host in [str(host) for host in node.capture_at if host.version == version] or [everywhere[version]]
     )
 
 
 def _payload(configuration: Configuration, node_name: str, version: IpVersion, user: int | None) -> Iterator[Rule]:
     """Yield the payload interceptor's rules for one IP version, or none at all."""
     chain = chain_name(node_name)
+    capture_port = str(configuration.nodes[node_name].capture_port)
     redirects = [
         Rule(
             "nat",
             chain,
-            (*_network("-d", network), "-p", "tcp", *ports, "-j", "REDIRECT", "--to-ports", str(CAPTURE_PORT)),
+            (*_network("-d", network), "-p", "tcp", *ports, "-j", "REDIRECT", "--to-ports", capture_port),
         )
         for capture in configuration.captures(node_name)
         if capture.intercept.mode == "payload"
@@ -157,6 +161,18 @@ def _payload(configuration: Configuration, node_name: str, version: IpVersion, u
     yield Rule("nat", chain, _OWN_PASS)
     yield Rule("nat", chain, _OTHERS_PASS)
     yield from redirects
+    yield from _straight(node_name, capture_port)
+
+
+def _straight(node_name: str, capture_port: str) -> Iterator[Rule]:
+    """Yield the rules that refuse connections which were made straight to the capture port.
+
+    The interceptors of whole packets share the chain, from ``OUTPUT``: there too only packets to this host are meant.
+    """
+    to_port = ("-p", "tcp", "-m", "tcp", "--dport", capture_port)
+    straight = ("-m", "addrtype", "--dst-type", "LOCAL", "-m", "conntrack", "!", "--ctstate", "DNAT")
+    yield Rule("filter", "INPUT", (*to_port, *_comment(node_name), "-j", chain_name(node_name)))
+    yield Rule("filter", chain_name(node_name), (*to_port, *straight, "-j", "REJECT", "--reject-with", "tcp-reset"))
 
 
 def _guard(configuration: Configuration, node_name: str, version: IpVersion, user: int | None) -> Iterator[Rule]:

@@ -38,6 +38,7 @@ from seamless.interfaces import (
 )
 from seamless.node import Node
 from seamless.transport import clock
+from seamless.transport.limited_log import LimitedLog
 from seamless.transport.streams import OnOpen, StreamOwner
 from seamless.transport.udp import UdpPort
 
@@ -73,6 +74,7 @@ class Driver:
         self._flushing = False
         self._flush_again = False
         self._flush_scheduled = False
+        self._limited = LimitedLog(reactor, self._log)
 
     # Life.
 
@@ -109,6 +111,7 @@ class Driver:
             self._timer.cancel()
         self._timer = None
         self._stop_ports()
+        self._limited.close()
 
     def _stop_ports(self) -> None:
         for port in self._ports.values():
@@ -148,7 +151,7 @@ class Driver:
             try:
                 self._hand_out(event)
             except Exception:
-                self._log.failure("a mistake while handing out {event}", event=type(event).__name__)
+                self._limited.failure("", "a mistake while handing out {event}", event=type(event).__name__)
             event = self.node.next_event()
 
     def _send(self) -> None:
@@ -248,16 +251,19 @@ class Driver:
 
     def _network_changed(self, event: LinkUp | LinkDown | LinkMtuChanged | PeerReachable | PeerUnreachable) -> None:
         if isinstance(event, LinkUp):
-            self._log.info(
+            self._limited.info(
+                event.neighbor,
                 "link to {neighbor} is up, {local[0]} port {local[1]} to {remote[0]} port {remote[1]}",
                 neighbor=event.neighbor,
                 local=event.local,
                 remote=event.remote,
             )
         elif isinstance(event, LinkDown):
-            self._log.warn("link to {neighbor} is down: {reason}", neighbor=event.neighbor, reason=event.reason)
+            line = "link to {neighbor} is down: {reason}"
+            self._limited.warn(event.neighbor, line, neighbor=event.neighbor, reason=event.reason)
         elif isinstance(event, LinkMtuChanged):
-            self._log.info(
+            self._limited.info(
+                event.neighbor,
                 "link to {neighbor}: the path from {local[0]} port {local[1]} carries IP packets of {mtu_bytes} bytes;"
                 " `mtu` allows {configured_bytes}",
                 neighbor=event.neighbor,
@@ -267,9 +273,10 @@ class Driver:
             )
         else:
             if isinstance(event, PeerReachable):
-                self._log.info("{peer} is reachable", peer=event.peer)
+                self._limited.info(event.peer, "{peer} is reachable", peer=event.peer)
             else:
-                self._log.warn("{peer} is not reachable any more: {reason}", peer=event.peer, reason=event.reason)
+                line = "{peer} is not reachable any more: {reason}"
+                self._limited.warn(event.peer, line, peer=event.peer, reason=event.reason)
             for callback in list(self._on_reachable):
                 callback(event.peer, isinstance(event, PeerReachable))
 

@@ -45,6 +45,7 @@ from seamless.interfaces import (
     RESET_REFUSED,
     StreamKey,
 )
+from seamless.transport.limited_log import LimitedLog
 from seamless.transport.streams import TARGET_SERVICE, Acceptors, OverlayAddress, StreamDriver, StreamTransport
 
 MAX_NAME_BYTES: Final = 255
@@ -55,6 +56,7 @@ class Services:
     """The services that this node's programs listen for, by name: the acceptor for their kind of target."""
 
     _log = Logger()
+    _limited = LimitedLog(None, _log)
 
     def __init__(self, driver: StreamDriver) -> None:
         self._driver = driver
@@ -104,7 +106,8 @@ class Services:
         try:
             return port.factory.buildProtocol(peer)
         except Exception:
-            self._log.failure("the factory of service {name} failed; the connection is refused", name=name)
+            line = "the factory of service {name} failed; the connection is refused"
+            self._limited.failure(peer.node, line, name=name)
             return None
 
 

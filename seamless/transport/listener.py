@@ -25,6 +25,7 @@ from zope.interface import implementer
 from seamless.errors import ConfigurationError
 from seamless.interfaces import Address
 from seamless.transport.dial import bound_receive_buffer, close_with_reset, prepare
+from seamless.transport.limited_log import LimitedLog
 
 BACKLOG: Final = 4096
 """Connections that may wait while the daemon is busy; the kernel caps it at net.core.somaxconn (4096)."""
@@ -51,6 +52,7 @@ class Listener:
         self._pause: IDelayedCall | None = None
         self._shed = 0
         self._shed_call: IDelayedCall | None = None
+        self._limited = LimitedLog(reactor, self._log)
         self._sock = _listening_socket(address)
         self._reserve: int | None = None
         self._hold_reserve()
@@ -65,6 +67,7 @@ class Listener:
         self._reactor.removeReader(self)
         self._sock.close()
         self._release_reserve()
+        self._limited.close()
 
     def doRead(self) -> None:
         """Take the connections that wait."""
@@ -130,9 +133,8 @@ class Listener:
             self._shed_call = self._reactor.callLater(SHED_LOG_INTERVAL, self._report_shed, error)
 
     def _rest(self, error: OSError) -> None:
-        self._log.warn(
-            "cannot take more connections: {error}; raise the limit of open files (LimitNOFILE)", error=error.strerror
-        )
+        line = "cannot take more connections: {error}; raise the limit of open files (LimitNOFILE)"
+        self._limited.warn("", line, error=error.strerror)
         self._reactor.removeReader(self)
         self._pause = self._reactor.callLater(EXHAUSTED_PAUSE, self._reactor.addReader, self)
 

@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, StreamKey
+from seamless.transport.limited_log import LimitedLog
 
 TARGET_CONNECTION: Final = 0x01
 """First byte of a target: an intercepted TCP connection (`seamless.intercept.flow`)."""
@@ -170,6 +171,7 @@ class StreamTransport:
     """One stream, for one Twisted protocol; see the rules above. Make it, have the driver own it, then ``start``."""
 
     _log = Logger()
+    _limited = LimitedLog(None, _log)
     disconnecting = False
 
     def __init__(self, driver: StreamDriver, host: OverlayAddress, peer: OverlayAddress) -> None:
@@ -238,7 +240,7 @@ class StreamTransport:
         try:
             self._protocol.dataReceived(data)
         except Exception:
-            self._log.failure("a protocol raised an exception on data; its stream is reset")
+            self._limited.failure(self._peer.node, "a protocol raised an exception on data; its stream is reset")
             self.abortConnection()
         self._give_back(len(data))
 

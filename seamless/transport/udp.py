@@ -35,6 +35,7 @@ from seamless.errors import PrivilegeError, SeamlessError
 from seamless.interfaces import Address, Transmit
 from seamless.linux import sockopt
 from seamless.transport import offload
+from seamless.transport.limited_log import LimitedLog
 from seamless.transport.offload import MakeSocket
 
 # Fixed by the kernel.
@@ -103,6 +104,7 @@ class UdpPort:
     """
 
     _log = Logger()
+    _limited = LimitedLog(None, _log)
 
     def __init__(
         self,
@@ -259,7 +261,8 @@ class UdpPort:
         whole = all([self.send(piece) for piece in _cut(transmit, 1)])
         if whole and self.counters.datagrams_out > before:
             self._plain_remotes.add(transmit.remote)
-            self._log.warn(
+            self._limited.warn(
+                transmit.remote[0],
                 "the kernel refuses UDP batches to {host} port {port} ({name}) but takes their datagrams one by one: "
                 "sending those from now on, which is several times slower",
                 host=transmit.remote[0],

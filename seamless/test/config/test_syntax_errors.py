@@ -33,7 +33,7 @@ class Blocks(ComplaintCase):
     def test_a_word_that_begins_like_a_keyword(self) -> None:
         self.assert_complaints(
             ["node a { leafy; }"],
-            "2:10: expected address, serves, key, leaf or '}', found 'leafy': did you mean leaf?",
+            "2:10: expected address, serves, key, leaf, capture or '}', found 'leafy': did you mean leaf?",
         )
 
     def test_mode_of_an_interceptor(self) -> None:
@@ -173,6 +173,20 @@ class Addresses(ComplaintCase):
             ["host a { address 10.1.9.0/24; }", "host b { address nowhere; }"],
             "2:26: expected ',' or ';', found '/24'",
             "3:18: expected an IP address such as 10.1.1.1 or 2001:db8::1, found 'nowhere'",
+        )
+
+    def test_where_to_capture(self) -> None:
+        self.assert_complaints(
+            [
+                "node a { capture; }",
+                "node b { capture port 0; }",
+                "node c { capture at 127.0.0.1 7401; }",
+                "node d { capture at here; }",
+            ],
+            "2:17: expected at or port, found ';'",
+            "3:23: expected a port from 1 to 65535, found '0'",
+            "4:31: expected ',', port or ';', found '7401'",
+            "5:21: expected an IP address such as 10.1.1.1 or 2001:db8::1, found 'here'",
         )
 
     def test_ports(self) -> None:

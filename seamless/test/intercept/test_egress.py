@@ -6,7 +6,7 @@ import socket
 from typing import cast
 
 from twisted.internet import reactor
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
 from seamless.intercept import egress
 from seamless.intercept.egress import PayloadEgress
@@ -73,6 +73,7 @@ class EgressTests(RunningTestCase):
     def note(self, event: LogEvent) -> None:
         if event.get("log_namespace") == "seamless.intercept.egress.PayloadEgress":
             self.lines.append(event["log_level"].name)
+            self.last = formatEvent(event)
 
     async def stop(self) -> None:
         if self.egress.running:
@@ -97,6 +98,15 @@ class EgressTests(RunningTestCase):
         server.close()
         await self.until(lambda: self.owner.heard == ["accepted", b"worm", "finished", "closed"])
         self.assertEqual((self.egress.connections, self.egress.counters.connected, self.lines), (0, 1, ["debug"] * 2))
+
+    async def test_a_flood_of_refused_streams_is_few_lines(self) -> None:
+        self.forbidden = "the test says no"
+        for _ in range(2000):
+            self.src.open_stream("dst", self.target(), Recorder())
+        await self.until(lambda: self.egress.counters.not_allowed == 2000)
+        self.assertLessEqual(len(self.lines), 40)
+        self.egress.stopService()
+        self.assertIn("more such lines were left out", self.last)
 
     async def refused(self, target: bytes) -> tuple[int, str]:
         self.src.open_stream("dst", target, self.owner)

@@ -6,6 +6,7 @@ straight to the capture port and say where the connection was meant to go.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import socket
 import threading
@@ -214,6 +215,20 @@ class PayloadTests(PayloadTestCase):
         self.assertEqual((self.ingress.counters.straight, self.src.targets), (1, []))
         [line] = self.log
         self.assertIn("it was made straight to the capture port", line)
+
+    async def test_a_flood_straight_to_the_capture_port_is_few_lines(self) -> None:
+        self.destination = self.ingress.addresses[0]
+
+        def flood() -> None:
+            for _ in range(500):
+                with contextlib.suppress(ConnectionResetError):
+                    socket.create_connection(self.ingress.addresses[0]).close()
+
+        await self.run_in_thread(flood)
+        await self.until(lambda: self.ingress.counters.straight == 500)
+        self.assertLessEqual(len(self.log), 40)
+        self.ingress.stopService()
+        self.assertIn("more such lines were left out", self.log[-1])
 
     async def test_destination_that_no_interceptor_names_is_refused(self) -> None:
         self.destination = ("10.66.66.66", 80)

@@ -17,6 +17,9 @@ link src dst { }
 """
 
 
+COMMENT = "-m comment --comment seamless:src"
+
+
 def configuration(intercepts: str) -> Configuration:
     return load_text(NODES + intercepts, "test.conf")
 
@@ -41,6 +44,12 @@ class PayloadTests(SynchronousTestCase):
                 (
                     "nat",
                     "SEAMLESS-src -d 10.1.9.2/32 -p tcp -m multiport --dports 22,8000:8099 -j REDIRECT --to-ports 7401",
+                ),
+                ("filter", f"INPUT -p tcp -m tcp --dport 7401 {COMMENT} -j SEAMLESS-src"),
+                (
+                    "filter",
+                    "SEAMLESS-src -p tcp -m tcp --dport 7401 -m addrtype --dst-type LOCAL "
+                    "-m conntrack ! --ctstate DNAT -j REJECT --reject-with tcp-reset",
                 ),
             ],
         )
@@ -83,6 +92,22 @@ class PayloadTests(SynchronousTestCase):
         self.assertEqual(capture_addresses(both, "src"), (("0.0.0.0", 7401), ("::", 7401)))
         ipv4 = configuration("intercept payload { tcp to 10.1.9.2; }")
         self.assertEqual(capture_addresses(ipv4, "src"), (("0.0.0.0", 7401),))
+
+    def test_where_to_listen_as_configured(self) -> None:
+        text = NODES.replace("serves 10.1.9.1", "capture at 127.0.0.1, 10.1.9.1 port 9401; serves 10.1.9.1")
+        both = load_text(text + "intercept payload { tcp; }", "test.conf")
+        self.assertEqual(capture_addresses(both, "src"), (("127.0.0.1", 9401), ("10.1.9.1", 9401), ("::", 9401)))
+        ipv4, ipv6 = rulesets(both, "src")
+        self.assertEqual(lines(ipv4), ["-d 10.1.9.2/32 -p tcp -j REDIRECT --to-ports 9401"])
+        for ruleset in (ipv4, ipv6):
+            (refused,) = [str(rule) for rule in ruleset.rules if "REJECT" in rule.arguments]
+            self.assertIn("--dport 9401 -m addrtype --dst-type LOCAL -m conntrack ! --ctstate DNAT", refused)
+
+    def test_the_capture_port_of_another_node(self) -> None:
+        text = NODES.replace("serves 10.1.9.1", "capture port 9401; serves 10.1.9.1")
+        loaded = load_text(text + "intercept payload { tcp; }", "test.conf")
+        self.assertEqual(capture_addresses(loaded, "src"), (("0.0.0.0", 9401), ("::", 9401)))
+        self.assertEqual(capture_addresses(loaded, "dst"), (("0.0.0.0", 7401), ("::", 7401)))
 
     def test_an_unknown_node(self) -> None:
         with self.assertRaises(KeyError):
