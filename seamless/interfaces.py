@@ -150,6 +150,14 @@ class NodeEquivocated:
     node: str
 
 
+@attrs.frozen
+class ConfigurationDiffers:
+    """The configuration of a neighbor or peer differs from ours in this; in nothing any more when it is empty."""
+
+    node: str
+    differences: tuple[str, ...]
+
+
 StreamEvent: TypeAlias = Union[
     StreamOpened,
     StreamAccepted,
@@ -160,7 +168,16 @@ StreamEvent: TypeAlias = Union[
     StreamClosed,
     PacketReceived,
 ]
-Event: TypeAlias = Union[StreamEvent, LinkUp, LinkDown, LinkMtuChanged, PeerReachable, PeerUnreachable, NodeEquivocated]
+Event: TypeAlias = Union[
+    StreamEvent,
+    LinkUp,
+    LinkDown,
+    LinkMtuChanged,
+    PeerReachable,
+    PeerUnreachable,
+    NodeEquivocated,
+    ConfigurationDiffers,
+]
 
 RESET_BY_APPLICATION = 0
 """The application's TCP was reset."""

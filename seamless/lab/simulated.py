@@ -11,7 +11,7 @@ Time begins at 0 and moves from one event to the next: a piece arriving, a node'
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Final, Protocol
 
@@ -75,9 +75,22 @@ class SimulatedNode:
 class Simulation:
     """All nodes of ``configuration`` on virtual time."""
 
-    def __init__(self, configuration: Configuration, private_keys: Callable[[str], bytes], randomness: Seeded) -> None:
-        """``private_keys(name)``: the raw key of each node. Links between hosts without a wire are perfect."""
+    def __init__(
+        self,
+        configuration: Configuration,
+        private_keys: Callable[[str], bytes],
+        randomness: Seeded,
+        *,
+        others: Mapping[str, Configuration] | None = None,
+    ) -> None:
+        """``private_keys(name)``: the raw key of each node. Links between hosts without a wire are perfect.
+
+        ``others``: the configurations of the nodes that have another file than ``configuration``, by name; wires, and
+        where nodes are, are what ``configuration`` says.
+        """
         self.configuration = configuration
+        self.configurations = {**dict.fromkeys(configuration.nodes, configuration), **(others or {})}
+        """What each node starts with the next time: a test may change it."""
         self.now = 0.0
         self.datagrams = 0
         self._private_keys = private_keys
@@ -112,7 +125,7 @@ class Simulation:
         place.wake_at = None
         place.socket = None
         place.node = Node(
-            self.configuration,
+            self.configurations[name],
             name,
             self._private_keys(name),
             random=self._randomness.randbytes,

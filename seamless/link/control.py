@@ -10,7 +10,7 @@ from collections import deque
 
 from seamless.link.acknowledger import Acknowledger
 from seamless.link.recovery import Control
-from seamless.wire.link_frames import LSA_HEADER_BYTES, Hello, LsaFrame, OwnFrame, Ping
+from seamless.wire.link_frames import DigestFrame, Hello, LsaFrame, OwnFrame, Ping, ReliableFrame
 
 
 class ControlQueue:
@@ -19,7 +19,7 @@ class ControlQueue:
     def __init__(self, room_bytes: int) -> None:
         self._room_bytes = room_bytes
         self._frames: deque[OwnFrame] = deque()
-        self._lsas: deque[bytes] = deque()
+        self._lsas: deque[ReliableFrame] = deque()
 
     def __bool__(self) -> bool:
         """Say whether anything waits."""
@@ -29,13 +29,13 @@ class ControlQueue:
         """Queue a frame."""
         self._frames.append(frame)
 
-    def add_lsa(self, data: bytes) -> None:
-        """Queue an LSA; it waits until the neighbor is UP."""
-        self._lsas.append(data)
+    def add_lsa(self, frame: ReliableFrame) -> None:
+        """Queue an LSA, or another frame that is sent until it is acknowledged; it waits until the neighbor is UP."""
+        self._lsas.append(frame)
 
     def lost(self, control: Control) -> None:
         """Queue again what has to be, of a datagram that was lost."""
-        self._lsas.extend(frame.data for frame in control.frames if isinstance(frame, LsaFrame))
+        self._lsas.extend(frame for frame in control.frames if isinstance(frame, (LsaFrame, DigestFrame)))
 
     def forget_lsas(self) -> None:
         """Forget what the neighbor should hear of: it will be told anew when it is back."""
@@ -67,13 +67,10 @@ class ControlQueue:
     def _fill(self, frames: list[OwnFrame], ack: bytes, is_up: bool) -> None:
         """Add what waits to ``frames``, LSAs last, as much as fits one datagram, at least one when it is empty."""
         used = len(ack) + sum(len(frame.encode()) for frame in frames)
-        while self._frames:
-            size = len(self._frames[0].encode())
-            if used and used + size > self._room_bytes:
-                return
-            frames.append(self._frames.popleft())
-            used += size
-        while is_up and self._lsas and (not used or used + len(self._lsas[0]) + LSA_HEADER_BYTES <= self._room_bytes):
-            data = self._lsas.popleft()
-            frames.append(LsaFrame(data))
-            used += len(data) + LSA_HEADER_BYTES
+        for frames_waiting in (self._frames, self._lsas if is_up else ()):
+            while frames_waiting:
+                size = len(frames_waiting[0].encode())
+                if used and used + size > self._room_bytes:
+                    return
+                frames.append(frames_waiting.popleft())
+                used += size

@@ -42,8 +42,18 @@ from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
 from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
 from seamless.wire.ack import Ack
+from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
-from seamless.wire.link_frames import PING, Close, Hello, LinkFrame, LsaFrame, Pause, parse_link_frames
+from seamless.wire.link_frames import (
+    PING,
+    Close,
+    DigestFrame,
+    Hello,
+    LinkFrame,
+    LsaFrame,
+    Pause,
+    parse_link_frames,
+)
 
 QUEUE_TARGET_INTERVAL: Final = 0.004
 """Seconds of the link's rate that one session should have waiting: enough for a batch, and to ride out a late timer."""
@@ -160,7 +170,11 @@ class Link:
 
     def send_lsa(self, data: bytes) -> None:
         """Send one LSA until it is acknowledged."""
-        self._control.add_lsa(data)
+        self._control.add_lsa(LsaFrame(data))
+
+    def send_digest(self, digest: ConfigurationDigest) -> None:
+        """Send what our configuration says of one section until it is acknowledged."""
+        self._control.add_lsa(DigestFrame(digest))
 
     def send_pause(self, source: int, destination: int, seconds: float, packet_class: int) -> None:
         """Ask the neighbor to send nothing of one class of a session for a while."""
@@ -281,7 +295,7 @@ class Link:
         elif isinstance(frame, Pause):
             self.counters.pauses_received += 1
             for_node.append(frame)
-        elif isinstance(frame, LsaFrame):
+        elif isinstance(frame, (LsaFrame, DigestFrame)):
             for_node.append(frame)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:

@@ -43,6 +43,7 @@ from seamless.interfaces import (
     Transmit,
 )
 from seamless.link.link import Link
+from seamless.node.drift import Drift
 from seamless.node.forwarding import Forwarding, flow_key
 from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
@@ -52,8 +53,9 @@ from seamless.routing.routing import Routing
 from seamless.session.events import PathStalled, PeerLost, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
+from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_ENDS, PACKET_HEADER_BYTES, TAG_BYTES
-from seamless.wire.link_frames import LinkFrame, LsaFrame, Pause
+from seamless.wire.link_frames import DigestFrame, LinkFrame, LsaFrame, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 
 COST_INTERVAL: Final = 5.0
@@ -65,6 +67,8 @@ SERVICE_GAP_MIN: Final = 0.2
 what is much later would make all timers wait as long again."""
 LINK_OPENINGS_PER_SECOND: Final = 200.0
 """Session INITIATIONs opened of all that come from one neighbor: two percent of a core."""
+DIGESTS_KEPT: Final = 64
+"""Digests that wait for the end of a batch; a peer sends five."""
 PULL_ROUNDS: Final = 4
 """How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
 
@@ -107,6 +111,8 @@ class Node:
         self._sessions: dict[int, Session] = {}
         self._openings = Budgets(LINK_OPENINGS_PER_SECOND)
         self._reachable: set[int] = set()
+        self._drift = Drift(configuration, name)
+        self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)
         self._cost_at = now + COST_INTERVAL
         self._due_at = now
         self._is_late_at = math.inf
@@ -173,6 +179,8 @@ class Node:
                 self.counters.refused_lsas += 1
         elif isinstance(frame, Pause):
             self._forwarding.pause(frame, link, now)
+        elif isinstance(frame, DigestFrame):
+            self._drift.receive(link.settings.neighbor, frame.digest, now)
 
     def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], came_by: int, now: float) -> None:
         session = self._session(source, now)
@@ -198,6 +206,8 @@ class Node:
             settings = link.settings
             if link.is_up:
                 self._events.append(LinkUp(settings.neighbor, link.local, link.remote))
+                for digest in self._drift.for_neighbor(settings.neighbor):
+                    link.send_digest(digest)
             else:
                 self._events.append(LinkDown(settings.neighbor, link.reason))
             self._announce_neighbor(settings.neighbor_id, now)
@@ -265,6 +275,12 @@ class Node:
         else:
             self._reachable.discard(destination)
             self._events.append(PeerUnreachable(name, "no path to it is left"))
+
+    def _watch_drift(self, now: float) -> None:
+        """Compare what peers say of their configuration, and report the differences that are due."""
+        while self._digests:
+            self._drift.receive(*self._digests.popleft(), now)
+        self._events.extend(self._drift.take_changes(now))
 
     def _watch_costs(self, now: float) -> None:
         if now < self._cost_at:
@@ -345,6 +361,7 @@ class Node:
             self._resume(now)
         self._watch_links(now)
         self._watch_costs(now)
+        self._watch_drift(now)
         self._take_routes(now)
         transmits = self._links.take_answers()
         for _ in range(PULL_ROUNDS):
@@ -391,8 +408,10 @@ class Node:
             at = session.next_timeout()
             if at is not None and at < earliest:
                 earliest = at
-        at = self._routing.next_timeout()
-        return earliest if at is None else min(earliest, at)
+        for at in (self._routing.next_timeout(), self._drift.next_timeout()):
+            if at is not None and at < earliest:
+                earliest = at
+        return earliest
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
@@ -422,7 +441,11 @@ class Node:
                 self._events.append(PeerUnreachable(self._nodes[session.peer].name, event.reason))
             elif isinstance(event, PathStalled):
                 self._routing.avoid_path(session.peer, event.at)
-            elif not isinstance(event, SessionUp):
+            elif isinstance(event, SessionUp):
+                session.send_digests(self._drift.for_peer())
+            elif isinstance(event, ConfigurationDigest):
+                self._digests.append((self._nodes[session.peer].name, event))
+            else:
                 self._events.append(event)
             event = session.next_event()
 
@@ -442,4 +465,5 @@ class Node:
             routing=self._routing.status(),
             counters=attrs.evolve(self.counters),
             gate=self._links.gate_counters(),
+            differences=self._drift.differences(),
         )

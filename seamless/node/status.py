@@ -47,3 +47,5 @@ class NodeStatus:
     routing: RoutingStatus
     counters: NodeCounters
     gate: dict[str, int]
+    differences: dict[str, tuple[str, ...]]
+    """By the name of a neighbor or peer: what its configuration has otherwise than ours."""

@@ -7,6 +7,7 @@ from typing import TypeAlias, Union
 import attrs
 
 from seamless.interfaces import StreamEvent
+from seamless.wire.digest import ConfigurationDigest
 
 
 @attrs.frozen
@@ -31,7 +32,8 @@ class PathStalled:
     at: float
 
 
-SessionEvent: TypeAlias = Union[StreamEvent, SessionUp, PeerLost, PathStalled]
+SessionEvent: TypeAlias = Union[StreamEvent, SessionUp, PeerLost, PathStalled, ConfigurationDigest]
+"""A digest is what the peer's configuration says of one section."""
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -34,7 +34,7 @@ from seamless.crypto.sealing import PROOF_BITS, ReceiveKey
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived, StreamKey
 from seamless.session.arrivals import Arrivals
-from seamless.session.controls import Ping
+from seamless.session.controls import Persistent, Ping
 from seamless.session.departures import Departures
 from seamless.session.events import PathStalled, PeerLost, SessionEvent, SessionStatus, SessionUp
 from seamless.session.limits import Limits
@@ -43,6 +43,7 @@ from seamless.session.record import PIECE_MIN_BYTES, Cutter, complete_records
 from seamless.session.scheduler import Scheduler
 from seamless.session.streams import Streams
 from seamless.wire.ack import Ack
+from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import (
     CLASS_BULK,
     CLASS_EXPRESS,
@@ -63,6 +64,7 @@ from seamless.wire.session_frames import (
     StreamFrame,
     WindowFrame,
     decode_frames,
+    encode_digest,
 )
 
 OPENINGS_PER_SECOND = 10.0
@@ -192,6 +194,11 @@ class Session:
         self._departures.packets.put(packet, is_recovered, now)
         self._note_waiting(now)
 
+    def send_digests(self, digests: Iterable[ConfigurationDigest]) -> None:
+        """Tell the peer what our configuration says, section by section."""
+        controls = self._departures.controls
+        controls.extend(Persistent(encode_digest(digest), controls) for digest in digests)
+
     # In, from the node.
 
     def path_changed(self, packet_mtu_bytes: int | None, now: float, *, severed: bool = True) -> None:
@@ -307,6 +314,8 @@ class Session:
             streams.receive_reset(frame)
         elif isinstance(frame, DatagramFrame):
             self._events.append(PacketReceived(self.peer, frame.packet))
+        elif isinstance(frame, ConfigurationDigest):
+            self._events.append(frame)
 
     def _after_association(self, now: float) -> None:
         """Act on what the association has to say."""

@@ -73,6 +73,8 @@ def text(report: Json) -> str:
         f"up {units.duration(report['uptime'])}, process {report['process']}"
     )
     parts = [textwrap.fill(title, WIDTH), _links(report), _routes(report)]
+    if report.get("configuration"):
+        parts.insert(1, _configuration(report))
     if report["sessions"]:
         parts.append(_sessions(report))
     if report["interceptors"]:
@@ -151,6 +153,12 @@ def _routes(report: Json) -> str:
             cells = (units.NOTHING, units.NOTHING, "no path")
         rows.append((route["node"], *cells))
     return table(("NODE", "COST", "MTU", "PATH"), rows)
+
+
+def _configuration(report: Json) -> str:
+    rows = [(each["node"], ", ".join(each["differences"])) for each in report["configuration"]]
+    remark = "give all nodes the same file, and restart those that had another"
+    return table(("CONFIGURATION OF", "DIFFERS FROM OURS IN"), [*rows, remark])
 
 
 def _sessions(report: Json) -> str:

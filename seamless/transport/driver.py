@@ -19,6 +19,7 @@ from seamless.errors import LocalProtocolError, UnreachableError
 from seamless.interfaces import (
     RESET_REFUSED,
     Address,
+    ConfigurationDiffers,
     DataReceived,
     Event,
     LinkDown,
@@ -210,11 +211,14 @@ class Driver:
         elif isinstance(event, (LinkUp, LinkDown, LinkMtuChanged, PeerReachable, PeerUnreachable)):
             self._network_changed(event)
         elif isinstance(event, NodeEquivocated):
-            self._log.warn(
+            self._limited.warn(
+                event.node,
                 "node {node} announced two different things under one number: its key is used twice, or it lies; all"
                 " nodes keep the same one",
                 node=event.node,
             )
+        elif isinstance(event, ConfigurationDiffers):
+            self._configuration_differs(event)
         elif event.stream in self._undecided:
             self._undecided[event.stream].append(event)
         else:
@@ -279,6 +283,18 @@ class Driver:
                 self._limited.warn(event.peer, line, peer=event.peer, reason=event.reason)
             for callback in list(self._on_reachable):
                 callback(event.peer, isinstance(event, PeerReachable))
+
+    def _configuration_differs(self, event: ConfigurationDiffers) -> None:
+        if event.differences:
+            self._limited.warn(
+                event.node,
+                "the configuration of {node} is not ours: it differs in {differences}; "
+                "give both the same file, and restart what had another",
+                node=event.node,
+                differences=", ".join(event.differences),
+            )
+        else:
+            self._limited.info(event.node, "the configuration of {node} is like ours again", node=event.node)
 
     # What the owners of streams call.
 

@@ -111,6 +111,7 @@ class _Reported(Collector):
         yield from _links(report.links)
         yield from _sessions(report)
         yield from _routes(report)
+        yield _configuration(report)
         yield from _interceptors(report)
         yield from _ports(report.ports)
         yield _by_reason("seamless_packets", "Overlay packets by what became of them", attrs.asdict(report.packets))
@@ -118,6 +119,17 @@ class _Reported(Collector):
         yield _by_reason("seamless_routing", "What routing did", report.routing)
         if report.firewall is not None:
             yield _by_reason("seamless_firewall", "What became of the firewall rules", report.firewall)
+
+
+def _configuration(report: Report) -> Metric:
+    differences = GaugeMetricFamily(
+        "seamless_configuration_differences",
+        "In how many things the configuration of a neighbor or peer is not ours",
+        labels=["node"],
+    )
+    for other in report.configuration:
+        differences.add_metric([other.node], len(other.differences))
+    return differences
 
 
 def _links(links: Iterable[LinkReport]) -> Iterator[Metric]:

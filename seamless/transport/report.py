@@ -130,6 +130,14 @@ class PortReport:
 
 
 @attrs.frozen
+class DriftReport:
+    """A neighbor or peer whose configuration is not ours, and in what it differs."""
+
+    node: str
+    differences: tuple[str, ...]
+
+
+@attrs.frozen
 class Report:
     """Everything. ``time`` is when it was made, in Unix time; durations are in seconds."""
 
@@ -148,6 +156,7 @@ class Report:
     handshakes: dict[str, int]
     routing: dict[str, int]
     firewall: dict[str, int] | None
+    configuration: tuple[DriftReport, ...]
 
 
 @attrs.frozen
@@ -230,6 +239,7 @@ class Reporter(Service):
             handshakes={**_NO_HANDSHAKES, **status.gate},
             routing=_routing_counters(_fields(status.routing.counters)),
             firewall=None if self._firewall is None else _fields(self._firewall.counters),
+            configuration=tuple(DriftReport(*differing) for differing in status.differences.items()),
         )
 
     def path(self, peer: str) -> tuple[str, ...]:

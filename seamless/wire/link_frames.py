@@ -8,6 +8,7 @@ ACK        forgotten; the next ACK says all of it
 HELLO      forgotten; the next one comes within the hello interval
 LSA        sent again until acknowledged: this is what makes flooding reliable
 PAUSE      forgotten; the queue that asked for it is looked at again within a round trip
+DIGEST     sent again until acknowledged, as an LSA
 CLOSE      forgotten; the dead interval says the same a little later
 =========  ====================================================================================
 """
@@ -21,6 +22,7 @@ import attrs
 
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.digest import ConfigurationDigest, decode_digest
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 from seamless.wire.text import MAX_REASON_BYTES, printable
 from seamless.wire.varint import decode_varint, encode_varint
@@ -34,6 +36,7 @@ LSA_HEADER_BYTES: Final = 5
 """Type and length of an LSA frame, at the most."""
 PAUSE: Final = 0x05
 CLOSE: Final = 0x06
+DIGEST: Final = 0x07
 
 DOWN: Final = 0
 INIT: Final = 1
@@ -108,7 +111,20 @@ class Close:
         return bytes([CLOSE]) + encode_varint(len(text)) + text
 
 
-OwnFrame: TypeAlias = Union[Ping, Hello, LsaFrame, Pause, Close]
+@attrs.frozen
+class DigestFrame:
+    """What the sender's configuration says of one of its sections, as hashes."""
+
+    digest: ConfigurationDigest
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        return bytes([DIGEST]) + self.digest.encode_body()
+
+
+ReliableFrame: TypeAlias = Union[LsaFrame, DigestFrame]
+"""What is sent again until it is acknowledged, and not before the neighbor is UP."""
+OwnFrame: TypeAlias = Union[Ping, Hello, ReliableFrame, Pause, Close]
 """What a link keeps as frames; an ACK is made from the ranges at the last moment."""
 LinkFrame: TypeAlias = Union[OwnFrame, Ack]
 
@@ -150,6 +166,9 @@ def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
     if kind == CLOSE:
         body, offset = _counted(data, offset)
         return Close(printable(body)), offset
+    if kind == DIGEST:
+        digest, offset = decode_digest(data, offset)
+        return DigestFrame(digest), offset
     raise RemoteProtocolError(f"an unknown link frame of type {kind:#04x}")
 
 

@@ -15,6 +15,7 @@ import attrs
 
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.digest import ConfigurationDigest, decode_digest
 from seamless.wire.header import TAG_BYTES
 from seamless.wire.text import MAX_REASON_BYTES, printable
 from seamless.wire.varint import MAX_VARINT, decode_varint, encode_varint
@@ -31,6 +32,7 @@ WINDOW: Final = 0x15
 SESSION_WINDOW: Final = 0x16
 DATAGRAM: Final = 0x17
 RESET_FIN: Final = 0x18
+DIGEST: Final = 0x19
 
 MAX_SEALED_BYTES: Final = 16_384
 """A sealed record, tag included: large enough that Python's work for one is small beside the AES of its bytes."""
@@ -133,11 +135,12 @@ Frame: TypeAlias = Union[
     WindowFrame,
     SessionWindowFrame,
     DatagramFrame,
+    ConfigurationDigest,
 ]
 
 _PING_FRAME: Final = PingFrame()
 _RUNS: Final = {PADDING: re.compile(rb"\x00*"), PING: re.compile(rb"\x01*")}
-_TYPE: Final = [bytes([value]) for value in range(RESET_FIN + 1)]
+_TYPE: Final = [bytes([value]) for value in range(DIGEST + 1)]
 
 
 def encode_stream_header(stream: int, offset: int, length: int, fin: bool) -> bytes:
@@ -177,6 +180,11 @@ def encode_window(stream: int, limit: int) -> bytes:
 def encode_session_window(limit: int) -> bytes:
     """Return a SESSION_WINDOW frame."""
     return _TYPE[SESSION_WINDOW] + encode_varint(limit)
+
+
+def encode_digest(digest: ConfigurationDigest) -> bytes:
+    """Return a DIGEST frame."""
+    return _TYPE[DIGEST] + digest.encode_body()
 
 
 def encode_datagram(packet: bytes) -> bytes:
@@ -278,4 +286,5 @@ _DECODERS: Final[dict[int, Callable[[bytes, int], tuple[Frame, int]]]] = {
     SESSION_WINDOW: _decode_session_window,
     DATAGRAM: _decode_datagram,
     RESET_FIN: _decode_reset_fin,
+    DIGEST: decode_digest,
 }

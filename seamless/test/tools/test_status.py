@@ -85,6 +85,14 @@ class TextTests(SynchronousTestCase):
         self.assertIn("payload ingress  3     1        captured 7, gave up 2", self.lines(report))
         self.assertEqual(self.line(report, "dst   1")[2:], ["1444", "B", "src", "-", "r1", "-", "r2", "-", "dst"])
 
+    def test_another_configuration_is_named(self) -> None:
+        report = as_json(Reported("src"))
+        self.assertEqual(report["configuration"], [])
+        self.assertNotIn("CONFIGURATION", text(report))
+        report["configuration"] = [{"node": "r1", "differences": ["rate of link r1 src", "node dst (missing there)"]}]
+        self.assertIn("CONFIGURATION OF  DIFFERS FROM OURS IN", self.lines(report))
+        self.assertIn("r1                rate of link r1 src, node dst (missing there)", self.lines(report))
+
     def test_trouble_is_named(self) -> None:
         report = as_json(Reported("src"))
         self.assertEqual(self.line(report, "10.1.1.1:7400 ")[-1], "none")

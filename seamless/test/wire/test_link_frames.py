@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
+from seamless.test.wire.digests import digests
+from seamless.wire.digest import MAX_ITEMS, ConfigurationDigest
 from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE
-from seamless.wire.link_frames import Close, Hello, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
+from seamless.wire.link_frames import Close, DigestFrame, Hello, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
 
 _u16 = st.integers(1, (1 << 16) - 1)
 _u32 = st.integers(0, (1 << 32) - 1)
@@ -17,6 +19,7 @@ FRAMES: st.SearchStrategy[OwnFrame] = st.one_of(
     st.builds(Hello, st.integers(0, 2), _u16, _u16, st.integers(0, (1 << 62) - 1)),
     st.builds(LsaFrame, st.binary(max_size=300)),
     st.builds(Pause, _u32, _u32, _u32),
+    st.builds(DigestFrame, digests),
     st.builds(Close, st.text(st.characters(exclude_categories=("C", "Z")), max_size=60)),
 )
 
@@ -55,6 +58,13 @@ class LinkFrameTests(SynchronousTestCase):
         self.assertEqual(frame, Pause(1, 2, 3, CLASS_EXPRESS))
         with self.assertRaisesRegex(RemoteProtocolError, "PAUSE"):
             parse_link_frames(Pause(1, 2, 3, CLASS_HANDSHAKE).encode())
+
+    def test_a_digest_of_too_many_items(self) -> None:
+        items = tuple((number, 0) for number in range(MAX_ITEMS + 1))
+        with self.assertRaisesRegex(RemoteProtocolError, "a DIGEST that claims 65 items"):
+            parse_link_frames(DigestFrame(ConfigurationDigest(3, False, items)).encode())
+        (frame,) = parse_link_frames(DigestFrame(ConfigurationDigest(3, False, items[1:])).encode())
+        self.assertEqual(frame, DigestFrame(ConfigurationDigest(3, False, items[1:])))
 
     def test_a_hello_without_intervals_is_refused(self) -> None:
         self.assertRaises(RemoteProtocolError, parse_link_frames, Hello(1, 0, 300, 0).encode())

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
+from seamless.test.wire.digests import digests
 from seamless.test.work import lines_run
 from seamless.wire.ack import Ack, encode_ack
+from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.ranges import RangeSet
 from seamless.wire.session_frames import (
     ACK,
@@ -26,6 +28,7 @@ from seamless.wire.session_frames import (
     decode_frames,
     encode_accept,
     encode_datagram,
+    encode_digest,
     encode_open,
     encode_reset,
     encode_session_window,
@@ -46,6 +49,7 @@ frames = st.one_of(
     st.builds(WindowFrame, numbers, numbers),
     st.builds(SessionWindowFrame, numbers),
     st.builds(DatagramFrame, st.binary(max_size=100)),
+    digests,
 )
 
 
@@ -66,6 +70,8 @@ def encode(frame: Frame) -> bytes:
             return encode_session_window(limit)
         case DatagramFrame(packet):
             return encode_datagram(packet)
+        case ConfigurationDigest():
+            return encode_digest(frame)
         case Ack():
             raise NotImplementedError
         case PingFrame():
