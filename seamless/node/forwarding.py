@@ -1,8 +1,10 @@
 """A packet's way through a node: to the session that it is for, or at once to the next link.
 
 Relays look at ten bytes and forward in whatever order packets come. A run of packets with the same header is handled
-as one. Where a session's packets pile up, the neighbor that sends them is asked to pause that session for as long as
-the excess takes to drain (`seamless.link.queue` says why that suffices).
+as one. What comes from or goes to a node that our configuration does not have is dropped, and routing announces that we
+carry nothing for that node, so that its packets go another way. Where a session's packets pile up, the neighbor that
+sends them is asked to pause that session for as long as the excess takes to drain (`seamless.link.queue` says why that
+suffices).
 
 A packet may go back to the neighbor that it came from: that neighbor does not know yet that the way is gone. But two
 nodes that disagree for longer must not send it to and fro until its hop limit is used up. So a relay that turns packets
@@ -105,7 +107,10 @@ class Forwarding:
             return
         packet_class, hop_limit, source, destination = PACKET_HEADER.unpack(head)
         neighbor = link.settings.neighbor_id
-        if source not in self._nodes or source == self._identifier or packet_class not in PACKET_CLASSES:
+        if source not in self._nodes:
+            counters.foreign_packets += len(packets)
+            self._routing.note_unknown(source, now)
+        elif source == self._identifier or packet_class not in PACKET_CLASSES:
             counters.foreign_packets += len(packets)
         elif source not in self._sources[neighbor] and not self._may_return(neighbor, now):
             counters.source_refused += len(packets)
@@ -115,13 +120,14 @@ class Forwarding:
             self._deliver_here(packet_class, source, payloads, neighbor, now)
         elif destination not in self._nodes:
             counters.foreign_packets += len(packets)
+            self._routing.note_unknown(destination, now)
         elif self._is_leaf:
             counters.transit_refused += len(packets)
         elif hop_limit <= 1:
             counters.hop_limit += len(packets)
         else:
             counters.forwarded += len(packets)
-            path = self._routing.path(destination)
+            path = self._routing.transit_path(destination)
             if path and path[1] == link.settings.neighbor_id:
                 counters.turned_back += len(packets)
                 hop_limit = min(hop_limit, len(path) + TURNED_BACK_HOPS)
@@ -140,7 +146,8 @@ class Forwarding:
     def _forward(
         self, packet_class: int, source: int, destination: int, packets: list[bytes], came_by: Link | None, now: float
     ) -> None:
-        onward = self.link_towards(destination)
+        is_own = source == self._identifier
+        onward = self.own_link_towards(destination) if is_own else self.link_towards(destination)
         if onward is None:
             self._counters.no_route += len(packets)
             return

@@ -265,7 +265,7 @@ class Node:
                 link.send_lsa(data)
 
     def _note_reachable(self, destination: int) -> None:
-        is_reachable = self._routing.next_hop(destination) is not None
+        is_reachable = self._routing.own_next_hop(destination) is not None
         if is_reachable == (destination in self._reachable):
             return
         name = self._nodes[destination].name
@@ -308,7 +308,7 @@ class Node:
 
     def is_reachable(self, peer: str) -> bool:
         """Tell whether there is a path to the node ``peer`` now."""
-        return self._routing.next_hop(self.peer_identifier(peer)) is not None
+        return self._routing.own_next_hop(self.peer_identifier(peer)) is not None
 
     def open_stream(self, peer: str, target: bytes, now: float) -> StreamKey:
         """Open a stream to ``peer``; data may follow at once. StreamAccepted or StreamReset tells how it went."""

@@ -105,9 +105,10 @@ def _paths(
 ) -> Iterable[tuple[int, tuple[int, ...]]]:
     """Yield (distance, path) by way of each first hop whose own shortest path does not lead through ``local``."""
     avoided = graph.unknown.get(destination, frozenset())
+    strangers = graph.unknown.get(local, frozenset())
     for neighbor in first_hops:
         if neighbor in graph.leaves | avoided and neighbor != destination:
             continue
         distance, path = shortest_paths(graph, neighbor, avoided).get(destination, (0, ()))
-        if path and local not in path:
+        if path and local not in path and strangers.isdisjoint(path):
             yield graph.links[local][neighbor].cost + distance, (local, *path)

@@ -26,6 +26,7 @@ from seamless.routing.table import (
     Table,
     changed_destinations,
     compute_table,
+    own_table,
     severed_destinations,
 )
 
@@ -55,7 +56,10 @@ class Routes:
         self._nodes = 0
         self._graph = Graph({}, frozenset())
         self._table: Table = {}
+        self._known_table: Table = {}
+        """The shortest routes that meet no node that does not know us..."""
         self._own_table: Table = {}
+        """...and these with their detours."""
         self._others: dict[int, Table] = {}
         self._announced_table: Table = {}
         self._detours = Detours(local)
@@ -81,7 +85,8 @@ class Routes:
     def handle_timeout(self, now: float) -> None:
         """End the detours whose time is over."""
         if self._detours.expire(now):
-            self._own_table = self._detours.apply(self.table(now), self._graph)
+            self.table(now)
+            self._own_table = self._detours.apply(self._known_table, self._graph)
 
     def avoid(self, destination: int, now: float) -> bool:
         """Send our own packets to ``destination`` another way for a while; return False when there is none."""
@@ -91,7 +96,7 @@ class Routes:
         found = self._detours.avoid(route, self._graph, now)
         self._counters.detours += found
         self._left.add(destination)
-        self._own_table = self._detours.apply(self._table, self._graph)
+        self._own_table = self._detours.apply(self._known_table, self._graph)
         return found
 
     def table(self, now: float) -> Table:
@@ -101,7 +106,8 @@ class Routes:
             self._nodes = len(lsas)
             self._graph = two_way_graph(lsas)
             self._table = compute_table(self._graph, self._local)
-            self._own_table = self._detours.apply(self._table, self._graph)
+            self._known_table = own_table(self._graph, self._local, self._table)
+            self._own_table = self._detours.apply(self._known_table, self._graph)
             self._others = {}
             self._compute_at = None
             self._computed_at = now

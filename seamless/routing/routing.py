@@ -461,6 +461,11 @@ class Routing:
         route = self._routes.own(destination, self._now)
         return () if route is None else route.path
 
+    def transit_path(self, destination: int) -> tuple[int, ...]:
+        """Return the nodes from here to ``destination``, both included, that packets in transit pass."""
+        route = self._routes.get(destination, self._now)
+        return () if route is None else route.path
+
     def path_mtu_bytes(self, destination: int) -> int | None:
         """Return the largest overlay packet that fits every link of our own path; None when there is no way."""
         route = self._routes.own(destination, self._now)

@@ -29,6 +29,8 @@ Table: TypeAlias = Mapping[int, Route]
 
 MAX_UNKNOWN_SETS: Final = 64
 """Computations for destinations that some nodes do not know: one for each set of such nodes."""
+MAX_NEIGHBORS_ASKED: Final = 8
+"""Neighbors whose routes are computed for a way around nodes that do not know us."""
 
 
 def compute_table(graph: Graph, local: int) -> Table:
@@ -66,6 +68,33 @@ def _lead_around_unknown(graph: Graph, local: int, routes: dict[int, Route]) -> 
             distance, path = found
             mtu_bytes = min(graph.links[node][neighbor].mtu_bytes for node, neighbor in pairwise(path))
             routes[destination] = Route(destination, path[1], path, distance, mtu_bytes)
+
+
+def own_table(graph: Graph, local: int, table: Table) -> Table:
+    """Return the routes for what ``local`` itself sends: ``table``, without the paths through nodes that know it not.
+
+    Those drop its packets, and announce that they do not know it. Packets are forwarded by destination, so a way around
+    is one of a neighbor's own routes: the cheapest of those that meet no such node, and do not lead back here.
+    """
+    strangers = graph.unknown.get(local)
+    if not strangers:
+        return table
+    kept = {destination: route for destination, route in table.items() if strangers.isdisjoint(route.path)}
+    lost = table.keys() - kept.keys() - strangers
+    by_cost = sorted((link.cost, neighbor) for neighbor, link in graph.links[local].items())
+    for _, neighbor in [each for each in by_cost if each[1] not in strangers][:MAX_NEIGHBORS_ASKED] if lost else ():
+        link = graph.links[local][neighbor]
+        theirs = {} if neighbor in graph.leaves else compute_table(graph, neighbor)
+        for destination in lost & theirs.keys():
+            onward = theirs[destination]
+            distance = link.cost + onward.distance
+            known = kept.get(destination)
+            if local in onward.path or not strangers.isdisjoint(onward.path):
+                continue
+            if known is None or distance < known.distance:
+                mtu_bytes = min(link.mtu_bytes, onward.mtu_bytes)
+                kept[destination] = Route(destination, neighbor, (local, *onward.path), distance, mtu_bytes)
+    return kept
 
 
 def changed_destinations(before: Table, after: Table) -> frozenset[int]:

@@ -45,7 +45,7 @@ class _View:
         self.paths = {path[-1]: path for path in paths}
         self.links = {path[1]: _Link(_Settings(path[1])) for path in paths}
 
-    def path(self, destination: int) -> tuple[int, ...]:
+    def transit_path(self, destination: int) -> tuple[int, ...]:
         return self.paths.get(destination, ())
 
     def next_hop(self, destination: int) -> int | None:
