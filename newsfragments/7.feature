@@ -1,0 +1,1 @@
+``python -m seamless.lab.schedules --seeds 1-1000 --jobs 2`` plays random schedules of faults on simulated networks: losses, outages, restarts, stopped processes, smaller MTUs, floods, relays that drop bulk. It checks what every application sees, and that nothing is left over; ``--seed N`` repeats one, ``--shrink`` makes one that fails smaller.
