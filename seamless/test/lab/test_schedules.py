@@ -21,7 +21,7 @@ from seamless.lab.schedules.conditions import SETTLING, Conditions
 from seamless.lab.schedules.draw import KINDS, draw
 from seamless.lab.schedules.faults import Fault, Outage
 from seamless.lab.schedules.node_faults import Stop
-from seamless.lab.schedules.plan import NARROW, Conversation, Schedule, Script, Wire
+from seamless.lab.schedules.plan import Conversation, Schedule, Script, Wire
 from seamless.lab.schedules.play import Bed, Result, play
 from seamless.lab.schedules.rules import End, PacketRules, Violation
 from seamless.lab.schedules.shrink import shrink
@@ -30,7 +30,7 @@ from seamless.lab.schedules.watch import Progress, leftovers, memory_bytes
 SEEDS = range(1, 101)
 GROUPS = 10
 GIVE_UP = 30.0
-NOT_YET = frozenset((NARROW,))
+NOT_YET: frozenset[str] = frozenset()
 """Kinds of faults that the overlay does not cope with yet: links do not find their MTU."""
 
 
