@@ -344,7 +344,9 @@ class Session:
     def _peer_restarted(self, reason: str, now: float) -> None:
         unanswered = self._streams.take_unanswered()
         self._streams.lose_all(RESET_PEER_LOST, reason)
+        packets = self._departures.packets
         self._restart()
+        self._departures.packets = packets  # they wait for keys, whoever has these
         for stream in unanswered:
             self._streams.open_again(stream, now)
 
