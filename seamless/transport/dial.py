@@ -178,7 +178,7 @@ class Dial:
         """Learn how the connection attempt ended."""
         if self._sock is None:
             return
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = _connect_error(self._sock)
         if error:
             self._fail(error)
             return
@@ -193,6 +193,21 @@ class Dial:
     def logPrefix(self) -> str:
         """Return how the log names this descriptor."""
         return "dial"
+
+
+def _connect_error(sock: socket.socket) -> int:
+    """Return how an attempt to connect ended: 0, or an errno.
+
+    A server may have sent something and reset the connection since. Then there is something to read, and after it the
+    reset, which ``SO_ERROR`` would take away.
+    """
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _sentence(address: Address, error: int, after: str) -> str:
