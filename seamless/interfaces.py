@@ -1,12 +1,11 @@
-"""What the floors say to one another: batches, events, and the policies that are chosen by name.
+"""What the floors say to one another: batches, events, the protocol of cores, and policies that are chosen by name.
 
-A *core* is driven with explicit time and has six verbs: ``receive_datagrams``, commands, ``datagrams_to_send``,
-``next_timeout``, ``handle_timeout`` and ``next_event``. Times are float seconds of a monotonic clock.
+Times are float seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias, Union
+from typing import Protocol, TypeAlias, TypeVar, Union
 
 import attrs
 
@@ -32,6 +31,63 @@ class Transmit:
     buffers: list[bytes]
     segment_size: int
     count: int
+
+
+# Cores.
+
+EventT_co = TypeVar("EventT_co", covariant=True)
+
+
+class Core(Protocol[EventT_co]):
+    """A protocol part without I/O, driven with explicit time: input, commands, output, two verbs of time, and events.
+
+    Time never goes back. A core reads no clock, writes no log, draws no random numbers of its own, and does not call
+    its owner back. What the network brings raises `RemoteProtocolError` or nothing; a misuse by the owner raises
+    `LocalProtocolError`. After every input, command and ``handle_timeout`` the owner drains ``next_event``, sends what
+    is to be sent, and asks ``next_timeout``.
+
+    Commands take ``now`` last when they depend on time. Input and output are named by the unit of the floor:
+
+    ===========  =============================================  ====================================
+    core         input                                          output
+    ===========  =============================================  ====================================
+    Node, Link   ``receive_datagrams`` (`DatagramCore`)         ``datagrams_to_send`` (`DatagramCore`)
+    Session      ``receive_handshake``, ``receive_fragments``:  ``packets_to_send(room, now)``: overlay
+                 payloads of overlay packets                    packets, as many as a link has room for
+    Routing      ``receive_lsa``                                ``lsas_to_flood``
+    Association  ``receive_initiation``, ``receive_response``,  ``messages_to_send(now)``: handshake messages
+                 ``receive_cookie``
+    ===========  =============================================  ====================================
+    """
+
+    def next_timeout(self) -> float | None:
+        """Return the time at which ``handle_timeout`` is to be called, perhaps one that has passed; None for never.
+
+        Asking changes nothing.
+        """
+        ...
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on every deadline up to ``now``; harmless when there is none."""
+        ...
+
+    def next_event(self) -> EventT_co | None:
+        """Remove and return the oldest event; None when there is no more."""
+        ...
+
+
+class DatagramCore(Core[EventT_co], Protocol):
+    """A core whose input and output are underlay datagrams, in batches."""
+
+    def receive_datagrams(
+        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+    ) -> None:
+        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
+        ...
+
+    def datagrams_to_send(self, now: float) -> list[Transmit]:
+        """Return the batches that may go out now; they count as sent."""
+        ...
 
 
 # Events. A node (and below it a session) hands these to its owner.

@@ -231,7 +231,7 @@ class Simulation:
         self._take_events(place, node)
         if place.node is not node:
             return
-        at = node.next_timeout(self.now)
+        at = node.next_timeout()
         if place.wake_at is None or at < place.wake_at or place.wake_at <= self.now:
             place.wake_at = max(at, self.now)
             self.at(place.wake_at, self._wake, place, place.wake_at, node)

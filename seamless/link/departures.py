@@ -72,15 +72,18 @@ class Departures:
         self._counters = counters
         self._bulk_waits_until = now
 
-    def ready_at(self, now: float) -> float | None:
+    def ready_at(self) -> float | None:
         """Return when packets may go; None when there are none, or only an ACK can make room for them."""
-        if not self.queue or self._window_left() <= 0:
+        queue = self.queue
+        if not queue or self._window_left() <= 0:
             return None
-        ready_at = self.queue.ready_at(now)
-        if ready_at is None or ready_at > now:
-            return ready_at
-        ready_at = self.pacer.ready_at(1)
-        return max(now, ready_at if self.queue.is_urgent else max(ready_at, self._bulk_waits_until))
+        paced_at = self.pacer.ready_at(1)
+        if queue.is_urgent:
+            return paced_at
+        ready_at = queue.ready_at()
+        if ready_at is None:
+            return None
+        return max(paced_at, min(queue.express_resumes_at(), max(ready_at, self._bulk_waits_until)))
 
     def _window_left(self) -> int:
         return self._controller.window_bytes() - self.recovery.bytes_in_flight

@@ -13,6 +13,7 @@ A flow that the neighbor has paused is held aside, so that it does not make the 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -61,6 +62,10 @@ class ExpressTurns:
             ready = [flow for flow in self._held if flow.express_paused_until <= now]
             self._old.extend(ready)
             self._held = [flow for flow in self._held if flow.express_paused_until > now]
+
+    def held_until(self) -> float:
+        """Return the time at which the first pause of a flow with packets ends; infinity when there is none."""
+        return min((flow.express_paused_until for flow in self._held if flow.express), default=math.inf)
 
     def _flows(self, has_bulk: bool) -> deque[Flow] | None:
         """Return the list whose first flow is next, if the share allows it anything."""

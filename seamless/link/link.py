@@ -20,6 +20,7 @@ The rules:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final
@@ -36,6 +37,7 @@ from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.control import ControlQueue
 from seamless.link.copies import SPARSE_BATCH, Seen
 from seamless.link.departures import Departures
+from seamless.link.events import LinkEvent, PacketsReceived
 from seamless.link.hello import AdjacencyState
 from seamless.link.mtu import MtuSearch, MtuState, Probe
 from seamless.link.neighbor import Neighbor
@@ -96,6 +98,7 @@ class Link:
         self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes)
         self._orphans: list[bytes] = []
         self._seen = Seen()
+        self._events: deque[LinkEvent] = deque()
         self._closed = False
 
     # What the node asks of a link.
@@ -218,51 +221,71 @@ class Link:
         """Take in a COOKIE; raise `RemoteProtocolError`."""
         self.association.receive_cookie(datagram, now)
 
-    def receive_sealed(
-        self, key: ReceiveKey, buffer: memoryview, segment_size: int, remote: Address, now: float
-    ) -> tuple[list[bytes], list[LinkFrame]]:
-        """Open a run of datagrams of one type under one key; return its overlay packets and its frames for the node.
+    def has_key(self, index: int) -> bool:
+        """Return whether the datagrams that name the receiver index ``index`` are sealed for this link."""
+        return self.association.receive_key(index) is not None
 
-        Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and forgotten.
+    def receive_datagrams(
+        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+    ) -> None:
+        """Open a run of DATA or of CONTROL under one key, and queue `PacketsReceived` or frames for ``next_event``.
+
+        Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and dropped.
         """
+        key = self.association.receive_key(int.from_bytes(buffer[1:4], "big"))
+        if key is None:
+            return
         if now < self._neighbor.conduct.shut_out_until:
             self.counters.shut_out += -(-len(buffer) // segment_size)
-            return [], []
+            return
         if segment_size > self.settings.mtu_bytes - self._ip_udp_bytes:
-            # A packet that is longer than our links' datagrams would be sent in vain for ever. The last may be shorter,
-            # and be the neighbor's: the kernel joins what bears the same addresses, whoever sent it.
-            last_bytes = len(buffer) % segment_size
-            self.counters.malformed += len(buffer) // segment_size
-            buffer = buffer[len(buffer) - last_bytes :]
-            if not last_bytes or last_bytes > self.settings.mtu_bytes - self._ip_udp_bytes:
-                self.counters.malformed += bool(last_bytes)
-                return [], []
-        datagram_type = buffer[0]
-        numbers, contents, failed = open_batch(key, buffer, segment_size)
-        self.counters.failed_authentication += failed
+            buffer = self._without_longer(buffer, segment_size)
+        numbers, contents = self._open(key, memoryview(buffer), segment_size)
         if not numbers:
-            return [], []
-        fresh = key.window.accept_batch(numbers)
-        if fresh is not None:
-            self.counters.replayed += len(numbers) - sum(fresh)
-            numbers = [number for number, is_fresh in zip(numbers, fresh) if is_fresh]
-            contents = [content for content, is_fresh in zip(contents, fresh) if is_fresh]
-            if not numbers:
-                return [], []
+            return
         self._neighbor.authenticated(key, now)
         if remote != self._neighbor.remote and numbers[-1] > self._acknowledger.largest:
             self._neighbor.remote = remote
         self.counters.received_bytes += len(buffer)
-        if datagram_type == DATA:
+        if buffer[0] == DATA:
             self.counters.data_received += len(numbers)
             self._acknowledger.on_received(numbers, True, now)
             if len(contents) <= SPARSE_BATCH:
                 contents = self._seen.first(contents)
-            return contents, []
-        return [], self._receive_control(numbers, contents, now)
+            if contents:
+                self._events.append(PacketsReceived(contents))
+        else:
+            self._receive_control(numbers, contents, now)
 
-    def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float) -> list[LinkFrame]:
-        for_node: list[LinkFrame] = []
+    def _without_longer(self, buffer: bytes | memoryview, segment_size: int) -> bytes | memoryview:
+        """Return the part of a batch of datagrams that are longer than our links' which may still be read.
+
+        A packet that is longer than our links' datagrams would be sent in vain for ever. The last may be shorter, and
+        be the neighbor's: the kernel joins what bears the same addresses, whoever sent it.
+        """
+        last_bytes = len(buffer) % segment_size
+        self.counters.malformed += len(buffer) // segment_size
+        if last_bytes <= self.settings.mtu_bytes - self._ip_udp_bytes:
+            return buffer[len(buffer) - last_bytes :]
+        self.counters.malformed += 1
+        return buffer[:0]
+
+    def _open(self, key: ReceiveKey, buffer: memoryview, segment_size: int) -> tuple[list[int], list[bytes]]:
+        """Return packet numbers and contents of the datagrams that open and have not come before."""
+        numbers, contents, failed = open_batch(key, buffer, segment_size)
+        self.counters.failed_authentication += failed
+        fresh = key.window.accept_batch(numbers) if numbers else None
+        if fresh is not None:
+            self.counters.replayed += len(numbers) - sum(fresh)
+            numbers = [number for number, is_fresh in zip(numbers, fresh) if is_fresh]
+            contents = [content for content, is_fresh in zip(contents, fresh) if is_fresh]
+        return numbers, contents
+
+    def next_event(self) -> LinkEvent | None:
+        """Remove and return the oldest event; None when there is no more."""
+        return self._events.popleft() if self._events else None
+
+    def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float) -> None:
         ack_eliciting = False
         newest = max(self._acknowledger.largest, *numbers)
         for number, content in zip(numbers, contents):
@@ -274,16 +297,15 @@ class Link:
                         ack_eliciting = True
                     # A late HELLO tells of a state that is over.
                     if number == newest or not isinstance(frame, (Hello, Close)):
-                        self._receive_frame(frame, for_node, now)
+                        self._receive_frame(frame, now)
                     if isinstance(frame, Close):
                         break  # nothing follows a goodbye
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
                 self._neighbor.violated(f"it broke the protocol: {error}", now)
         self._acknowledger.on_received(numbers, ack_eliciting, now)
-        return for_node
 
-    def _receive_frame(self, frame: LinkFrame, for_node: list[LinkFrame], now: float) -> None:
+    def _receive_frame(self, frame: LinkFrame, now: float) -> None:
         if isinstance(frame, Ack):
             self._take_acknowledged(self.recovery.on_ack(frame, now), now)
         elif isinstance(frame, Hello):
@@ -294,9 +316,9 @@ class Link:
             self._neighbor.said_goodbye(frame.reason, now)
         elif isinstance(frame, Pause):
             self.counters.pauses_received += 1
-            for_node.append(frame)
+            self._events.append(frame)
         elif isinstance(frame, (LsaFrame, DigestFrame)):
-            for_node.append(frame)
+            self._events.append(frame)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
         for control in self._departures.settle(result, now):
@@ -355,15 +377,15 @@ class Link:
 
     # Time.
 
-    def next_timeout(self, now: float) -> float:
-        """Return when `handle_timeout` or `datagrams_to_send` has something to do."""
+    def next_timeout(self) -> float:
+        """Return when `handle_timeout` or `datagrams_to_send` has something to do, perhaps a time that has passed."""
         earliest = self.adjacency.next_timeout()
         for at in (
             self.association.next_timeout(),
             self.recovery.next_timeout() if self._is_heard else self._neighbor.redial_at,
             self._mtu.next_timeout(),
             self._acknowledger.due_at if self.association.send_key is not None else None,
-            self._departures.ready_at(now) if self.is_up else None,
+            self._departures.ready_at() if self.is_up else None,
             self._departures.copies.due_at,
         ):
             if at is not None and at < earliest:

@@ -148,13 +148,13 @@ class FairQueue:
 
     # Out.
 
-    def ready_at(self, now: float) -> float | None:
-        """Return when there is something to send: ``now``, or the end of the shortest pause, or None."""
-        self._express.release(now)
-        if self.is_urgent:
-            return now
-        ready_at = min((flow.ready_at for flow in self._turns if flow), default=None)
-        return None if ready_at is None else max(now, ready_at)
+    def express_resumes_at(self) -> float:
+        """Return when the first pause of express ends, perhaps a time that has passed; infinity when none is paused."""
+        return self._express.held_until()
+
+    def ready_at(self) -> float | None:
+        """Return when the first flow may send, perhaps a time that has passed; None when no flow has packets."""
+        return min((flow.ready_at for flow in self._turns if flow), default=None)
 
     def take(self, budget_bytes: int, bulk_budget_bytes: int, overhead_bytes: int, now: float) -> list[bytes]:
         """Take packets out, in the order in which they go, until their bytes reach ``budget_bytes``.

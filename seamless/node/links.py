@@ -10,7 +10,7 @@ Several underlay paths between two neighbors are several links here; routing see
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Final
 
 from seamless.config.model import Configuration, LinkConfig, NodeConfig
 from seamless.crypto.gate import Admitted, Answer, HandshakeGate
@@ -23,16 +23,12 @@ from seamless.link.status import LinkSettings
 from seamless.node.identity import Identity
 from seamless.node.status import NodeCounters
 from seamless.wire.header import CONTROL, COOKIE, DATA, INDEX_BITS, INDEX_MASK, INITIATION, RESPONSE, TAG_BYTES
-from seamless.wire.link_frames import LinkFrame
 
 COST_UNIT: Final = 1e-4
 """Seconds of one-way latency that cost one unit."""
 UNKNOWN_COST: Final = 500
 """Cost of a link without an RTT sample: 50 ms one way."""
 SHORTEST_DATAGRAM: Final = 4 + 8 + TAG_BYTES
-
-Received: TypeAlias = tuple[Link, list[bytes], list[LinkFrame]]
-"""A link, the overlay packets that it opened, and the frames that are the node's business."""
 
 
 class Links:
@@ -114,9 +110,12 @@ class Links:
 
     def receive_datagrams(
         self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
-    ) -> list[Received]:
-        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
-        received: list[Received] = []
+    ) -> list[Link]:
+        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter.
+
+        Return the links that may have events now.
+        """
+        received: list[Link] = []
         view = memoryview(buffer)
         total = len(view)
         if not 0 < segment_size <= total:
@@ -139,18 +138,18 @@ class Links:
         local: Address,
         remote: Address,
         now: float,
-        received: list[Received],
+        received: list[Link],
     ) -> None:
         """Take in datagrams that all begin with the same word, or are handshake messages of one type."""
         word = int.from_bytes(run[:4], "big")
         datagram_type = word >> INDEX_BITS
         if datagram_type in (DATA, CONTROL):
             link = self._by_index.get(word & INDEX_MASK)
-            key = link.association.receive_key(word & INDEX_MASK) if link is not None else None
-            if link is None or key is None:
+            if link is None or not link.has_key(word & INDEX_MASK):
                 self._counters.unknown_index += 1
             else:
-                received.append((link, *link.receive_sealed(key, run, segment_size, remote, now)))
+                link.receive_datagrams(run, segment_size, local, remote, now)
+                received.append(link)
             return
         for datagram in self._handshakes(datagram_type, run, segment_size, now):
             try:

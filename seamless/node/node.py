@@ -42,6 +42,7 @@ from seamless.interfaces import (
     StreamKey,
     Transmit,
 )
+from seamless.link.events import PacketsReceived
 from seamless.link.link import Link
 from seamless.node.drift import Drift
 from seamless.node.forwarding import Forwarding, flow_key
@@ -55,7 +56,7 @@ from seamless.session.limits import Limits
 from seamless.session.session import Session
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_ENDS, PACKET_HEADER_BYTES, TAG_BYTES
-from seamless.wire.link_frames import DigestFrame, LinkFrame, LsaFrame, Pause
+from seamless.wire.link_frames import LsaFrame, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 
 COST_INTERVAL: Final = 5.0
@@ -114,8 +115,8 @@ class Node:
         self._drift = Drift(configuration, name)
         self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)
         self._cost_at = now + COST_INTERVAL
-        self._due_at = now
-        self._is_late_at = math.inf
+        self._served_at = math.inf
+        """When the owner last called; infinity before the first time."""
         self._links = Links(configuration, name, self._identity, self.counters, now)
         topology = topology_of(configuration)
         self._routing = Routing(
@@ -163,24 +164,28 @@ class Node:
         self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
     ) -> None:
         """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
-        if now > self._is_late_at:
-            self._resume(now)
-        for link, packets, frames in self._links.receive_datagrams(buffer, segment_size, local, remote, now):
-            if packets:
-                self._forwarding.receive(packets, link, now)
-            for frame in frames:
-                self._receive_frame(frame, link, now)
+        self._served(now)
+        for link in self._links.receive_datagrams(buffer, segment_size, local, remote, now):
+            self._take_link_events(link, now)
 
-    def _receive_frame(self, frame: LinkFrame, link: Link, now: float) -> None:
-        if isinstance(frame, LsaFrame):
-            try:
-                self._routing.receive_lsa(frame.data, link.settings.neighbor_id, now)
-            except RemoteProtocolError:
-                self.counters.refused_lsas += 1
-        elif isinstance(frame, Pause):
-            self._forwarding.pause(frame, link, now)
-        elif isinstance(frame, DigestFrame):
-            self._drift.receive(link.settings.neighbor, frame.digest, now)
+    def _take_link_events(self, link: Link, now: float) -> None:
+        event = link.next_event()
+        while event is not None:
+            if isinstance(event, PacketsReceived):
+                self._forwarding.receive(event.packets, link, now)
+            elif isinstance(event, LsaFrame):
+                self._receive_lsa(event.data, link.settings.neighbor_id, now)
+            elif isinstance(event, Pause):
+                self._forwarding.pause(event, link, now)
+            else:
+                self._drift.receive(link.settings.neighbor, event.digest, now)
+            event = link.next_event()
+
+    def _receive_lsa(self, data: bytes, neighbor: int, now: float) -> None:
+        try:
+            self._routing.receive_lsa(data, neighbor, now)
+        except RemoteProtocolError:
+            self.counters.refused_lsas += 1
 
     def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], came_by: int, now: float) -> None:
         session = self._session(source, now)
@@ -357,8 +362,7 @@ class Node:
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
         """Return the batches that may go out now."""
-        if now > self._is_late_at:
-            self._resume(now)
+        self._served(now)
         self._watch_links(now)
         self._watch_costs(now)
         self._watch_drift(now)
@@ -394,16 +398,11 @@ class Node:
             pulled = pulled or bool(express or bulk)
         return pulled
 
-    def next_timeout(self, now: float) -> float:
-        """Return when `handle_timeout` wants to be called next."""
-        self._due_at = max(now, self._earliest_timeout(now))
-        self._is_late_at = self._due_at + SERVICE_GAP_MIN
-        return self._due_at
-
-    def _earliest_timeout(self, now: float) -> float:
+    def next_timeout(self) -> float:
+        """Return when `handle_timeout` wants to be called next, perhaps a time that has passed."""
         earliest = self._cost_at
         for link in self._links:
-            earliest = min(earliest, link.next_timeout(now))
+            earliest = min(earliest, link.next_timeout())
         for session in self._sessions.values():
             at = session.next_timeout()
             if at is not None and at < earliest:
@@ -415,8 +414,7 @@ class Node:
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
-        if now > self._is_late_at:
-            self._resume(now)
+        self._served(now)
         for link in self._links:
             link.handle_timeout(now)
         self._routing.handle_timeout(now)
@@ -424,10 +422,16 @@ class Node:
             session.handle_timeout(now)
             self._take_session_events(session)
 
-    def _resume(self, now: float) -> None:
-        """Act on a gap in which nobody called the node although it was due: all of it until ``now`` did not count."""
-        gap = now - self._due_at
-        self._is_late_at = math.inf
+    def _served(self, now: float) -> None:
+        """Take note that the owner serves the node at ``now``, and of a gap if it was due much earlier."""
+        if now > self._served_at + SERVICE_GAP_MIN:
+            gap = now - max(self._served_at, self.next_timeout())
+            if gap > SERVICE_GAP_MIN:
+                self._resume(gap, now)
+        self._served_at = now
+
+    def _resume(self, gap: float, now: float) -> None:
+        """Leave ``gap`` seconds until ``now``, in which the node was due and not called, out of all deadlines."""
         self.counters.service_gaps += 1
         for link in self._links:
             link.resumed(now)

@@ -170,7 +170,7 @@ class Driver:
         now = clock.now()
         if self._fires_soon(now):
             return
-        at = self.node.next_timeout(now)
+        at = self.node.next_timeout()
         timer = self._timer
         if timer is not None and timer.active():
             if self._timer_at <= at:

@@ -99,7 +99,7 @@ class FairQueueTests(SynchronousTestCase):
             self.assertTrue(self.queue.take(1_500, 0, OVERHEAD, 0.0))
         self.assertGreater(self.queue.express_bytes(b"flood"), 200_000)
         self.assertEqual(self.queue.take(1_500, 0, OVERHEAD, 0.0), [])
-        self.assertEqual(self.queue.ready_at(0.0), 0.0)
+        self.assertEqual(self.queue.ready_at(), 0.0)
 
     def test_a_pause_of_express_holds_one_flow_s_express_only(self) -> None:
         for key in (b"a", b"b"):
@@ -108,7 +108,7 @@ class FairQueueTests(SynchronousTestCase):
         self.queue.pause_express(b"a", until=1.0)
         self.assertEqual({packet[:1] for packet in self.take(100_000, now=0.5)}, {b"a", b"B", b"b"})
         self.assertFalse(self.queue.is_urgent)
-        self.assertEqual(self.queue.ready_at(0.5), 1.0)
+        self.assertEqual(self.queue.ready_at(), 1.0)
         self.assertEqual({packet[:1] for packet in self.take(100_000, now=1.0)}, {b"A"})
         self.assertFalse(self.queue)
 
@@ -116,7 +116,7 @@ class FairQueueTests(SynchronousTestCase):
         self.queue.pause_express(b"a", until=1.0)
         self.queue.put_express(b"a", packets(b"a", 2))
         self.assertEqual(self.take(100_000, now=0.5), [])
-        self.assertEqual(self.queue.ready_at(0.5), 1.0)
+        self.assertEqual(self.queue.ready_at(), 1.0)
         self.assertEqual(len(self.take(100_000, now=1.0)), 2)
 
     def test_without_a_budget_for_bulk_only_the_urgent_goes(self) -> None:
@@ -144,9 +144,9 @@ class FairQueueTests(SynchronousTestCase):
         self.queue.put_bulk(b"b", packets(b"b", 2))
         self.queue.pause_bulk(b"a", until=1.0)
         self.assertEqual({packet[:1] for packet in self.take(100_000, now=0.5)}, {b"b"})
-        self.assertEqual(self.queue.ready_at(0.5), 1.0)
+        self.assertEqual(self.queue.ready_at(), 1.0)
         self.assertEqual({packet[:1] for packet in self.take(100_000, now=1.0)}, {b"a"})
-        self.assertIsNone(self.queue.ready_at(1.0))
+        self.assertIsNone(self.queue.ready_at())
 
     def test_drain_returns_everything_once(self) -> None:
         self.queue.put_bulk(b"a", packets(b"a", 3))

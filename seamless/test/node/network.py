@@ -75,7 +75,7 @@ class Network:
         while True:
             for each in self._at.values():
                 self._send(each)
-            times = [each.next_timeout(self.now) for each in self._at.values()]
+            times = [each.next_timeout() for each in self._at.values()]
             times += [self._queue[0][0]] if self._queue else []
             if min(times) > until:
                 self.now = until
@@ -83,7 +83,7 @@ class Network:
             self.now = max(self.now, min(times))
             self._arrive()
             for each in self._at.values():
-                if each.next_timeout(self.now) <= self.now:
+                if each.next_timeout() <= self.now:
                     each.handle_timeout(self.now)
 
     def _send(self, each: Node) -> None:

@@ -1,0 +1,20 @@
+"""What a link hands to its node."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, Union
+
+import attrs
+
+from seamless.wire.link_frames import DigestFrame, LsaFrame, Pause
+
+
+@attrs.define
+class PacketsReceived:
+    """Whole overlay packets in the order in which they came, each for the first time, as far as the link can know."""
+
+    packets: list[bytes]
+
+
+LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Pause]
+"""Packets, or a frame of the neighbor that concerns the node and not the link."""
