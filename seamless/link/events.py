@@ -1,4 +1,4 @@
-"""What a link hands to its node."""
+"""What a link hands to its node: events, and the results of commands."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ class PacketsReceived:
 
 LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Pause]
 """Packets, or a frame of the neighbor that concerns the node and not the link."""
+
+
+@attrs.frozen
+class Accepted:
+    """What became of packets that were handed to `Link.enqueue`."""
+
+    waiting_bytes: int
+    """Bytes of the class and session that wait on the link now."""
+    pause: float
+    """Seconds for which this class and session should pause, for the excess to drain; 0.0 when there is none."""

@@ -37,15 +37,15 @@ from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.control import ControlQueue
 from seamless.link.copies import SPARSE_BATCH, Seen
 from seamless.link.departures import Departures
-from seamless.link.events import LinkEvent, PacketsReceived
+from seamless.link.events import Accepted, LinkEvent, PacketsReceived
 from seamless.link.hello import AdjacencyState
 from seamless.link.mtu import MtuSearch, MtuState, Probe
 from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
-from seamless.link.status import LinkCounters, LinkSettings, LinkStatus
+from seamless.link.status import LinkCounters, LinkSettings, LinkState, LinkStatus
 from seamless.wire.ack import Ack
 from seamless.wire.digest import ConfigurationDigest
-from seamless.wire.header import CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
+from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE, CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
 from seamless.wire.link_frames import (
     PING,
     Close,
@@ -57,6 +57,8 @@ from seamless.wire.link_frames import (
     parse_link_frames,
 )
 
+URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
+"""Classes of packets that are queued as express; all others are bulk."""
 QUEUE_TARGET_INTERVAL: Final = 0.004
 """Seconds of the link's rate that one session should have waiting: enough for a batch, and to ride out a late timer."""
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
@@ -80,11 +82,11 @@ class Link:
     ) -> None:
         self.settings = settings
         self.local = settings.local
-        self.association = association
+        self._association = association
         self.counters = LinkCounters()
         self._neighbor = Neighbor(settings, association, self._restarted, now)
-        self.adjacency = self._neighbor.adjacency
-        self.neighbor_received = 0
+        self._adjacency = self._neighbor.adjacency
+        self._neighbor_received = 0
         self._sent_at_report = 0
         self._controller = controller
         self._acknowledger = Acknowledger()
@@ -93,8 +95,8 @@ class Link:
         self._mtu = MtuSearch(settings.mtu_bytes)
         self._departures = Departures(settings.local, self._overhead_bytes, controller, self.counters, now)
         self._departures.packet_bytes = self.packet_bytes
-        self.queue = self._departures.queue
-        self.recovery = self._departures.recovery
+        self._queue = self._departures.queue
+        self._recovery = self._departures.recovery
         self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes)
         self._orphans: list[bytes] = []
         self._seen = Seen()
@@ -119,57 +121,89 @@ class Link:
         return self._mtu.mtu_bytes
 
     @property
-    def mtu_is_found(self) -> bool:
-        """Return whether the search for the path's MTU has come to its end."""
-        return self._mtu.state is MtuState.SEARCH_COMPLETE
-
-    @property
     def is_up(self) -> bool:
         """Return whether the link can carry packets: the neighbor is heard, hears us, and the base size passes."""
         return self._is_heard and self._mtu.carries_base
 
     @property
     def _is_heard(self) -> bool:
-        return self.adjacency.state is AdjacencyState.UP
+        return self._adjacency.state is AdjacencyState.UP
 
     @property
-    def reason(self) -> str:
-        """Return why the link is in its state, for people."""
+    def mtu_is_found(self) -> bool:
+        """Return whether the search for the path's MTU has come to its end."""
+        return self._mtu.state is MtuState.SEARCH_COMPLETE
+
+    def state(self) -> LinkState:
+        """Return a record of what routing, the node's events and people need to know of the link now."""
+        rtt, loss_rate = self._recovery.rtt, self._departures.loss_rate
+        return LinkState(
+            state=self._adjacency.state.name if self._mtu.carries_base else AdjacencyState.DOWN.name,
+            reason=self._reason,
+            since=self._adjacency.since,
+            remote=self.remote,
+            rtt=rtt.smoothed,
+            minimum_rtt=rtt.minimum if rtt.has_sample else None,
+            loss_rate=loss_rate,
+            rate_bps=self._controller.pacing_rate_bps(),
+            mtu_bytes=self._mtu.mtu_bytes,
+            cost=self.settings.cost,
+        )
+
+    @property
+    def _reason(self) -> str:
         if self._mtu.carries_base:
-            return self.adjacency.reason
+            return self._adjacency.reason
         return (
             f"its path does not carry {self._mtu.base_bytes} bytes, though shorter datagrams pass:"
             " look for a tunnel or an interface with a small MTU"
         )
 
-    @property
-    def loss_rate(self) -> float:
-        """Return the share of bytes sent that was lost lately."""
-        return self._departures.loss_rate
+    def room_bytes(self, flow: bytes, packet_class: int) -> int:
+        """Return how many more bytes of a class of the session ``flow`` should wait here; 0 or less for none."""
+        if packet_class in URGENT_CLASSES:
+            return self._express_target_bytes - self._queue.express_bytes(flow)
+        return self._target_bytes - self._queue.flow_bytes(flow)
 
     @property
-    def delivery_rate_bps(self) -> float:
-        """Return how many bits of new packets per second this link can take, losses left out."""
-        return self._controller.pacing_rate_bps() * (1 - self._departures.loss_rate)
-
-    @property
-    def target_bytes(self) -> int:
-        """Return how much of one session should wait here at most."""
+    def _target_bytes(self) -> int:
+        """Return how much bulk of one session should wait here at most."""
         return max(QUEUE_TARGET_MIN_BYTES, int(self._controller.pacing_rate_bps() * QUEUE_TARGET_INTERVAL / 8))
 
     @property
-    def express_target_bytes(self) -> int:
+    def _express_target_bytes(self) -> int:
         """Return how much express of one session should wait here at most."""
         return max(EXPRESS_TARGET_MIN_BYTES, int(self._controller.pacing_rate_bps() * EXPRESS_TARGET_INTERVAL / 8))
 
-    def excess_pause(self, waiting_bytes: int, target_bytes: int) -> float:
-        """Return for how many seconds the upstream should pause a class of a session, of which ``waiting_bytes`` wait
-        here and ``target_bytes`` should."""
-        excess = waiting_bytes - target_bytes
-        if excess <= 0:
-            return 0.0
-        share_bps = self.delivery_rate_bps / max(1, self.queue.flows)
-        return min(PAUSE_MAX, excess * 8 / max(share_bps, 1.0))
+    # Commands.
+
+    def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes) -> Accepted:
+        """Queue packets of one class of the session ``flow`` (`PACKET_ENDS`); those beyond its bound are dropped.
+
+        Drops are counted. The result says how much waits now, and for how long the sender should pause.
+        """
+        if packet_class in URGENT_CLASSES:
+            waiting_bytes = self._queue.put_express(flow, packets)
+            excess_bytes = waiting_bytes - self._express_target_bytes
+        else:
+            waiting_bytes = self._queue.put_bulk(flow, packets)
+            excess_bytes = waiting_bytes - self._target_bytes
+        return Accepted(waiting_bytes, self._drain_time(excess_bytes) if excess_bytes > 0 else 0.0)
+
+    def _drain_time(self, excess_bytes: int) -> float:
+        """Return the seconds in which a session's share of the link carries so much, at most `PAUSE_MAX`."""
+        delivery_rate_bps = self._controller.pacing_rate_bps() * (1 - self._departures.loss_rate)
+        share_bps = delivery_rate_bps / max(1, self._queue.flows)
+        return min(PAUSE_MAX, excess_bytes * 8 / max(share_bps, 1.0))
+
+    def pause(self, flow: bytes, packet_class: int, until: float) -> None:
+        """Send nothing of a class of the session ``flow`` before ``until``."""
+        pause = self._queue.pause_express if packet_class in URGENT_CLASSES else self._queue.pause_bulk
+        pause(flow, until)
+
+    def restart_minimum_rtt(self) -> None:
+        """Begin a new period over which the minimum RTT is taken."""
+        self._recovery.rtt.restart_minimum()
 
     def send_lsa(self, data: bytes) -> None:
         """Send one LSA until it is acknowledged."""
@@ -186,14 +220,14 @@ class Link:
 
     def close(self, reason: str) -> None:
         """Say goodbye; what is sent after this is nothing."""
-        if self.association.send_key is not None and not self._closed:
+        if self._association.send_key is not None and not self._closed:
             self._control.add(Close(reason))
         self._closed = True
         self._neighbor.dials = False
 
     def resumed(self, now: float) -> None:
         """Take note that this process was not served until ``now``: it was stopped, or had no processor."""
-        self.recovery.resumed(now)
+        self._recovery.resumed(now)
 
     def take_orphans(self) -> list[bytes]:
         """Return packets that this link could not deliver, for the node to send another way."""
@@ -219,11 +253,11 @@ class Link:
 
     def receive_cookie(self, datagram: bytes, now: float) -> None:
         """Take in a COOKIE; raise `RemoteProtocolError`."""
-        self.association.receive_cookie(datagram, now)
+        self._association.receive_cookie(datagram, now)
 
     def has_key(self, index: int) -> bool:
         """Return whether the datagrams that name the receiver index ``index`` are sealed for this link."""
-        return self.association.receive_key(index) is not None
+        return self._association.receive_key(index) is not None
 
     def receive_datagrams(
         self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
@@ -232,7 +266,7 @@ class Link:
 
         Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and dropped.
         """
-        key = self.association.receive_key(int.from_bytes(buffer[1:4], "big"))
+        key = self._association.receive_key(int.from_bytes(buffer[1:4], "big"))
         if key is None:
             return
         if now < self._neighbor.conduct.shut_out_until:
@@ -307,9 +341,9 @@ class Link:
 
     def _receive_frame(self, frame: LinkFrame, now: float) -> None:
         if isinstance(frame, Ack):
-            self._take_acknowledged(self.recovery.on_ack(frame, now), now)
+            self._take_acknowledged(self._recovery.on_ack(frame, now), now)
         elif isinstance(frame, Hello):
-            self.neighbor_received = frame.received
+            self._neighbor_received = frame.received
             self._sent_at_report = self.counters.data_sent + self.counters.control_sent
             self._neighbor.received_hello(frame, now)
         elif isinstance(frame, Close):
@@ -363,7 +397,7 @@ class Link:
         self.counters.restarts += 1
         self._mtu.stop()
         self.abandon()
-        self.recovery.restart()
+        self._recovery.restart()
         self._acknowledger.restart()
 
     def abandon(self) -> None:
@@ -379,12 +413,12 @@ class Link:
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` or `datagrams_to_send` has something to do, perhaps a time that has passed."""
-        earliest = self.adjacency.next_timeout()
+        earliest = self._adjacency.next_timeout()
         for at in (
-            self.association.next_timeout(),
-            self.recovery.next_timeout() if self._is_heard else self._neighbor.redial_at,
+            self._association.next_timeout(),
+            self._recovery.next_timeout() if self._is_heard else self._neighbor.redial_at,
             self._mtu.next_timeout(),
-            self._acknowledger.due_at if self.association.send_key is not None else None,
+            self._acknowledger.due_at if self._association.send_key is not None else None,
             self._departures.ready_at() if self.is_up else None,
             self._departures.copies.due_at,
         ):
@@ -395,9 +429,9 @@ class Link:
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
         self._neighbor.handle_timeout(now)
-        deadline = self.recovery.next_timeout()
+        deadline = self._recovery.next_timeout()
         if deadline is not None and now >= deadline and self._is_heard:
-            self._take_acknowledged(self.recovery.on_timeout(now), now)
+            self._take_acknowledged(self._recovery.on_timeout(now), now)
 
     # Sending.
 
@@ -405,26 +439,26 @@ class Link:
         """Return the batches that may go out now: handshake first, then CONTROL, then DATA."""
         transmits = [
             Transmit(self.local, self._neighbor.remote, [message], len(message), 1)
-            for message in self.association.messages_to_send(now)
+            for message in self._association.messages_to_send(now)
         ]
-        key = self.association.send_key
+        key = self._association.send_key
         self._watch_mtu(now)
         if key is not None:
-            before = self.recovery.next_number
+            before = self._recovery.next_number
             self._send_control(key, transmits, now)
             self._send_probes(key, transmits, now)
-            if self.is_up and self.queue and not self._closed:
+            if self.is_up and self._queue and not self._closed:
                 self._departures.send(key, self._neighbor.remote, transmits, now)
             if self._departures.copies.due_at is not None:
                 self._departures.send_copies(key, self._neighbor.remote, transmits, now)
-            if self.recovery.next_number != before:
-                self.association.sent(self.recovery.next_number - before, now)
+            if self._recovery.next_number != before:
+                self._association.sent(self._recovery.next_number - before, now)
         return transmits
 
     def _send_control(self, key: SendKey, transmits: list[Transmit], now: float) -> None:
         due_at = self._acknowledger.due_at
         hello = None
-        if self.adjacency.hello_due(now) and not self._closed:
+        if self._adjacency.hello_due(now) and not self._closed:
             hello = self._neighbor.hello(self._acknowledger.datagrams, now)
         if hello is None and not self._control and (due_at is None or due_at > now):
             return
@@ -451,13 +485,13 @@ class Link:
         transmits: list[Transmit],
         now: float,
     ) -> None:
-        number = self.recovery.next_number
+        number = self._recovery.next_number
         datagram = key.seal(CONTROL, number, content)
         size = len(datagram) + self._ip_udp_bytes
         if recovered is None:
-            self.recovery.next_number = number + 1
+            self._recovery.next_number = number + 1
         else:
-            self.recovery.sent_control(number, recovered, size, now)
+            self._recovery.sent_control(number, recovered, size, now)
         self._departures.pacer.spend(size, now)
         self.counters.control_sent += 1
         self.counters.sent_bytes += size
@@ -467,23 +501,23 @@ class Link:
 
     def status(self) -> LinkStatus:
         """Return a snapshot for people."""
-        recovery, queue = self.recovery, self.queue
+        recovery, queue, state = self._recovery, self._queue, self.state()
         return LinkStatus(
             neighbor=self.settings.neighbor,
-            state=self.adjacency.state.name if self._mtu.carries_base else AdjacencyState.DOWN.name,
-            reason=self.reason,
-            since=self.adjacency.since,
+            state=state.state,
+            reason=state.reason,
+            since=state.since,
             local=self.local,
-            remote=self.remote,
+            remote=state.remote,
             congestion=self._controller.name,
-            rate_bps=self._controller.pacing_rate_bps(),
-            mtu_bytes=self._mtu.mtu_bytes,
+            rate_bps=state.rate_bps,
+            mtu_bytes=state.mtu_bytes,
             mtu_ceiling_bytes=self._mtu.ceiling_bytes,
             mtu_state=self._mtu.state.value,
-            rtt=recovery.rtt.smoothed,
+            rtt=state.rtt,
             rtt_variation=recovery.rtt.variation,
             received=self._acknowledger.datagrams,
-            neighbor_received=self.neighbor_received,
+            neighbor_received=self._neighbor_received,
             sent_at_report=self._sent_at_report,
             bytes_in_flight=recovery.bytes_in_flight,
             queued_bytes=queue.size_bytes,

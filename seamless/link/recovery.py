@@ -109,10 +109,9 @@ class RoundTrip:
         self.variation = INITIAL_RTT / 2
         self.has_sample = False
 
-    def take_recent_minimum(self) -> float:
-        """Return the least RTT since the last call; `minimum` starts anew (RFC 9002, section 5.2 allows it)."""
-        recent, self.minimum = self.minimum, self.smoothed
-        return recent
+    def restart_minimum(self) -> None:
+        """Begin a new period over which `minimum` is taken (RFC 9002, section 5.2 allows it)."""
+        self.minimum = self.smoothed
 
     def update(self, latest: float, ack_delay: float) -> None:
         """Take in one sample; ``ack_delay`` is what the peer says it waited."""

@@ -26,6 +26,32 @@ class LinkSettings:
 
 
 @attrs.frozen
+class LinkState:
+    """What a link is like now: what routing counts with, and why it is UP or not."""
+
+    state: str
+    """UP, INIT or DOWN; DOWN also when the path does not carry the base MTU."""
+    reason: str
+    """Why it is in this state, for people."""
+    since: float
+    """When the adjacency last changed, on the clock that the core is driven with."""
+    remote: Address
+    """Where the neighbor is now."""
+    rtt: float
+    """Smoothed RTT in seconds."""
+    minimum_rtt: float | None
+    """The least RTT in seconds since `Link.restart_minimum_rtt`; None without a sample."""
+    loss_rate: float
+    """The share of bytes sent that was lost lately."""
+    rate_bps: float
+    """The rate at which the link sends, in bits per second of IP packets."""
+    mtu_bytes: int
+    """The longest IP packet that goes out now."""
+    cost: int | None
+    """The cost that is configured; None: routing counts latency and loss."""
+
+
+@attrs.frozen
 class LinkStatus:
     """A snapshot for people; rates in bits per second, times in seconds, counts in datagrams unless they say bytes."""
 

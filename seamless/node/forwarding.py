@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from seamless.link.link import Link
+from seamless.link.link import URGENT_CLASSES, Link
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters
 from seamless.routing.lsdb import Topology
@@ -28,15 +28,12 @@ from seamless.routing.sources import feasible_sources
 from seamless.wire.header import (
     CLASS_BULK,
     CLASS_EXPRESS,
-    CLASS_HANDSHAKE,
     PACKET_CLASSES,
     PACKET_HEADER,
     PACKET_HEADER_BYTES,
 )
 from seamless.wire.link_frames import Pause
 
-URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
-"""What is served before bulk packets."""
 RETURN_INTERVAL: Final = 1.0
 """Seconds after a change of paths for which a relay may hand back what it was sent: a link behind it has died, and the
 other way leads back over us, which is no path of the source's."""
@@ -151,32 +148,25 @@ class Forwarding:
         if onward is None:
             self._counters.no_route += len(packets)
             return
-        key = flow_key(source, destination)
-        if packet_class in URGENT_CLASSES:
-            waiting_bytes, target_bytes = onward.queue.put_express(key, packets), onward.express_target_bytes
-            packet_class = CLASS_EXPRESS
-        else:
-            waiting_bytes, target_bytes = onward.queue.put_bulk(key, packets), onward.target_bytes
-            packet_class = CLASS_BULK
-        if came_by is not None and waiting_bytes > target_bytes:
-            seconds = onward.excess_pause(waiting_bytes, target_bytes)
-            self._push_back(packet_class, source, destination, seconds, came_by, now)
+        pause = onward.enqueue(packets, packet_class, flow_key(source, destination)).pause
+        if came_by is not None and pause > 0:
+            paused_class = CLASS_EXPRESS if packet_class in URGENT_CLASSES else CLASS_BULK
+            self._push_back(paused_class, source, destination, pause, came_by, now)
 
     def _push_back(
         self, packet_class: int, source: int, destination: int, seconds: float, came_by: Link, now: float
     ) -> None:
         """Ask the upstream neighbor to pause a class of a session; not again before it can have shown an effect."""
         paused = packet_class, source, destination
-        if seconds > 0 and now >= self._pause_again_at.get(paused, 0.0):
-            self._pause_again_at[paused] = now + came_by.recovery.rtt.smoothed + seconds
+        if now >= self._pause_again_at.get(paused, 0.0):
+            self._pause_again_at[paused] = now + came_by.state().rtt + seconds
             came_by.send_pause(source, destination, seconds, packet_class)
 
     def pause(self, frame: Pause, link: Link, now: float) -> None:
         """Do as the neighbor at the far end of ``link`` asks."""
         if frame.source in self._nodes and frame.destination in self._nodes:
-            queue = link.queue
-            pause = queue.pause_express if frame.packet_class == CLASS_EXPRESS else queue.pause_bulk
-            pause(flow_key(frame.source, frame.destination), now + frame.microseconds / 1e6)
+            flow = flow_key(frame.source, frame.destination)
+            link.pause(flow, frame.packet_class, now + frame.microseconds / 1e6)
 
     def reroute(self, packets: list[bytes], now: float) -> None:
         """Send another way what a dead link had not delivered."""
@@ -194,8 +184,7 @@ class Forwarding:
                 self._counters.undeliverable += 1
                 continue
             self._counters.rerouted += 1
-            put = onward.queue.put_express if packet_class in URGENT_CLASSES else onward.queue.put_bulk
-            put(flow_key(source, destination), [packet])
+            onward.enqueue([packet], packet_class, flow_key(source, destination))
 
     def _other_link(self, link: Link, destination: int) -> Link | None:
         neighbor = link.settings.neighbor_id

@@ -225,12 +225,13 @@ class Links:
     @staticmethod
     def cost(link: Link) -> int:
         """Return what routing counts for this link: what is configured, or latency and loss in units of 0.1 ms."""
-        if link.settings.cost is not None:
-            return link.settings.cost
-        if not link.recovery.rtt.has_sample:
+        state = link.state()
+        if state.cost is not None:
+            return state.cost
+        if state.minimum_rtt is None:
             return UNKNOWN_COST
         # A lost packet is late by a round trip: what loss costs is latency.
-        one_way = link.recovery.rtt.minimum * (0.5 + link.loss_rate)
+        one_way = state.minimum_rtt * (0.5 + state.loss_rate)
         return 1 + int(one_way / COST_UNIT)
 
     def changed(self) -> list[Link]:

@@ -55,7 +55,15 @@ from seamless.session.events import PathStalled, PeerLost, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
 from seamless.wire.digest import ConfigurationDigest
-from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_ENDS, PACKET_HEADER_BYTES, TAG_BYTES
+from seamless.wire.header import (
+    CLASS_BULK,
+    CLASS_EXPRESS,
+    CLASS_HANDSHAKE,
+    FRAGMENT_HEADER_BYTES,
+    PACKET_ENDS,
+    PACKET_HEADER_BYTES,
+    TAG_BYTES,
+)
 from seamless.wire.link_frames import LsaFrame, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 
@@ -214,7 +222,7 @@ class Node:
                 for digest in self._drift.for_neighbor(settings.neighbor):
                     link.send_digest(digest)
             else:
-                self._events.append(LinkDown(settings.neighbor, link.reason))
+                self._events.append(LinkDown(settings.neighbor, link.state().reason))
             self._announce_neighbor(settings.neighbor_id, now)
         if orphans:
             self._forwarding.reroute(orphans, now)
@@ -296,7 +304,7 @@ class Node:
             if best is not None:
                 self._routing.link_cost(neighbor, self._links.cost(best), now)
         for link in self._links:
-            link.recovery.rtt.take_recent_minimum()
+            link.restart_minimum_rtt()
 
     # Commands.
 
@@ -387,14 +395,13 @@ class Node:
             if link is None:
                 continue
             key = flow_key(self.identifier, session.peer)
-            queue = link.queue
-            room = (link.target_bytes - queue.flow_bytes(key)) // link.packet_bytes
-            express_room = (link.express_target_bytes - queue.express_bytes(key)) // link.packet_bytes
+            room = link.room_bytes(key, CLASS_BULK) // link.packet_bytes
+            express_room = link.room_bytes(key, CLASS_EXPRESS) // link.packet_bytes
             express, bulk = session.packets_to_send(max(0, room), now, max(0, express_room))
             if express:
-                queue.put_express(key, express)
+                link.enqueue(express, CLASS_EXPRESS, key)
             if bulk:
-                queue.put_bulk(key, bulk)
+                link.enqueue(bulk, CLASS_BULK, key)
             pulled = pulled or bool(express or bulk)
         return pulled
 

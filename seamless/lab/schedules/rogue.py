@@ -57,5 +57,5 @@ def flood(node: Node, destination: str, packet_bytes: int, count: int) -> int:
         return 0
     head = PACKET_HEADER.pack(CLASS_EXPRESS, INITIAL_HOP_LIMIT, node.identifier, identifier)
     packet = head + bytes(packet_bytes - PACKET_HEADER_BYTES)
-    link.queue.put_express(flow_key(node.identifier, identifier), [packet] * count)
+    link.enqueue([packet] * count, CLASS_EXPRESS, flow_key(node.identifier, identifier))
     return count

@@ -40,8 +40,9 @@ class RoundTripTests(SynchronousTestCase):
         rtt.update(0.010, 0.0)
         for _ in range(50):
             rtt.update(0.030, 0.0)
-        self.assertEqual(rtt.take_recent_minimum(), 0.010)
-        self.assertGreater(rtt.take_recent_minimum(), 0.029)
+        self.assertEqual(rtt.minimum, 0.010)
+        rtt.restart_minimum()
+        self.assertGreater(rtt.minimum, 0.029)
 
 
 class RecoveryTests(SynchronousTestCase):

@@ -22,7 +22,7 @@ from seamless.link.link import Link
 from seamless.node import Node
 from seamless.test.lab.test_simulated import settle
 from seamless.test.node.network import public_key
-from seamless.wire.header import CLASS_EXPRESS, INITIAL_HOP_LIMIT, PACKET_ENDS, PACKET_HEADER
+from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, INITIAL_HOP_LIMIT, PACKET_ENDS, PACKET_HEADER
 
 DELAY = 0.002
 """Seconds, one way, of every wire."""
@@ -149,7 +149,7 @@ class SharedLink(Simulation):
     def forge(self, by: str, over: str, packets: list[bytes]) -> None:
         """Let a node send packets that are none of its own over its link to a neighbor, as they are."""
         (link,) = [link for link in self.node(by)._links if link.settings.neighbor == over]
-        self.command(by, lambda node, now: link.queue.put_express(packets[0][PACKET_ENDS], packets))
+        self.command(by, lambda node, now: link.enqueue(packets, CLASS_EXPRESS, packets[0][PACKET_ENDS]))
 
     def head(self, packet_class: int, source: str, destination: str) -> bytes:
         """Return the header of an overlay packet."""
@@ -159,14 +159,16 @@ class SharedLink(Simulation):
     def flood(self, name: str, server: str, nbytes: int = FLOOD_PACKET_BYTES) -> None:
         """Let a leaf send express packets in its own name at the rate of its link, whatever it is asked."""
         link = self.link(name)
-        link.queue.pause_express = lambda *arguments: None  # type: ignore[method-assign]
+        link.pause = lambda *arguments: None  # type: ignore[method-assign]
         packet = self.head(CLASS_EXPRESS, name, server) + bytes(nbytes)
         self._flood(name, packet, link)
 
     def _flood(self, name: str, packet: bytes, link: Link) -> None:
-        missing = int(link.target_bytes - link.queue.size_bytes) // len(packet)
+        ends = packet[PACKET_ENDS]
+        waiting_bytes = link.status().queued_bytes
+        missing = (link.room_bytes(b"", CLASS_BULK) - waiting_bytes) // len(packet)
         if missing > 0:
-            self.command(name, lambda node, now: link.queue.put_express(packet[PACKET_ENDS], [packet] * missing))
+            self.command(name, lambda node, now: link.enqueue([packet] * missing, CLASS_EXPRESS, ends))
         self.at(self.now + TICK, self._flood, name, packet, link)
 
     # The figures.

@@ -91,9 +91,10 @@ class ForgedBulkTests(SynchronousTestCase):
         """Send y bulk in x's name, at the rate of m's link."""
         link = net.link("m")
         packet = net.head(CLASS_BULK, "x", "y") + bytes(FLOOD_PACKET_BYTES)
-        missing = (link.target_bytes - link.queue.size_bytes) // len(packet)
+        ends = packet[PACKET_ENDS]
+        missing = link.room_bytes(ends, CLASS_BULK) // len(packet)
         if missing > 0:
-            net.command("m", lambda node, now: link.queue.put_bulk(packet[PACKET_ENDS], [packet] * missing))
+            net.command("m", lambda node, now: link.enqueue([packet] * missing, CLASS_BULK, ends))
         net.at(net.now + TICK, self.forge, net)
 
     def test_a_leaf_takes_no_other_flow_s_share(self) -> None:
@@ -102,7 +103,7 @@ class ForgedBulkTests(SynchronousTestCase):
         net.bulk("x", "y", b"bulk")
         net.bulk("w", "y", b"other")
         net.run(net.now + 0.5)
-        net.link("m").queue.pause_bulk = lambda *arguments: None  # type: ignore[method-assign]
+        net.link("m").pause = lambda *arguments: None  # type: ignore[method-assign]
         self.forge(net)
         rates = net.rates(3.0)
         self.assertGreater(counters(net, "r1").source_refused, 1000)

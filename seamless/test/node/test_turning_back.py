@@ -8,19 +8,11 @@ from typing import Any, cast
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.link.events import Accepted
 from seamless.node.forwarding import TURNED_BACK_HOPS, Forwarding
 from seamless.node.status import NodeCounters
 from seamless.routing.lsdb import Topology
 from seamless.wire.header import CLASS_BULK, INITIAL_HOP_LIMIT, PACKET_HEADER
-
-
-@attrs.define
-class _Queue:
-    packets: list[bytes] = attrs.Factory(list)
-
-    def put_bulk(self, key: bytes, packets: list[bytes]) -> int:
-        self.packets += packets
-        return 0
 
 
 @attrs.define
@@ -33,9 +25,11 @@ class _Link:
     """A link to a neighbor that only keeps what is queued."""
 
     settings: _Settings
-    queue: _Queue = attrs.Factory(_Queue)
-    packet_bytes: int = 1400
-    target_bytes: int = 1 << 20
+    packets: list[bytes] = attrs.Factory(list)
+
+    def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes) -> Accepted:
+        self.packets += packets
+        return Accepted(0, 0.0)
 
 
 class _View:
@@ -79,10 +73,10 @@ class TurningBackTests(SynchronousTestCase):
         at, came_by, hops = 1, _Link(_Settings(0)), 0
         while True:
             sides[at][0].receive([packet], cast(Any, came_by), 0.0)
-            sent = [link for link in views[at].links.values() if link.queue.packets]
+            sent = [link for link in views[at].links.values() if link.packets]
             if not sent or sent[0].settings.neighbor_id not in sides:
                 return hops, sides[at][1]
-            packet = sent[0].queue.packets.pop()
+            packet = sent[0].packets.pop()
             at, came_by, hops = sent[0].settings.neighbor_id, _Link(_Settings(at)), hops + 1
 
     def test_two_that_disagree(self) -> None:
@@ -97,7 +91,7 @@ class TurningBackTests(SynchronousTestCase):
         forwarding, counters = relay(2, view)
         packet = PACKET_HEADER.pack(CLASS_BULK, INITIAL_HOP_LIMIT - 1, 0, 9) + b"payload"
         forwarding.receive([packet], cast(Any, _Link(_Settings(1))), 0.0)
-        (back,) = view.links[1].queue.packets
+        (back,) = view.links[1].packets
         self.assertEqual(PACKET_HEADER.unpack_from(back)[1], 6 + TURNED_BACK_HOPS)
         self.assertEqual(counters.turned_back, 1)
 
@@ -105,5 +99,5 @@ class TurningBackTests(SynchronousTestCase):
         view = _View((1, 2, 9))
         forwarding, counters = relay(1, view)
         forwarding.receive([PACKET_HEADER.pack(CLASS_BULK, 20, 0, 9)], cast(Any, _Link(_Settings(0))), 0.0)
-        self.assertEqual(PACKET_HEADER.unpack_from(view.links[2].queue.packets[0])[1], 19)
+        self.assertEqual(PACKET_HEADER.unpack_from(view.links[2].packets[0])[1], 19)
         self.assertEqual(counters.turned_back, 0)

@@ -69,10 +69,10 @@ class Villain:
         assert session_key is not None
         self.session_key = session_key
         (link,) = [link for link in node._links if link.settings.neighbor == "r2"]
-        key = link.association.send_key
+        key = link._association.send_key
         assert key is not None
         self.key = key
-        self.number = link.recovery.next_number
+        self.number = link._recovery.next_number
         self.addresses = link.remote, link.local
         bed.crash("r1")
         bed.is_recording = False
@@ -160,7 +160,7 @@ class NeighborTests(SynchronousTestCase):
         (link,) = [link for link in self.bed.node("r2")._links if link.settings.neighbor == "r1"]
 
         def act(turn: int) -> None:
-            newest = link.recovery.next_number - 1
+            newest = link._recovery.next_number - 1
             self.villain.say(ack_of(*((number, number) for number in range(newest % 2, newest + 1, 2))))
 
         self.misbehave(act)
