@@ -95,7 +95,10 @@ class DatagramCore(Core[EventT_co], Protocol):
 
 @attrs.frozen
 class StreamOpened:
-    """The peer asks for a stream to ``target``; answer with ``accept_stream`` or ``reset``."""
+    """The peer asks for a stream to ``target``; answer with ``accept_stream`` or ``reset``.
+
+    Its other events are held back until it is accepted; of one that is reset instead there are none.
+    """
 
     stream: StreamKey
     target: bytes
@@ -222,10 +225,11 @@ StreamEvent: TypeAlias = Union[
     StreamFinished,
     StreamReset,
     StreamClosed,
-    PacketReceived,
 ]
+"""What happens to one stream, named by ``stream``."""
 Event: TypeAlias = Union[
     StreamEvent,
+    PacketReceived,
     LinkUp,
     LinkDown,
     LinkMtuChanged,

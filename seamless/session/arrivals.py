@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import attrs
 from cryptography.exceptions import InvalidTag
 
 from seamless.crypto.sealing import PROOF_BITS, ReceiveKey
@@ -49,16 +50,26 @@ MAX_RANGES: Final = 1024
 """Ranges kept; a gap that is 1024 gaps old counts as lost."""
 
 
+@attrs.define
+class ReceivedRecord:
+    """A record that opened, and came for the first time."""
+
+    number: int
+    plaintext: bytes
+    is_fragmented: bool
+    """Whether it came in several fragments."""
+    confirmed_key: ReceiveKey | None
+    """The key that opened it, if this is the first record under it: the peer has this key, and is no recording."""
+
+
 class Arrivals:
     """What has arrived from the peer.
 
-    ``find_key`` finds the key that belongs to a receiver index. ``confirm`` is called before the first record under a
-    key counts: it may call ``restart``, if the key shows that the peer was restarted.
+    ``find_key`` finds the key that belongs to a receiver index. Every record that `receive` yields is then to be handed
+    to `note`; before that, `restart` is due if its key shows that the peer was restarted.
     """
 
-    def __init__(
-        self, find_key: Callable[[int], ReceiveKey | None], confirm: Callable[[ReceiveKey], None], max_bytes: int
-    ) -> None:
+    def __init__(self, find_key: Callable[[int], ReceiveKey | None], max_bytes: int) -> None:
         self.reassembly = Reassembly(max_bytes)
         self.received = RangeSet()
         self.records = 0
@@ -70,7 +81,6 @@ class Arrivals:
         self._unacked = 0
         self._newest_at = 0.0
         self._find_key = find_key
-        self._confirm = confirm
 
     def restart(self) -> None:
         """The peer counts its records from 0 again."""
@@ -79,10 +89,10 @@ class Arrivals:
         self._floor = 0
         self._unacked = 0
 
-    def receive(self, payloads: list[bytes], now: float) -> Iterator[tuple[bytes, bool]]:
-        """Yield the records that a batch of fragments completes, each with whether it was of several fragments.
+    def receive(self, payloads: list[bytes], now: float) -> Iterator[ReceivedRecord]:
+        """Yield the records that a batch of fragments completes.
 
-        Never raises: what does not open is counted and gone.
+        Never raises: what does not open is counted and dropped.
         """
         reassembly = self.reassembly
         for payload in payloads:
@@ -98,10 +108,10 @@ class Arrivals:
             else:
                 sealed = reassembly.add(nonce, payload, now)
             if sealed is not None:
-                plaintext = self._open(nonce, sealed, now)
-                if plaintext is not None:
+                record = self._open(nonce, sealed, len(sealed) > len(payload))
+                if record is not None:
                     reassembly.forget(nonce)  # pieces of the same, which a relay has cut
-                    yield plaintext, len(sealed) > len(payload)
+                    yield record
 
     def _is_new(self, nonce: bytes, is_whole: bool) -> bool:
         """Return whether a record may be one that has not come yet: right type, known key, number not seen, and, unless
@@ -120,7 +130,7 @@ class Arrivals:
             return False
         return True
 
-    def _open(self, nonce: bytes, sealed: bytes, now: float) -> bytes | None:
+    def _open(self, nonce: bytes, sealed: bytes, is_fragmented: bool) -> ReceivedRecord | None:
         word, name = SEALED_HEADER.unpack(nonce)
         number = name >> PROOF_BITS
         key = self._find_key(word & INDEX_MASK)
@@ -128,7 +138,7 @@ class Arrivals:
             self.refused += 1
             return None
         try:
-            plaintext: bytes = key.decrypt(nonce, sealed, None)
+            plaintext = key.decrypt(nonce, sealed, None)
         except InvalidTag:
             self.forged += 1
             return None
@@ -136,12 +146,10 @@ class Arrivals:
         if not key.window.accept(number):
             self.repeated += 1
             return None
-        if is_first:
-            self._confirm(key)
-        self._note(number, now)
-        return plaintext
+        return ReceivedRecord(number, plaintext, is_fragmented, key if is_first else None)
 
-    def _note(self, number: int, now: float) -> None:
+    def note(self, number: int, now: float) -> None:
+        """Count a record that `receive` has yielded, for the acknowledgements to come."""
         received = self.received
         received.add(number, number)
         self.records += 1

@@ -7,13 +7,13 @@ value; a lost PING has done its duty.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 from seamless.session.arrivals import Arrivals
 from seamless.session.receive import ReceiveHalf
+from seamless.session.stream import Stream
 from seamless.session.window import SessionCredit
-from seamless.wire.session_frames import PING, encode_session_window, encode_window
+from seamless.wire.session_frames import PING, ResetFrame, encode_reset, encode_session_window, encode_window
 
 
 class Control(Protocol):
@@ -33,27 +33,42 @@ class Control(Protocol):
 
 
 class Persistent:
-    """A frame that is sent until it is acknowledged: OPEN, ACCEPT, RESET."""
+    """A frame that is sent until it is acknowledged: OPEN, ACCEPT, a digest."""
 
-    __slots__ = ("_frame", "_queue", "_on_acked")
+    __slots__ = ("_frame", "_queue")
 
-    def __init__(self, frame: bytes, queue: deque[Control], on_acked: Callable[[], None] | None = None) -> None:
+    def __init__(self, frame: bytes, queue: deque[Control]) -> None:
         self._frame = frame
         self._queue = queue
-        self._on_acked = on_acked
 
     def encode(self, now: float) -> bytes:
         """Return the frame."""
         return self._frame
 
     def acked(self) -> None:
-        """Say so to whoever waits for it."""
-        if self._on_acked is not None:
-            self._on_acked()
+        """The peer has it."""
 
     def lost(self) -> None:
         """Send it again."""
         self._queue.append(self)
+
+
+class ResetControl(Persistent):
+    """RESET, sent until it is acknowledged."""
+
+    __slots__ = ("_reset", "_stream")
+
+    def __init__(self, stream: Stream, reset: ResetFrame, queue: deque[Control]) -> None:
+        super().__init__(encode_reset(reset.stream, reset.code, reset.final_offset, reset.reason, reset.fin), queue)
+        self._stream = stream
+        self._reset = reset
+
+    def acked(self) -> None:
+        """Note that the peer has it, unless a harsher one has taken its place meanwhile."""
+        stream = self._stream
+        if stream.own_reset is self._reset:
+            stream.reset_acked = True
+            stream.send.resender.half_ended(stream.send)
 
 
 class StreamWindowUpdate:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+import attrs
+
 from seamless.crypto.association import Association
 from seamless.session.arrivals import Arrivals
 from seamless.session.controls import AckSent, Control, Packet, Ping
@@ -44,6 +46,15 @@ PACKETS_LOST_IN_VAIN: Final = 3
 PACKETS_SPARSE_BYTES: Final = 512
 """Bytes of waiting packets, up to which an acknowledgement that is owed goes along with them: requests and answers then
 need no records for their acknowledgements alone. Beside bulk it would wait where bulk waits."""
+
+
+@attrs.define
+class SentRecords:
+    """Overlay packets by class, and the streams that have room for their applications again."""
+
+    express: list[bytes] = attrs.Factory(list)
+    bulk: list[bytes] = attrs.Factory(list)
+    writable: list[int] = attrs.Factory(list)
 
 
 class Departures:
@@ -85,22 +96,28 @@ class Departures:
 
     def send(
         self, association: Association, cutter: Cutter, room: int, express_room: int | None, now: float
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Return (express, bulk) overlay packets; about ``room`` of bulk, ``express_room`` (None: all) of express."""
-        express: list[bytes] = []
-        bulk: list[bytes] = []
+    ) -> SentRecords:
+        """Fill, seal and cut records: about ``room`` packets of bulk, and ``express_room`` (None: all) of express."""
+        sent = SentRecords()
+        express, bulk = sent.express, sent.bulk
         first = self.recovery.next_number
         while (express_room is None or len(express) < express_room) and self.wants_express:
-            if not self._send_record(CLASS_EXPRESS, association, cutter, express, now):
+            if not self._send_record(CLASS_EXPRESS, association, cutter, express, sent.writable, now):
                 break
         while len(bulk) < room and self.wants_bulk:
-            if not self._send_record(CLASS_BULK, association, cutter, bulk, now):
+            if not self._send_record(CLASS_BULK, association, cutter, bulk, sent.writable, now):
                 break
         association.sent(self.recovery.next_number - first, now)
-        return express, bulk
+        return sent
 
     def _send_record(
-        self, lane: int, association: Association, cutter: Cutter, packets: list[bytes], now: float
+        self,
+        lane: int,
+        association: Association,
+        cutter: Cutter,
+        packets: list[bytes],
+        writable: list[int],
+        now: float,
     ) -> bool:
         """Fill and seal one record; return False when there was nothing to put into it."""
         key = association.send_key
@@ -119,7 +136,7 @@ class Departures:
                 space -= self._add_ack(parts, contents, now)
         self._packets_turn = not self._packets_turn
         if packet_class == lane:
-            space = self._add_pieces(parts, contents, lane, space, now)
+            space = self._add_pieces(parts, contents, writable, lane, space, now)
         if self.recovery.lanes[lane].probe_wanted and not contents:
             ping = Ping()
             parts.append(ping.encode(now))
@@ -164,15 +181,24 @@ class Departures:
         return 1 + len(body)
 
     def _add_pieces(
-        self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], lane: int, space: int, now: float
+        self,
+        parts: list[bytes | bytearray | memoryview],
+        contents: list[Outgoing],
+        writable: list[int],
+        lane: int,
+        space: int,
+        now: float,
     ) -> int:
-        """Fill the record with bytes of streams; return the space left."""
+        """Fill the record with bytes of streams, and note those that may be written to again; return the space left."""
         scheduler = self._scheduler
         while space >= SMALLEST_FRAME:
             piece = scheduler.next_piece(lane, space, now)
             if piece is None:
                 break
-            header = encode_stream_header(piece.half.stream, piece.offset, len(piece.data), piece.fin)
+            half = piece.half
+            if half.starved and scheduler.has_room_again(half):
+                writable.append(half.stream)
+            header = encode_stream_header(half.stream, piece.offset, len(piece.data), piece.fin)
             parts += (header, piece.data)
             contents.append(piece)
             space -= len(header) + len(piece.data)

@@ -6,7 +6,7 @@ from typing import TypeAlias, Union
 
 import attrs
 
-from seamless.interfaces import StreamEvent
+from seamless.interfaces import PacketReceived, StreamEvent
 from seamless.wire.digest import ConfigurationDigest
 
 
@@ -32,7 +32,7 @@ class PathStalled:
     at: float
 
 
-SessionEvent: TypeAlias = Union[StreamEvent, SessionUp, PeerLost, PathStalled, ConfigurationDigest]
+SessionEvent: TypeAlias = Union[StreamEvent, PacketReceived, SessionUp, PeerLost, PathStalled, ConfigurationDigest]
 """A digest is what the peer's configuration says of one section."""
 
 

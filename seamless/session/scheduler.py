@@ -59,8 +59,7 @@ class Scheduler:
         self.limit = SESSION_WINDOW_INITIAL_BYTES
         self.used = 0
         self.buffered = 0
-        self.writable: list[int] = []
-        self.ended: list[int] = []
+        self._ended: list[int] = []
         self._send_buffer_max = send_buffer_max
         self._turns: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
         self._windowless: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
@@ -113,8 +112,13 @@ class Scheduler:
         self._resends[CLASS_EXPRESS if piece.express else CLASS_BULK].append(piece)
 
     def half_ended(self, half: SendHalf) -> None:
-        """All of ``half``, or all that was left of it, is acknowledged."""
-        self.ended.append(half.stream)
+        """Note a stream that may be over: all of ``half``, or the RESET of its stream, is acknowledged."""
+        self._ended.append(half.stream)
+
+    def take_ended(self) -> list[int]:
+        """Remove and return the streams that may be over (`half_ended`), the last first."""
+        ended, self._ended = self._ended[::-1], []
+        return ended
 
     def reserve(self, half: SendHalf, now: float) -> int:
         """Keep of the unsent bytes those that both windows let go now, and charge the session's window with them.
@@ -186,10 +190,14 @@ class Scheduler:
             self.wake(half, now)
         elif half.ready() or half.fin_due():
             self._queue(half, CLASS_BULK)
-        if half.starved and 2 * half.unsent <= self._allowed():
-            half.starved = False
-            self.writable.append(half.stream)
         return piece
+
+    def has_room_again(self, half: SendHalf) -> bool:
+        """Return, once after ``write`` had no room left, whether the application may write on."""
+        if not half.starved or 2 * half.unsent > self._allowed():
+            return False
+        half.starved = False
+        return True
 
     def _fit(self, piece: Piece, space: int, resends: deque[Piece]) -> Piece | None:
         """Return a lost piece, or as much of it as there is room for."""

@@ -26,7 +26,7 @@ class Resender(Protocol):
         ...
 
     def half_ended(self, half: SendHalf) -> None:
-        """Nothing of this half is under way or unsent any more."""
+        """Note a stream that may be over: all of this half, or the RESET of its stream, is acknowledged."""
         ...
 
 

@@ -30,10 +30,17 @@ from seamless.crypto.gate import Budgets
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.crypto.noise import public_key_of
-from seamless.crypto.sealing import PROOF_BITS, ReceiveKey
+from seamless.crypto.sealing import PROOF_BITS
 from seamless.errors import LocalProtocolError, RemoteProtocolError
-from seamless.interfaces import RESET_PEER_LOST, RESET_PROTOCOL, PacketReceived, StreamKey
-from seamless.session.arrivals import Arrivals
+from seamless.interfaces import (
+    RESET_PEER_LOST,
+    RESET_PROTOCOL,
+    PacketReceived,
+    StreamEvent,
+    StreamKey,
+    StreamOpened,
+)
+from seamless.session.arrivals import Arrivals, ReceivedRecord
 from seamless.session.controls import Persistent, Ping
 from seamless.session.departures import Departures
 from seamless.session.events import PathStalled, PeerLost, SessionEvent, SessionStatus, SessionUp
@@ -122,9 +129,10 @@ class Session:
         self._answers = 0
         self._answers_since = now
         self._heard_at = now
-        self._now = now
+        self._early: dict[StreamKey, list[StreamEvent]] = {}
+        """What happened to the streams that the peer opened and the application has neither accepted nor reset."""
         self._next_stream = 0
-        self._arrivals = Arrivals(association.receive_key, self._confirm, self.limits.reassembly_max)
+        self._arrivals = Arrivals(association.receive_key, self.limits.reassembly_max)
         self._begin()
 
     def _begin(self, first_number: int = 0) -> None:
@@ -137,13 +145,11 @@ class Session:
             limits=self.limits,
             next_number=self._next_stream,
             scheduler=self._scheduler,
-            controls=self._departures.controls,
-            events=self._events,
-            now=self._now,
         )
 
     def _restart(self, first_number: int = 0) -> None:
         """Forget all that there was between us and the last incarnation of the peer, but no stream identifier."""
+        self._take_output()
         self._next_stream = self._streams.next_number
         self._arrivals.restart()
         self._begin(first_number)
@@ -159,12 +165,14 @@ class Session:
         return key
 
     def accept_stream(self, stream: StreamKey, now: float) -> None:
-        """Answer `StreamOpened`: the target is there."""
+        """Answer `StreamOpened`: the target is there. What happened to the stream meanwhile is reported now."""
         self._streams.accept(stream)
+        self._events.extend(self._early.pop(stream, ()))
         self._note_waiting(now)
 
     def reset(self, stream: StreamKey, code: int, reason: str, now: float) -> None:
         """End a stream, both ways, after the bytes that the peer's window lets go."""
+        self._early.pop(stream, None)
         self._streams.reset(stream, code, reason, now)
         self._note_waiting(now)
 
@@ -257,36 +265,34 @@ class Session:
         self._answers += 1
         if self._answers >= ANSWERS_IN_VAIN and now >= self._answers_since + ANSWERS_IN_VAIN_SECONDS:
             self._answers = 0
-            self._events.append(PathStalled(now))
+            self._report(PathStalled(now))
 
     def receive_fragments(self, payloads: list[bytes], now: float) -> None:
         """Take the payloads of a batch of class 0 and 1 packets."""
         if self._closed:
             return
-        self._now = now
-        self._streams.begin_batch(now)
-        for plaintext, flowing in self._arrivals.receive(payloads, now):
+        self._streams.begin_batch()
+        for record in self._arrivals.receive(payloads, now):
+            if record.confirmed_key is not None:
+                self.association.authenticated(record.confirmed_key, now)
+                self._after_association(now)
+            self._arrivals.note(record.number, now)
             self._heard_at = now
             try:
-                self._receive_record(plaintext, flowing, now)
+                self._receive_record(record, now)
             except RemoteProtocolError as error:
                 self._close(f"the peer broke the protocol: {error}")
                 return
         self._arrivals.reassembly.expire(now)
-        self._streams.after_batch()
+        self._streams.forget_ended()
         self._streams.update_session_window()
         self._note_ack_due(now)
         self._note_waiting(now)
 
-    def _confirm(self, key: ReceiveKey) -> None:
-        """The first record came under ``key``: the peer has it, and is no recording."""
-        self.association.authenticated(key, self._now)
-        self._after_association(self._now)
-
-    def _receive_record(self, plaintext: bytes, flowing: bool, now: float) -> None:
+    def _receive_record(self, record: ReceivedRecord, now: float) -> None:
         """Act on the frames of a record."""
         asks = False
-        for frame in decode_frames(plaintext):
+        for frame in decode_frames(record.plaintext):
             if type(frame) is StreamFrame:
                 self._streams.receive_stream(frame, self._rtt(), now)
                 asks = True
@@ -297,7 +303,7 @@ class Session:
                 self._receive_control(frame, now)
                 asks = True
         if asks:
-            self._arrivals.owe_ack(flowing, now)
+            self._arrivals.owe_ack(record.is_fragmented, now)
 
     def _receive_control(self, frame: Frame, now: float) -> None:
         """Act on a frame that is not among the many."""
@@ -307,15 +313,15 @@ class Session:
         elif isinstance(frame, SessionWindowFrame):
             streams.receive_session_window(frame.limit)
         elif isinstance(frame, OpenFrame):
-            streams.receive_open(frame)
+            streams.receive_open(frame, now)
         elif isinstance(frame, AcceptFrame):
             streams.receive_accept(frame, now)
         elif isinstance(frame, ResetFrame):
-            streams.receive_reset(frame)
+            streams.receive_reset(frame, now)
         elif isinstance(frame, DatagramFrame):
-            self._events.append(PacketReceived(self.peer, frame.packet))
+            self._report(PacketReceived(self.peer, frame.packet))
         elif isinstance(frame, ConfigurationDigest):
-            self._events.append(frame)
+            self._report(frame)
 
     def _after_association(self, now: float) -> None:
         """Act on what the association has to say."""
@@ -335,8 +341,9 @@ class Session:
             self._progress.forget()
             self._incarnation = event.remote_incarnation
             self._closed = ""
-            self._events.append(SessionUp(event.remote_incarnation))
+            self._report(SessionUp(event.remote_incarnation))
             self._streams.update_session_window()
+            self._take_output()
         if event.initiator:
             self._departures.controls.append(Ping())
         self._note_waiting(now)
@@ -375,16 +382,35 @@ class Session:
         self._handshakes.clear()
         if not self._speaking:
             return handshakes, []
-        express, bulk = self._departures.send(self.association, cutter, room, express_room, now)
-        self._streams.after_batch()
+        sent = self._departures.send(self.association, cutter, room, express_room, now)
+        self._streams.writable_again(sent.writable)
         self._after_association(now)
         self._note_waiting(now)
-        return handshakes + express, bulk
+        return handshakes + sent.express, sent.bulk
 
     @property
     def _speaking(self) -> bool:
         """Say whether records may be sent: there are keys, and the peer is not shut out."""
         return self.association.send_key is not None and not self._closed
+
+    def _take_output(self) -> None:
+        """Take frames and events from the streams; those of streams that are not accepted yet are kept back."""
+        streams, early = self._streams, self._early
+        if streams.frames:
+            self._departures.controls.extend(streams.frames)
+            streams.frames.clear()
+        while (event := streams.next_event()) is not None:
+            if type(event) is StreamOpened:
+                early[event.stream] = []
+            elif event.stream in early:
+                early[event.stream].append(event)
+                continue
+            self._events.append(event)
+
+    def _report(self, event: SessionEvent) -> None:
+        """Queue an event of the session itself, after those of its streams so far."""
+        self._take_output()
+        self._events.append(event)
 
     def next_event(self) -> SessionEvent | None:
         """Return what happened, in order; None when there is no more."""
@@ -421,7 +447,7 @@ class Session:
         stalled_at = self._stalled_at()
         if stalled_at is not None and now >= stalled_at:
             self._progress.tried(now)
-            self._events.append(PathStalled(now))
+            self._report(PathStalled(now))
             if not self._departures.wait_for_peer:
                 self._departures.recovery.forget_losses()
                 self._note_waiting(now)
@@ -446,6 +472,7 @@ class Session:
         """Declare losses and ask what has become of the rest; whoever does not answer may have lost its keys."""
         recovery = self._departures.recovery
         recovery.handle_timeout(now)
+        self._take_output()
         if max(road.backoff for road in recovery.lanes.values()) >= ASK_FOR_KEYS_BACKOFF:
             self.association.initiate(now)
             self._after_association(now)
@@ -464,6 +491,7 @@ class Session:
 
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
+        self._take_output()
         departures, progress = self._departures, self._progress
         for lane in departures.recovery.lanes:
             progress.note(lane, not self._closed and departures.waits(lane), now)
@@ -487,7 +515,7 @@ class Session:
     def _lose_all(self, code: int, reason: str) -> None:
         self._streams.lose_all(code, reason)
         self._progress.forget()
-        self._events.append(PeerLost(reason))
+        self._report(PeerLost(reason))
 
     @property
     def streams_kept(self) -> int:

@@ -19,14 +19,14 @@ from seamless.interfaces import (
     DataReceived,
     StreamAccepted,
     StreamClosed,
+    StreamEvent,
     StreamFinished,
     StreamKey,
     StreamOpened,
     StreamReset,
     StreamWritable,
 )
-from seamless.session.controls import Control, Persistent, SessionWindowUpdate, StreamWindowUpdate
-from seamless.session.events import SessionEvent
+from seamless.session.controls import Control, Persistent, ResetControl, SessionWindowUpdate, StreamWindowUpdate
 from seamless.session.limits import Limits
 from seamless.session.receive import ReceiveHalf
 from seamless.session.scheduler import Scheduler
@@ -44,7 +44,6 @@ from seamless.wire.session_frames import (
     WindowFrame,
     encode_accept,
     encode_open,
-    encode_reset,
 )
 
 MAX_SEEN_RANGES: Final = 1024
@@ -69,27 +68,24 @@ class Streams:
         limits: Limits,
         next_number: int,
         scheduler: Scheduler,
-        controls: deque[Control],
-        events: deque[SessionEvent],
-        now: float,
     ) -> None:
         self.credit = SessionCredit(limits)
         self.next_number = next_number
         self.live = 0
         """Streams of which an application knows."""
+        self.frames: deque[Control] = deque()
+        """Frames for the peer, for the session to take away and send."""
         self._peer = peer
         self._parity = 0 if local < peer else 1
         self._limits = limits
         self._scheduler = scheduler
-        self._controls = controls
-        self._events = events
+        self._events: deque[StreamEvent] = deque()
         self._streams: dict[int, Stream] = {}
         self._seen = RangeSet()
         self._seen_floor = 0
         self._batch: dict[int, DataReceived] = {}
         self._unopened: dict[int, float] = {}
         """Streams of the peer whose OPEN has not come, oldest first, and since when they are there."""
-        self._now = now
 
     def __len__(self) -> int:
         """Return the number of streams that are not over, known to an application or not."""
@@ -113,7 +109,7 @@ class Streams:
         stream.target = target
         stream.send.early = []
         self.live += 1
-        self._controls.append(Persistent(encode_open(number, stream.receive.window.told, target), self._controls))
+        self.frames.append(Persistent(encode_open(number, stream.receive.window.told, target), self.frames))
         return stream
 
     def open_again(self, old: Stream, now: float) -> None:
@@ -124,7 +120,7 @@ class Streams:
             self._scheduler.write(half, data, now)
         self._scheduler.wake(half, now)
         if old.send.starved and not half.starved:
-            self._scheduler.writable.append(half.stream)
+            self._events.append(StreamWritable((self._peer, half.stream)))
 
     def accept(self, key: StreamKey) -> None:
         """Tell the peer that the stream it asked for is there."""
@@ -133,7 +129,7 @@ class Streams:
             return
         stream.accepted = True
         frame = encode_accept(key[1], stream.receive.window.told)
-        self._controls.append(Persistent(frame, self._controls))
+        self.frames.append(Persistent(frame, self.frames))
 
     def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
         """End both directions; what both windows let go is delivered first. Nothing more is heard of the stream.
@@ -179,24 +175,23 @@ class Streams:
         half = stream.receive
         half.consume(nbytes)
         if not half.update_queued and half.final is None and half.window.update_due(self.credit):
-            self._controls.append(StreamWindowUpdate(half, self._controls))
+            self.frames.append(StreamWindowUpdate(half, self.frames))
         self.update_session_window()
 
     def update_session_window(self) -> None:
         """Tell the peer of session window that came free, if it is enough to be worth it."""
         if self.credit.update_due() and not self.credit.update_queued:
-            self._controls.append(SessionWindowUpdate(self.credit, self._controls))
+            self.frames.append(SessionWindowUpdate(self.credit, self.frames))
 
     # Frames of the peer.
 
-    def begin_batch(self, now: float) -> None:
-        """What arrives from now on belongs to new events: the old ones were handed over."""
+    def begin_batch(self) -> None:
+        """Put what arrives from now on into new events: the old ones were handed over."""
         self._batch.clear()
-        self._now = now
 
     def receive_stream(self, frame: StreamFrame, rtt: float, now: float) -> None:
         """Bytes, and perhaps the end, of a stream."""
-        stream = self._find(frame.stream)
+        stream = self._find(frame.stream, now)
         if stream is None:
             return
         half = stream.receive
@@ -216,11 +211,11 @@ class Streams:
         if half.final is not None:
             self._tell_end(stream)
 
-    def receive_open(self, frame: OpenFrame) -> None:
+    def receive_open(self, frame: OpenFrame, now: float) -> None:
         """The peer asks for a stream."""
         if frame.stream & 1 == self._parity:
             raise RemoteProtocolError(f"an OPEN for stream {frame.stream}, which is ours to open")
-        stream = self._find(frame.stream)
+        stream = self._find(frame.stream, now)
         if stream is None or stream.flowing:
             return
         stream.flowing = True
@@ -237,7 +232,7 @@ class Streams:
         """The peer accepted a stream of ours."""
         if frame.stream & 1 != self._parity:
             raise RemoteProtocolError(f"an ACCEPT for stream {frame.stream}, which is not ours")
-        stream = self._find(frame.stream)
+        stream = self._find(frame.stream, now)
         if stream is None or stream.flowing:
             return
         stream.flowing = True
@@ -251,9 +246,9 @@ class Streams:
         self._deliver(stream, stream.receive.take())
         self._tell_end(stream)
 
-    def receive_reset(self, frame: ResetFrame) -> None:
+    def receive_reset(self, frame: ResetFrame, now: float) -> None:
         """The peer ended both directions, or says so anew and harsher."""
-        stream = self._find(frame.stream)
+        stream = self._find(frame.stream, now)
         if stream is None:
             return
         before = stream.peer_reset
@@ -271,7 +266,7 @@ class Streams:
 
     def receive_window(self, frame: WindowFrame, now: float) -> None:
         """More may be sent on a stream."""
-        stream = self._find(frame.stream)
+        stream = self._find(frame.stream, now)
         if stream is not None and frame.limit > stream.send.limit:
             stream.send.limit = frame.limit
             self._scheduler.wake(stream.send, now)
@@ -282,17 +277,23 @@ class Streams:
 
     # What follows.
 
-    def after_batch(self) -> None:
-        """Acknowledgements came, or records were sealed: tell who has room again, and forget streams that are over."""
-        scheduler = self._scheduler
-        while scheduler.writable:
-            stream = self._streams.get(scheduler.writable.pop())
+    def writable_again(self, numbers: list[int]) -> None:
+        """Report streams that have room for their applications again."""
+        for number in reversed(numbers):
+            stream = self._streams.get(number)
             if stream is not None and not stream.reset_sent:
                 self._events.append(StreamWritable(stream.key))
-        while scheduler.ended:
-            stream = self._streams.get(scheduler.ended.pop())
+
+    def forget_ended(self) -> None:
+        """Forget the streams of which the last acknowledgement has come."""
+        for number in self._scheduler.take_ended():
+            stream = self._streams.get(number)
             if stream is not None:
                 self._forget_if_over(stream)
+
+    def next_event(self) -> StreamEvent | None:
+        """Remove and return the oldest event; None when there is no more."""
+        return self._events.popleft() if self._events else None
 
     def take_unanswered(self) -> list[Stream]:
         """Give away the streams that the peer may never have heard of."""
@@ -318,7 +319,7 @@ class Streams:
         self._streams[number] = stream
         return stream
 
-    def _find(self, number: int) -> Stream | None:
+    def _find(self, number: int, now: float) -> Stream | None:
         """Return the stream that the peer speaks of; None when it is gone. One that it begins is made."""
         stream = self._streams.get(number)
         if stream is not None:
@@ -337,7 +338,7 @@ class Streams:
             self._seen.keep_newest(MAX_SEEN_RANGES)
             self._seen_floor = self._seen.firsts[0]
         self.credit.hold(STREAM_MEMORY_BYTES)
-        self._unopened[number] = self._now
+        self._unopened[number] = now
         return self._create(number, ours=False)
 
     @property
@@ -400,14 +401,7 @@ class Streams:
         """Tell the peer that our half is over too, where, and whether with a FIN before the reset."""
         stream.own_reset = frame
         stream.reset_acked = False
-
-        def acked() -> None:
-            if stream.own_reset is frame:
-                stream.reset_acked = True
-                self._forget_if_over(stream)
-
-        encoded = encode_reset(frame.stream, frame.code, frame.final_offset, frame.reason, frame.fin)
-        self._controls.append(Persistent(encoded, self._controls, acked))
+        self.frames.append(ResetControl(stream, frame, self.frames))
 
     def _forget_if_over(self, stream: Stream) -> None:
         if not stream.over or self._streams.pop(stream.key[1], None) is None:

@@ -66,7 +66,6 @@ class Driver:
         self._reactor = reactor
         self._ports: dict[Address, UdpPort] = {}
         self._owners: dict[StreamKey, StreamOwner] = {}
-        self._undecided: dict[StreamKey, list[Event]] = {}
         self._on_open: OnOpen | None = None
         self._on_packet: OnPacket | None = None
         self._on_reachable: list[Callable[[str, bool], None]] = []
@@ -219,8 +218,6 @@ class Driver:
             )
         elif isinstance(event, ConfigurationDiffers):
             self._configuration_differs(event)
-        elif event.stream in self._undecided:
-            self._undecided[event.stream].append(event)
         else:
             self._stream_changed(event)
 
@@ -249,8 +246,6 @@ class Driver:
         if self._on_open is None:
             self.reset(event.stream, RESET_REFUSED, f"nothing listens on node {self.name}")
         else:
-            # What comes before the answer (the session's window bounds it) waits for the owner.
-            self._undecided[event.stream] = []
             self._on_open(event.stream, self.node.peer_name(event.stream[0]), event.target)
 
     def _network_changed(self, event: LinkUp | LinkDown | LinkMtuChanged | PeerReachable | PeerUnreachable) -> None:
@@ -324,17 +319,14 @@ class Driver:
         self._flush_soon()
 
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
-        """Accept a stream that a peer opened; ``owner`` is told of all that follows."""
+        """Accept a stream that a peer opened; ``owner`` is told of all that has happened to it since, and follows."""
         self._owners[stream] = owner
         self.node.accept_stream(stream, clock.now())
-        for event in self._undecided.pop(stream, []):
-            self._hand_out(event)
         self._flush_soon()
 
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
         """End both directions after the bytes in flight; the owner hears no more of it."""
         self._owners.pop(stream, None)
-        self._undecided.pop(stream, None)
         self.node.reset(stream, code, reason, clock.now())
         self._flush_soon()
 
