@@ -4,7 +4,7 @@ Python's work is per record, not per fragment, wherever it can be: one seal, one
 one slice on the way out, and one slice and one list slot on the way in. Relays may cut fragments further
 (`seamless.wire.fragment`), so pieces are kept by their offsets, and of two that overlap the later one counts only where
 there was none. What comes in here is hostile: a relay on the path may forge, repeat or mix fragments (others cannot
-name its records, `seamless.session.arrivals`). A forged one can spoil its record, which then is as good as lost, and
+name its records, `seamless.session.receiver`). A forged one can spoil its record, which then is as good as lost, and
 take memory up to a bound; no more.
 """
 

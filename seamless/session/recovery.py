@@ -1,7 +1,7 @@
 """Which records arrived, which are lost, when to ask: RFC 9002, bent to a path whose hops recover their own losses.
 
 Every hop resends what it lost, and relays forward out of order. So records arrive out of order all the time, several
-hop round trips late, and no count of later arrivals says anything: there is no packet threshold. A record counts as
+hop round trips late, and no count of later receiver says anything: there is no packet threshold. A record counts as
 lost only by time, when one sent after it was acknowledged and it is itself older than ``Lane.loss_delay``. What is
 resent although it was only late is counted (``wasted``), and makes the lane more patient for a while.
 

@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from typing import Final, TypeAlias
 
 from seamless.interfaces import Buffer
-from seamless.session.send import Piece, SendHalf
+from seamless.session.send_half import Piece, SendHalf
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 from seamless.wire.session_frames import MAX_STREAM_BYTES, SESSION_WINDOW_INITIAL_BYTES, STREAM_LENGTH_BYTES
 

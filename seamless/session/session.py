@@ -40,14 +40,14 @@ from seamless.interfaces import (
     StreamKey,
     StreamOpened,
 )
-from seamless.session.arrivals import Arrivals, ReceivedRecord
-from seamless.session.controls import Persistent, Ping
-from seamless.session.departures import Departures
 from seamless.session.events import PathStalled, PeerLost, SessionEvent, SessionStatus, SessionUp
+from seamless.session.frames import PendingPing, PersistentFrame
 from seamless.session.limits import Limits
 from seamless.session.progress import Progress
+from seamless.session.receiver import ReceivedRecord, Receiver
 from seamless.session.record import PIECE_MIN_BYTES, Cutter, complete_records
 from seamless.session.scheduler import Scheduler
+from seamless.session.sender import Sender
 from seamless.session.streams import Streams
 from seamless.wire.ack import Ack
 from seamless.wire.digest import ConfigurationDigest
@@ -132,13 +132,13 @@ class Session:
         self._early: dict[StreamKey, list[StreamEvent]] = {}
         """What happened to the streams that the peer opened and the application has neither accepted nor reset."""
         self._next_stream = 0
-        self._arrivals = Arrivals(association.receive_key, self.limits.reassembly_max)
+        self._receiver = Receiver(association.receive_key, self.limits.reassembly_max)
         self._begin()
 
     def _begin(self, first_number: int = 0) -> None:
         """Begin without streams; record numbers start above 0 when keys stay that have sealed some."""
         self._scheduler = Scheduler(self.limits.send_buffer_max)
-        self._departures = Departures(self._scheduler, self._arrivals, first_number)
+        self._sender = Sender(self._scheduler, self._receiver, first_number)
         self._streams = Streams(
             local=self.local,
             peer=self.peer,
@@ -151,7 +151,7 @@ class Session:
         """Forget all that there was between us and the last incarnation of the peer, but no stream identifier."""
         self._take_output()
         self._next_stream = self._streams.next_number
-        self._arrivals.restart()
+        self._receiver.restart()
         self._begin(first_number)
 
     # In, from the application.
@@ -199,13 +199,13 @@ class Session:
         """
         if len(packet) > MAX_PACKET_BYTES:
             raise LocalProtocolError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET_BYTES} fit into a record")
-        self._departures.packets.put(packet, is_recovered, now)
+        self._sender.packets.put(packet, is_recovered, now)
         self._note_waiting(now)
 
     def send_digests(self, digests: Iterable[ConfigurationDigest]) -> None:
         """Tell the peer what our configuration says, section by section."""
-        controls = self._departures.controls
-        controls.extend(Persistent(encode_digest(digest), controls) for digest in digests)
+        frames = self._sender.frames
+        frames.extend(PersistentFrame(encode_digest(digest), frames) for digest in digests)
 
     # In, from the node.
 
@@ -221,12 +221,12 @@ class Session:
         self._cutter = Cutter(self.local, self.peer, piece_bytes)
         self._progress.path_changed(now)
         if severed:
-            self._departures.recovery.path_severed(now)
+            self._sender.recovery.path_severed(now)
         self._note_waiting(now)
 
     def resumed(self, gap: float) -> None:
         """Take note that this process was not served for ``gap`` seconds, until now: nobody else was late."""
-        self._departures.recovery.resumed(gap)
+        self._sender.recovery.resumed(gap)
         self._heard_at += gap
         self._progress.resumed(gap)
 
@@ -236,7 +236,7 @@ class Session:
         The node says so before it says that the path has changed. A record that is not whole among them has lost
         something to the dead neighbor.
         """
-        self._departures.recovery.sent_again({name >> PROOF_BITS for name in complete_records(packets)}, now)
+        self._sender.recovery.sent_again({name >> PROOF_BITS for name in complete_records(packets)}, now)
 
     def receive_handshake(self, message: bytes, now: float, came_by: int = 0) -> None:
         """Take the payload of a class 2 packet from the neighbor ``came_by``; what is no good is counted and gone."""
@@ -272,18 +272,18 @@ class Session:
         if self._closed:
             return
         self._streams.begin_batch()
-        for record in self._arrivals.receive(payloads, now):
+        for record in self._receiver.receive(payloads, now):
             if record.confirmed_key is not None:
                 self.association.authenticated(record.confirmed_key, now)
                 self._after_association(now)
-            self._arrivals.note(record.number, now)
+            self._receiver.note(record.number, now)
             self._heard_at = now
             try:
                 self._receive_record(record, now)
             except RemoteProtocolError as error:
                 self._close(f"the peer broke the protocol: {error}")
                 return
-        self._arrivals.reassembly.expire(now)
+        self._receiver.reassembly.expire(now)
         self._streams.forget_ended()
         self._streams.update_session_window()
         self._note_ack_due(now)
@@ -297,15 +297,15 @@ class Session:
                 self._streams.receive_stream(frame, self._rtt(), now)
                 asks = True
             elif type(frame) is Ack:
-                for lane in self._departures.recovery.receive_ack(frame, now):
+                for lane in self._sender.recovery.receive_ack(frame, now):
                     self._progress.made(lane)
             else:
-                self._receive_control(frame, now)
+                self._receive_other(frame, now)
                 asks = True
         if asks:
-            self._arrivals.owe_ack(record.is_fragmented, now)
+            self._receiver.owe_ack(record.is_fragmented, now)
 
-    def _receive_control(self, frame: Frame, now: float) -> None:
+    def _receive_other(self, frame: Frame, now: float) -> None:
         """Act on a frame that is not among the many."""
         streams = self._streams
         if isinstance(frame, WindowFrame):
@@ -345,15 +345,15 @@ class Session:
             self._streams.update_session_window()
             self._take_output()
         if event.initiator:
-            self._departures.controls.append(Ping())
+            self._sender.frames.append(PendingPing())
         self._note_waiting(now)
 
     def _peer_restarted(self, reason: str, now: float) -> None:
         unanswered = self._streams.take_unanswered()
         self._streams.lose_all(RESET_PEER_LOST, reason)
-        packets = self._departures.packets
+        packets = self._sender.packets
         self._restart()
-        self._departures.packets = packets  # they wait for keys, whoever has these
+        self._sender.packets = packets  # they wait for keys, whoever has these
         for stream in unanswered:
             self._streams.open_again(stream, now)
 
@@ -368,7 +368,7 @@ class Session:
             return True
         if not self._speaking:
             return False
-        return self._departures.wants_express or self._departures.wants_bulk
+        return self._sender.wants_express or self._sender.wants_bulk
 
     def packets_to_send(
         self, room: int, now: float, express_room: int | None = None
@@ -382,7 +382,7 @@ class Session:
         self._handshakes.clear()
         if not self._speaking:
             return handshakes, []
-        sent = self._departures.send(self.association, cutter, room, express_room, now)
+        sent = self._sender.send(self.association, cutter, room, express_room, now)
         self._streams.writable_again(sent.writable)
         self._after_association(now)
         self._note_waiting(now)
@@ -397,7 +397,7 @@ class Session:
         """Take frames and events from the streams; those of streams that are not accepted yet are kept back."""
         streams, early = self._streams, self._early
         if streams.frames:
-            self._departures.controls.extend(streams.frames)
+            self._sender.frames.extend(streams.frames)
             streams.frames.clear()
         while (event := streams.next_event()) is not None:
             if type(event) is StreamOpened:
@@ -420,11 +420,11 @@ class Session:
 
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``, in absolute time; None for never."""
-        times = [self.association.next_timeout(), self._arrivals.reassembly.next_timeout()]
+        times = [self.association.next_timeout(), self._receiver.reassembly.next_timeout()]
         if self._cutter is not None and self._speaking:
-            times.append(self._departures.recovery.next_timeout())
-            if not self._departures.ack_due:
-                times.append(self._arrivals.ack_at)
+            times.append(self._sender.recovery.next_timeout())
+            if not self._sender.ack_due:
+                times.append(self._receiver.ack_at)
         if self._streams.unopened_since is not None:
             times.append(self._streams.unopened_since + self._unopened_patience)
         waiting_since = self._progress.waiting_since
@@ -437,7 +437,7 @@ class Session:
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due."""
-        self._arrivals.reassembly.expire(now)
+        self._receiver.reassembly.expire(now)
         self.association.handle_timeout(now)
         self._after_association(now)
         if self._cutter is not None and self._speaking:
@@ -448,8 +448,8 @@ class Session:
         if stalled_at is not None and now >= stalled_at:
             self._progress.tried(now)
             self._report(PathStalled(now))
-            if not self._departures.wait_for_peer:
-                self._departures.recovery.forget_losses()
+            if not self._sender.wait_for_peer:
+                self._sender.recovery.forget_losses()
                 self._note_waiting(now)
         waiting_since = self._progress.waiting_since
         if waiting_since is not None and now >= waiting_since + self.limits.give_up:
@@ -465,12 +465,12 @@ class Session:
         """Return when to ask for another path."""
         if self._cutter is None or self._closed:
             return None
-        lanes = self._departures.recovery.lanes.values()
+        lanes = self._sender.recovery.lanes.values()
         return self._progress.stalled_at(max(lane.first_probe_timeout() for lane in lanes))
 
     def _probe(self, now: float) -> None:
         """Declare losses and ask what has become of the rest; whoever does not answer may have lost its keys."""
-        recovery = self._departures.recovery
+        recovery = self._sender.recovery
         recovery.handle_timeout(now)
         self._take_output()
         if max(road.backoff for road in recovery.lanes.values()) >= ASK_FOR_KEYS_BACKOFF:
@@ -481,21 +481,21 @@ class Session:
         """Ask a peer that has been silent for long whether it lives, and still knows the streams that we know."""
         silent = now >= self._heard_at + self.limits.watch_interval
         if self._progress.waiting_since is None and len(self._streams) and silent:
-            self._departures.controls.append(Ping())
+            self._sender.frames.append(PendingPing())
             self._note_waiting(now)
 
     def _note_ack_due(self, now: float) -> None:
-        ack_at = self._arrivals.ack_at
+        ack_at = self._receiver.ack_at
         if ack_at is not None and ack_at <= now:
-            self._departures.ack_due = True
+            self._sender.ack_due = True
 
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
         self._take_output()
-        departures, progress = self._departures, self._progress
-        for lane in departures.recovery.lanes:
-            progress.note(lane, not self._closed and departures.waits(lane), now)
-        waits = not self._closed and departures.wait_for_peer
+        sender, progress = self._sender, self._progress
+        for lane in sender.recovery.lanes:
+            progress.note(lane, not self._closed and sender.waits(lane), now)
+        waits = not self._closed and sender.wait_for_peer
         if waits and self._cutter is not None and self.association.send_key is None:
             self.association.initiate(now)
             self._after_association(now)
@@ -510,7 +510,7 @@ class Session:
         """The peer is not to be spoken with any more."""
         self._closed = reason
         self._lose_all(RESET_PROTOCOL, reason)
-        self._restart(self._departures.recovery.next_number)
+        self._restart(self._sender.recovery.next_number)
 
     def _lose_all(self, code: int, reason: str) -> None:
         self._streams.lose_all(code, reason)
@@ -524,8 +524,8 @@ class Session:
 
     def status(self, now: float) -> SessionStatus:
         """Return the figures of this session."""
-        recovery = self._departures.recovery
-        arrivals = self._arrivals
+        recovery = self._sender.recovery
+        receiver = self._receiver
         credit = self._streams.credit
         return SessionStatus(
             established=self.association.send_key is not None,
@@ -536,20 +536,20 @@ class Session:
             records_acked=recovery.acked_records,
             records_lost=recovery.lost_records,
             records_wasted=recovery.wasted_records,
-            records_received=arrivals.records,
-            records_repeated=arrivals.repeated,
-            records_forged=arrivals.forged,
+            records_received=receiver.records,
+            records_repeated=receiver.repeated,
+            records_forged=receiver.forged,
             handshakes_refused=self._handshakes_refused,
-            fragments_refused=arrivals.refused + arrivals.reassembly.refused_fragments,
-            reassembly_bytes=arrivals.reassembly.memory_bytes,
+            fragments_refused=receiver.refused + receiver.reassembly.refused_fragments,
+            reassembly_bytes=receiver.reassembly.memory_bytes,
             unsent_bytes=self._scheduler.buffered,
             unread_bytes=credit.unread,
             held_bytes=credit.held,
             granted_bytes=credit.promised,
             send_window_bytes=self._scheduler.limit - self._scheduler.used,
             receive_window_bytes=credit.told - credit.arrived,
-            packets_dropped=self._departures.packets.dropped,
+            packets_dropped=self._sender.packets.dropped,
         )
 
     def _rtt(self) -> float:
-        return self._departures.recovery.lanes[CLASS_EXPRESS].smoothed
+        return self._sender.recovery.lanes[CLASS_EXPRESS].smoothed

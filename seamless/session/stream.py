@@ -27,8 +27,8 @@ from __future__ import annotations
 from typing import Final
 
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED
-from seamless.session.receive import ReceiveHalf
-from seamless.session.send import SendHalf
+from seamless.session.receive_half import ReceiveHalf
+from seamless.session.send_half import SendHalf
 from seamless.wire.session_frames import ResetFrame
 
 ORDERLY_RESETS: Final = frozenset((RESET_BY_APPLICATION, RESET_REFUSED, RESET_NOT_ALLOWED))

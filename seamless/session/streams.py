@@ -26,11 +26,11 @@ from seamless.interfaces import (
     StreamReset,
     StreamWritable,
 )
-from seamless.session.controls import Control, Persistent, ResetControl, SessionWindowUpdate, StreamWindowUpdate
+from seamless.session.frames import PendingFrame, PendingReset, PersistentFrame, SessionWindowUpdate, StreamWindowUpdate
 from seamless.session.limits import Limits
-from seamless.session.receive import ReceiveHalf
+from seamless.session.receive_half import ReceiveHalf
 from seamless.session.scheduler import Scheduler
-from seamless.session.send import SendHalf
+from seamless.session.send_half import SendHalf
 from seamless.session.stream import Stream, severity
 from seamless.session.window import SessionCredit, StreamWindow
 from seamless.wire.ranges import RangeSet
@@ -73,7 +73,7 @@ class Streams:
         self.next_number = next_number
         self.live = 0
         """Streams of which an application knows."""
-        self.frames: deque[Control] = deque()
+        self.frames: deque[PendingFrame] = deque()
         """Frames for the peer, for the session to take away and send."""
         self._peer = peer
         self._parity = 0 if local < peer else 1
@@ -109,7 +109,7 @@ class Streams:
         stream.target = target
         stream.send.early = []
         self.live += 1
-        self.frames.append(Persistent(encode_open(number, stream.receive.window.told, target), self.frames))
+        self.frames.append(PersistentFrame(encode_open(number, stream.receive.window.told, target), self.frames))
         return stream
 
     def open_again(self, old: Stream, now: float) -> None:
@@ -129,7 +129,7 @@ class Streams:
             return
         stream.accepted = True
         frame = encode_accept(key[1], stream.receive.window.told)
-        self.frames.append(Persistent(frame, self.frames))
+        self.frames.append(PersistentFrame(frame, self.frames))
 
     def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
         """End both directions; what both windows let go is delivered first. Nothing more is heard of the stream.
@@ -401,7 +401,7 @@ class Streams:
         """Tell the peer that our half is over too, where, and whether with a FIN before the reset."""
         stream.own_reset = frame
         stream.reset_acked = False
-        self.frames.append(ResetControl(stream, frame, self.frames))
+        self.frames.append(PendingReset(stream, frame, self.frames))
 
     def _forget_if_over(self, stream: Stream) -> None:
         if not stream.over or self._streams.pop(stream.key[1], None) is None:

@@ -64,7 +64,7 @@ class GuessedFragmentTests(SynchronousTestCase):
         session = net.node("x")._sessions[net.node("y").identifier]
         key = session.association.send_key
         assert key is not None
-        number = session._departures.recovery.next_number + random.randrange(8)
+        number = session._sender.recovery.next_number + random.randrange(8)
         name = number << PROOF_BITS | random.getrandbits(PROOF_BITS)
         fragment = SEALED_HEADER.pack(word(RECORD, key.remote_index), name) + bytes((0, 11)) + b"!"
         net.forge("q", "y", [net.head(CLASS_BULK, "x", "y") + fragment])

@@ -54,7 +54,7 @@ class Villain:
 
     def hand_over(self) -> None:
         """Let node 1's own session go on with the numbers that follow, so that it answers as an honest one."""
-        self.pair.a.session._departures.recovery.next_number = next(self.numbers)
+        self.pair.a.session._sender.recovery.next_number = next(self.numbers)
 
     def stream_frame(self, offset: int, data: bytes, fin: bool = False, stream: int | None = None) -> bytes:
         """Return a STREAM frame for the good stream, or another."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-from seamless.session.arrivals import Arrivals
-from seamless.session.receive import ReceiveHalf
+from seamless.session.receive_half import ReceiveHalf
+from seamless.session.receiver import Receiver
 from seamless.session.stream import Stream
 from seamless.session.window import SessionCredit
 from seamless.wire.session_frames import PING, ResetFrame, encode_reset, encode_session_window, encode_window
 
 
-class Control(Protocol):
+class PendingFrame(Protocol):
     """A frame that waits to be sent, and then for its acknowledgement."""
 
     def encode(self, now: float) -> bytes:
@@ -32,12 +32,12 @@ class Control(Protocol):
         ...
 
 
-class Persistent:
+class PersistentFrame:
     """A frame that is sent until it is acknowledged: OPEN, ACCEPT, a digest."""
 
     __slots__ = ("_frame", "_queue")
 
-    def __init__(self, frame: bytes, queue: deque[Control]) -> None:
+    def __init__(self, frame: bytes, queue: deque[PendingFrame]) -> None:
         self._frame = frame
         self._queue = queue
 
@@ -53,12 +53,12 @@ class Persistent:
         self._queue.append(self)
 
 
-class ResetControl(Persistent):
+class PendingReset(PersistentFrame):
     """RESET, sent until it is acknowledged."""
 
     __slots__ = ("_reset", "_stream")
 
-    def __init__(self, stream: Stream, reset: ResetFrame, queue: deque[Control]) -> None:
+    def __init__(self, stream: Stream, reset: ResetFrame, queue: deque[PendingFrame]) -> None:
         super().__init__(encode_reset(reset.stream, reset.code, reset.final_offset, reset.reason, reset.fin), queue)
         self._stream = stream
         self._reset = reset
@@ -76,7 +76,7 @@ class StreamWindowUpdate:
 
     __slots__ = ("_half", "_queue")
 
-    def __init__(self, half: ReceiveHalf, queue: deque[Control]) -> None:
+    def __init__(self, half: ReceiveHalf, queue: deque[PendingFrame]) -> None:
         self._half = half
         self._queue = queue
         half.update_queued = True
@@ -104,7 +104,7 @@ class SessionWindowUpdate:
 
     __slots__ = ("_credit", "_queue")
 
-    def __init__(self, credit: SessionCredit, queue: deque[Control]) -> None:
+    def __init__(self, credit: SessionCredit, queue: deque[PendingFrame]) -> None:
         self._credit = credit
         self._queue = queue
         credit.update_queued = True
@@ -124,7 +124,7 @@ class SessionWindowUpdate:
             self._queue.append(self)
 
 
-class Ping:
+class PendingPing:
     """PING: asks for an acknowledgement, whatever becomes of it."""
 
     __slots__ = ()
@@ -140,7 +140,7 @@ class Ping:
         """Whoever wants to know asks again."""
 
 
-class Packet:
+class SentPacket:
     """DATAGRAM: not sent again end to end."""
 
     __slots__ = ()
@@ -152,18 +152,18 @@ class Packet:
         """It is too late for it."""
 
 
-class AckSent:
+class SentAck:
     """An ACK that went along: once the peer has it, what it said need not be said again."""
 
-    __slots__ = ("_arrivals", "_largest")
+    __slots__ = ("_receiver", "_largest")
 
-    def __init__(self, arrivals: Arrivals) -> None:
-        self._arrivals = arrivals
-        self._largest = arrivals.received.lasts[-1]
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._largest = receiver.received.lasts[-1]
 
     def acked(self) -> None:
         """Forget old ranges."""
-        self._arrivals.ack_arrived(self._largest)
+        self._receiver.ack_arrived(self._largest)
 
     def lost(self) -> None:
         """A newer one has gone since, or will."""

@@ -62,7 +62,7 @@ class ReceivedRecord:
     """The key that opened it, if this is the first record under it: the peer has this key, and is no recording."""
 
 
-class Arrivals:
+class Receiver:
     """What has arrived from the peer.
 
     ``find_key`` finds the key that belongs to a receiver index. Every record that `receive` yields is then to be handed

@@ -14,9 +14,9 @@ from typing import Final
 import attrs
 
 from seamless.crypto.association import Association
-from seamless.session.arrivals import Arrivals
-from seamless.session.controls import AckSent, Control, Packet, Ping
+from seamless.session.frames import PendingFrame, PendingPing, SentAck, SentPacket
 from seamless.session.packets import PacketQueue
+from seamless.session.receiver import Receiver
 from seamless.session.record import Cutter
 from seamless.session.recovery import Outgoing, Recovery
 from seamless.session.scheduler import Scheduler
@@ -28,7 +28,7 @@ from seamless.wire.session_frames import (
 )
 from seamless.wire.text import MAX_REASON_BYTES
 
-CONTROL_SPACE: Final = MAX_REASON_BYTES + 64
+FRAME_MAX_BYTES: Final = MAX_REASON_BYTES + 64
 """Bytes of the longest control frame."""
 
 SMALLEST_FRAME: Final = 32
@@ -57,36 +57,36 @@ class SentRecords:
     writable: list[int] = attrs.Factory(list)
 
 
-class Departures:
+class Sender:
     """What is to be sent to one incarnation of the peer."""
 
-    def __init__(self, scheduler: Scheduler, arrivals: Arrivals, first_number: int) -> None:
+    def __init__(self, scheduler: Scheduler, receiver: Receiver, first_number: int) -> None:
         self.recovery = Recovery(first_number)
-        self.controls: deque[Control] = deque()
+        self.frames: deque[PendingFrame] = deque()
         self.ack_due = False
         self.packets = PacketQueue(PACKETS_MAX_BYTES, PACKET_AGE_MAX)
         self._scheduler = scheduler
-        self._arrivals = arrivals
+        self._receiver = receiver
         self._packets_turn = False
 
     @property
     def wait_for_peer(self) -> bool:
         """Say whether something waits to be sent or acknowledged; an acknowledgement that we owe is neither."""
         under_way = self.recovery.anything_under_way
-        return under_way or bool(self.controls) or self._scheduler.wants(CLASS_EXPRESS) or self.wants_bulk
+        return under_way or bool(self.frames) or self._scheduler.wants(CLASS_EXPRESS) or self.wants_bulk
 
     def waits(self, lane: int) -> bool:
         """Say whether something of a class waits to be sent or acknowledged, or was lost in vain."""
         road = self.recovery.lanes[lane]
         if road.under_way or road.wanted_lost >= PACKETS_LOST_IN_VAIN or self._scheduler.wants(lane):
             return True
-        return bool(self.controls if lane == CLASS_EXPRESS else self.packets)
+        return bool(self.frames if lane == CLASS_EXPRESS else self.packets)
 
     @property
     def wants_express(self) -> bool:
         """Say whether an express record is to be sent."""
         probe = self.recovery.lanes[CLASS_EXPRESS].probe_wanted
-        return bool(self.ack_due or self.controls or probe) or self._scheduler.wants(CLASS_EXPRESS)
+        return bool(self.ack_due or self.frames or probe) or self._scheduler.wants(CLASS_EXPRESS)
 
     @property
     def wants_bulk(self) -> bool:
@@ -128,7 +128,7 @@ class Departures:
         space = cutter.plaintext_bytes
         packet_class = lane
         if lane == CLASS_EXPRESS:
-            space = self._add_ack_and_controls(parts, contents, space, now)
+            space = self._add_ack_and_frames(parts, contents, space, now)
         elif self.packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
             is_sparse = self.packets.size_bytes <= PACKETS_SPARSE_BYTES
             packet_class, space = self._add_packets(parts, contents, space, now)
@@ -138,7 +138,7 @@ class Departures:
         if packet_class == lane:
             space = self._add_pieces(parts, contents, writable, lane, space, now)
         if self.recovery.lanes[lane].probe_wanted and not contents:
-            ping = Ping()
+            ping = PendingPing()
             parts.append(ping.encode(now))
             contents.append(ping)
         if not parts:
@@ -149,18 +149,18 @@ class Departures:
         nonce = key.record_nonce(number)
         packets += cutter.cut(packet_class, nonce, key.encrypt(nonce, b"".join(parts), None))
         if contents:
-            is_wanted = not all(isinstance(each, (Ping, AckSent)) for each in contents)
+            is_wanted = not all(isinstance(each, (PendingPing, SentAck)) for each in contents)
             self.recovery.sent(number, lane, contents, now, is_wanted=is_wanted)
         return True
 
-    def _add_ack_and_controls(
+    def _add_ack_and_frames(
         self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
     ) -> int:
         """Put in the acknowledgement that is owed and the control frames that wait; return the space left."""
         acks: list[Outgoing] = []
         space -= self._add_ack(parts, acks, now)
-        while self.controls and space >= CONTROL_SPACE:
-            control = self.controls.popleft()
+        while self.frames and space >= FRAME_MAX_BYTES:
+            control = self.frames.popleft()
             frame = control.encode(now)
             if frame:
                 parts.append(frame)
@@ -173,11 +173,11 @@ class Departures:
     def _add_ack(self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], now: float) -> int:
         """Put in the acknowledgement that is owed, if any; return the space that it takes."""
         self.ack_due = False
-        if self._arrivals.ack_at is None:
+        if self._receiver.ack_at is None:
             return 0
-        body = self._arrivals.take_ack(now)
+        body = self._receiver.take_ack(now)
         parts += (bytes((ACK,)), body)
-        contents.append(AckSent(self._arrivals))
+        contents.append(SentAck(self._receiver))
         return 1 + len(body)
 
     def _add_pieces(
@@ -217,7 +217,7 @@ class Departures:
                 break
             self.packets.take()
             parts.append(frame)
-            contents.append(Packet())
+            contents.append(SentPacket())
             space -= len(frame)
             if not waiting.is_recovered:
                 return CLASS_UNRECOVERED, space
