@@ -1,6 +1,6 @@
 """A link: two neighbors, one UDP path, and everything lost on it recovered right here.
 
-In the way of a byte a link takes whole overlay packets from its node and sends them as `seamless.link.departures` says:
+In the way of a byte a link takes whole overlay packets from its node and sends them as `seamless.link.sender` says:
 fairly, paced, sealed one by one, and again when they are lost. At the other end it opens each datagram and hands the
 packets up at once, in whatever order they come: only the far end of a session puts anything in order.
 
@@ -36,12 +36,12 @@ from seamless.link.acknowledger import Acknowledger
 from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.control import ControlQueue
 from seamless.link.copies import SPARSE_BATCH, Seen
-from seamless.link.departures import Departures
 from seamless.link.events import Accepted, LinkEvent, PacketsReceived
 from seamless.link.hello import AdjacencyState
 from seamless.link.mtu import MtuSearch, MtuState, Probe
 from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
+from seamless.link.sender import Sender
 from seamless.link.status import LinkCounters, LinkSettings, LinkState, LinkStatus
 from seamless.wire.ack import Ack
 from seamless.wire.digest import ConfigurationDigest
@@ -93,10 +93,10 @@ class Link:
         self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
         self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
         self._mtu = MtuSearch(settings.mtu_bytes)
-        self._departures = Departures(settings.local, self._overhead_bytes, controller, self.counters, now)
-        self._departures.packet_bytes = self.packet_bytes
-        self._queue = self._departures.queue
-        self._recovery = self._departures.recovery
+        self._sender = Sender(settings.local, self._overhead_bytes, controller, self.counters, now)
+        self._sender.packet_bytes = self.packet_bytes
+        self._queue = self._sender.queue
+        self._recovery = self._sender.recovery
         self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes)
         self._orphans: list[bytes] = []
         self._seen = Seen()
@@ -136,7 +136,7 @@ class Link:
 
     def state(self) -> LinkState:
         """Return a record of what routing, the node's events and people need to know of the link now."""
-        rtt, loss_rate = self._recovery.rtt, self._departures.loss_rate
+        rtt, loss_rate = self._recovery.rtt, self._sender.loss_rate
         return LinkState(
             state=self._adjacency.state.name if self._mtu.carries_base else AdjacencyState.DOWN.name,
             reason=self._reason,
@@ -192,7 +192,7 @@ class Link:
 
     def _drain_time(self, excess_bytes: int) -> float:
         """Return the seconds in which a session's share of the link carries so much, at most `PAUSE_MAX`."""
-        delivery_rate_bps = self._controller.pacing_rate_bps() * (1 - self._departures.loss_rate)
+        delivery_rate_bps = self._controller.pacing_rate_bps() * (1 - self._sender.loss_rate)
         share_bps = delivery_rate_bps / max(1, self._queue.flows)
         return min(PAUSE_MAX, excess_bytes * 8 / max(share_bps, 1.0))
 
@@ -236,7 +236,7 @@ class Link:
 
     def take_undelivered(self) -> list[bytes]:
         """Return packets that were lost too often here, while the link is UP."""
-        undelivered, self._departures.undelivered = self._departures.undelivered, []
+        undelivered, self._sender.undelivered = self._sender.undelivered, []
         return undelivered
 
     # Receiving.
@@ -355,7 +355,7 @@ class Link:
             self._events.append(frame)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
-        for control in self._departures.settle(result, now):
+        for control in self._sender.settle(result, now):
             self._control.lost(control)
         self._note_sizes(result, now)
         for control in result.controls:
@@ -377,9 +377,9 @@ class Link:
 
     def _fit(self) -> None:
         """Cut packets to the MTU in use."""
-        before, self._departures.packet_bytes = self._departures.packet_bytes, self.packet_bytes
+        before, self._sender.packet_bytes = self._sender.packet_bytes, self.packet_bytes
         if self.packet_bytes < before:
-            self._departures.shrink()
+            self._sender.shrink()
 
     def _watch_mtu(self, now: float) -> None:
         """Search while the neighbor is heard."""
@@ -405,7 +405,7 @@ class Link:
 
         What was probed with last has the newest packet number and is what the far end waits for.
         """
-        self._orphans += self.take_undelivered() + self._departures.abandon()
+        self._orphans += self.take_undelivered() + self._sender.abandon()
         self._orphans.sort(key=itemgetter(FRAGMENT_NAME))
         self._control.forget_lsas()
 
@@ -419,8 +419,8 @@ class Link:
             self._recovery.next_timeout() if self._is_heard else self._neighbor.redial_at,
             self._mtu.next_timeout(),
             self._acknowledger.due_at if self._association.send_key is not None else None,
-            self._departures.ready_at() if self.is_up else None,
-            self._departures.copies.due_at,
+            self._sender.ready_at() if self.is_up else None,
+            self._sender.copies.due_at,
         ):
             if at is not None and at < earliest:
                 earliest = at
@@ -448,9 +448,9 @@ class Link:
             self._send_control(key, transmits, now)
             self._send_probes(key, transmits, now)
             if self.is_up and self._queue and not self._closed:
-                self._departures.send(key, self._neighbor.remote, transmits, now)
-            if self._departures.copies.due_at is not None:
-                self._departures.send_copies(key, self._neighbor.remote, transmits, now)
+                self._sender.send(key, self._neighbor.remote, transmits, now)
+            if self._sender.copies.due_at is not None:
+                self._sender.send_copies(key, self._neighbor.remote, transmits, now)
             if self._recovery.next_number != before:
                 self._association.sent(self._recovery.next_number - before, now)
         return transmits
@@ -492,7 +492,7 @@ class Link:
             self._recovery.next_number = number + 1
         else:
             self._recovery.sent_control(number, recovered, size, now)
-        self._departures.pacer.spend(size, now)
+        self._sender.pacer.spend(size, now)
         self.counters.control_sent += 1
         self.counters.sent_bytes += size
         transmits.append(Transmit(self.local, self._neighbor.remote, [datagram], len(datagram), 1))

@@ -12,8 +12,8 @@ from seamless.config.model import Configuration
 from seamless.interfaces import DataReceived, Event, LinkDown, LinkMtuChanged, PacketReceived, StreamOpened, Transmit
 from seamless.lab.nodes import private_key
 from seamless.lab.simulated import Simulation
-from seamless.link.departures import MAX_RESENDS
 from seamless.link.mtu import RAISE_INTERVAL
+from seamless.link.sender import MAX_RESENDS
 from seamless.link.status import LinkStatus
 from seamless.node import Node
 from seamless.node.node import COST_INTERVAL

@@ -12,7 +12,7 @@ from seamless.config.load import load_file
 from seamless.interfaces import Event, PacketReceived
 from seamless.lab.nodes import private_key
 from seamless.lab.simulated import Simulation
-from seamless.link.departures import BATCH_INTERVAL
+from seamless.link.sender import BATCH_INTERVAL
 from seamless.test.lab.test_simulated import ETC, settle
 from seamless.test.session.test_packets import ipv4
 

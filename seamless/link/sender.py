@@ -46,7 +46,7 @@ LOSS_WEIGHT: Final = 1 / 16
 """How fast the estimate of the loss rate follows, per ACK."""
 
 
-class Departures:
+class Sender:
     """The packets that go from ``local``, each ``overhead_bytes`` longer on the wire."""
 
     def __init__(
