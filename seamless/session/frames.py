@@ -87,7 +87,7 @@ class StreamWindowUpdate:
         half.update_queued = False
         if half.final is not None or half.discarding:
             return b""
-        return encode_window(half.stream, half.window.tell(half.credit, now))
+        return encode_window(half.stream, half.window.advertise(half.credit, now))
 
     def acked(self) -> None:
         """The peer knows."""
@@ -112,7 +112,7 @@ class SessionWindowUpdate:
     def encode(self, now: float) -> bytes:
         """Return the newest window."""
         self._credit.update_queued = False
-        return encode_session_window(self._credit.tell())
+        return encode_session_window(self._credit.advertise())
 
     def acked(self) -> None:
         """The peer knows."""

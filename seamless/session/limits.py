@@ -18,7 +18,7 @@ class Limits:
     session_window_max: int = 32 << 20
     """Bytes: the most that may be under way to us over all streams."""
 
-    parked_max: int = 64 << 20
+    unread_max: int = 64 << 20
     """Bytes in order that slow readers together may leave unread before the session window takes note of them."""
 
     held_max: int = 64 << 20

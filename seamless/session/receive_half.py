@@ -71,14 +71,14 @@ class ReceiveHalf:
 
     def _reach(self, end: int) -> None:
         """The peer has sent up to ``end``."""
-        if end > self.window.told:
-            raise RemoteProtocolError(f"stream {self.stream} sent to {end}, beyond its window of {self.window.told}")
+        if end > self.window.advertised:
+            raise RemoteProtocolError(f"stream {self.stream} sent to {end}, beyond its window of {self.window.advertised}")
         if self.final is not None and end > self.final:
             raise RemoteProtocolError(f"stream {self.stream} goes on after its end")
         credit = self.credit
         credit.arrived += end - self.highest
-        if credit.arrived > credit.told:
-            raise RemoteProtocolError(f"more than the session window of {credit.told} bytes was sent")
+        if credit.arrived > credit.advertised:
+            raise RemoteProtocolError(f"more than the session window of {credit.advertised} bytes was sent")
         self.highest = end
 
     def end_at(self, final: int) -> None:
@@ -149,7 +149,7 @@ class ReceiveHalf:
         self.in_order = position
         self.unread += nbytes
         self.credit.in_order += nbytes
-        self.credit.promised -= nbytes
+        self.credit.granted -= nbytes
         self.credit.unread += nbytes
 
     def consume(self, nbytes: int) -> None:
@@ -163,7 +163,7 @@ class ReceiveHalf:
         """Nobody reads this any more: what came, and what still comes, counts as read."""
         if not self.discarding:
             self.discarding = True
-            self.credit.promised -= self.window.told - self.in_order
+            self.credit.granted -= self.window.advertised - self.in_order
         self.consume(self.unread)
         self._release(len(self._starts), self._held_bytes)
         self._held = None

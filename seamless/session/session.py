@@ -545,9 +545,9 @@ class Session:
             unsent_bytes=self._scheduler.buffered,
             unread_bytes=credit.unread,
             held_bytes=credit.held,
-            granted_bytes=credit.promised,
+            granted_bytes=credit.granted,
             send_window_bytes=self._scheduler.limit - self._scheduler.used,
-            receive_window_bytes=credit.told - credit.arrived,
+            receive_window_bytes=credit.advertised - credit.arrived,
             packets_dropped=self._sender.packets.dropped,
         )
 

@@ -54,7 +54,7 @@ class Stream:
         "receive",
         "flowing",
         "accepted",
-        "told_end",
+        "end_reported",
         "own_reset",
         "reset_acked",
         "peer_reset",
@@ -69,7 +69,7 @@ class Stream:
         """What to ask the peer for; of streams of ours, until it accepts."""
         self.flowing = False
         self.accepted = False
-        self.told_end = False
+        self.end_reported = False
         self.own_reset: ResetFrame | None = None
         self.reset_acked = False
         self.peer_reset: ResetFrame | None = None
@@ -102,4 +102,4 @@ class Stream:
         if self.reset_sent:
             delivered = self.send.dropped or (self.send.under_way == 0 and self.send.unsent == 0)
             return self.reset_acked and delivered and self.receive.final is not None and self.receive.discarding
-        return self.send.ended and self.told_end
+        return self.send.ended and self.end_reported

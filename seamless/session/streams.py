@@ -109,7 +109,7 @@ class Streams:
         stream.target = target
         stream.send.early = []
         self.live += 1
-        self.frames.append(PersistentFrame(encode_open(number, stream.receive.window.told, target), self.frames))
+        self.frames.append(PersistentFrame(encode_open(number, stream.receive.window.advertised, target), self.frames))
         return stream
 
     def open_again(self, old: Stream, now: float) -> None:
@@ -128,7 +128,7 @@ class Streams:
         if stream is None or stream.ours or stream.accepted or stream.reset_sent:
             return
         stream.accepted = True
-        frame = encode_accept(key[1], stream.receive.window.told)
+        frame = encode_accept(key[1], stream.receive.window.advertised)
         self.frames.append(PersistentFrame(frame, self.frames))
 
     def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
@@ -209,7 +209,7 @@ class Streams:
             half.end_at(frame.offset + len(frame.data))
             half.fin = True
         if half.final is not None:
-            self._tell_end(stream)
+            self._report_end(stream)
 
     def receive_open(self, frame: OpenFrame, now: float) -> None:
         """The peer asks for a stream."""
@@ -226,7 +226,7 @@ class Streams:
         self.live += 1
         self._events.append(StreamOpened(stream.key, frame.target))
         self._deliver(stream, stream.receive.take())
-        self._tell_end(stream)
+        self._report_end(stream)
 
     def receive_accept(self, frame: AcceptFrame, now: float) -> None:
         """The peer accepted a stream of ours."""
@@ -244,7 +244,7 @@ class Streams:
         self._events.append(StreamAccepted(stream.key))
         self._scheduler.wake(stream.send, now)
         self._deliver(stream, stream.receive.take())
-        self._tell_end(stream)
+        self._report_end(stream)
 
     def receive_reset(self, frame: ResetFrame, now: float) -> None:
         """The peer ended both directions, or says so anew and harsher."""
@@ -261,7 +261,7 @@ class Streams:
         stream.peer_reset = frame
         if not stream.reset_sent:
             self._scheduler.close(stream.send)
-            self._tell_end(stream)
+            self._report_end(stream)
         self._forget_if_over(stream)
 
     def receive_window(self, frame: WindowFrame, now: float) -> None:
@@ -378,14 +378,14 @@ class Streams:
         else:
             event.chunks += chunks
 
-    def _tell_end(self, stream: Stream) -> None:
+    def _report_end(self, stream: Stream) -> None:
         """Tell the application of the peer's FIN or RESET, if everything before it is delivered."""
         if stream.reset_sent:
             self._forget_if_over(stream)
             return
         half = stream.receive
-        if half.fin and half.complete and stream.flowing and not stream.told_end:
-            stream.told_end = True
+        if half.fin and half.complete and stream.flowing and not stream.end_reported:
+            stream.end_reported = True
             self._events.append(StreamFinished(stream.key))
         if stream.reset_due:
             reset = stream.peer_reset

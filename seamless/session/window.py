@@ -9,9 +9,9 @@ by the one that told of it. (Measuring the time in which the application consume
 where recovery on the way makes bytes wait much longer than a round trip.)
 
 The session's window bounds memory. It opens with what arrived in order, consumed or not, so a reader who has stopped
-stalls its own stream and nobody else; only what slow readers leave unread beyond ``parked_max`` is held against it. To
+stalls its own stream and nobody else; only what slow readers leave unread beyond ``unread_max`` is held against it. To
 keep away from that, a window is never more than a share of what is left, as in the dynamic thresholds of shared-memory
-switches (Choudhury and Hahne, 1998): first windows a share of what is not promised to anybody, windows that grow a
+switches (Choudhury and Hahne, 1998): first windows a share of what is not granted to anybody, windows that grow a
 share of what is not unread. So windows are overcommitted, as memory is: only if readers of many grown windows stopped
 in the same instant would the session wait for one of them.
 """
@@ -45,31 +45,31 @@ class SessionCredit:
     """The window over all streams that this end opens, the unread bytes of its applications, and the memory of what
     came too early."""
 
-    __slots__ = ("limits", "arrived", "in_order", "promised", "unread", "held", "told", "update_queued")
+    __slots__ = ("limits", "arrived", "in_order", "granted", "unread", "held", "advertised", "update_queued")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.arrived = 0
         self.in_order = 0
         self.unread = 0
-        self.promised = 0
+        self.granted = 0
         self.held = 0
-        self.told = SESSION_WINDOW_INITIAL_BYTES
+        self.advertised = SESSION_WINDOW_INITIAL_BYTES
         self.update_queued = False
 
     def limit(self) -> int:
         """Return the sum over all streams that the peer may send now; it never shrinks."""
-        excess = max(0, self.unread - self.limits.parked_max)
-        return max(self.told, self.in_order + self.limits.session_window_max - excess)
+        excess = max(0, self.unread - self.limits.unread_max)
+        return max(self.advertised, self.in_order + self.limits.session_window_max - excess)
 
     def update_due(self) -> bool:
         """Say whether so much has come free that the peer should hear of it."""
-        return self.limit() - self.told >= self.limits.session_window_max // UPDATE_SHARE
+        return self.limit() - self.advertised >= self.limits.session_window_max // UPDATE_SHARE
 
-    def tell(self) -> int:
+    def advertise(self) -> int:
         """Return the limit that is about to be told to the peer."""
-        self.told = self.limit()
-        return self.told
+        self.advertised = self.limit()
+        return self.advertised
 
     def hold(self, nbytes: int) -> None:
         """Take so much memory for what came too early; raise `RemoteProtocolError` when the peer made it too much."""
@@ -79,24 +79,24 @@ class SessionCredit:
 
     def stream_share(self) -> int:
         """Return the most that one stream's window may be now."""
-        return max(WINDOW_MIN_BYTES, (self.limits.parked_max - self.unread) // SHARE_OF_FREE)
+        return max(WINDOW_MIN_BYTES, (self.limits.unread_max - self.unread) // SHARE_OF_FREE)
 
     def first_window(self) -> int:
         """Return the window with which a stream begins."""
-        share = (self.limits.parked_max - self.unread - self.promised) // SHARE_OF_FREE
+        share = (self.limits.unread_max - self.unread - self.granted) // SHARE_OF_FREE
         return max(EARLY_WINDOW_BYTES, min(self.limits.stream_window_initial, share))
 
 
 class StreamWindow:
-    """The window of one stream that this end opens: ``told`` is the highest offset the peer may send."""
+    """The window of one stream that this end opens: ``advertised`` is the highest offset the peer may send."""
 
-    __slots__ = ("size", "told", "consumed", "_size_told", "_probe_offset", "_probe_at")
+    __slots__ = ("size", "advertised", "consumed", "_advertised_size", "_probe_offset", "_probe_at")
 
     def __init__(self, credit: SessionCredit) -> None:
-        self.size = self.told = credit.first_window()
-        credit.promised += self.told
+        self.size = self.advertised = credit.first_window()
+        credit.granted += self.advertised
         self.consumed = 0
-        self._size_told = self.size
+        self._advertised_size = self.size
         self._probe_offset: int | None = None
         self._probe_at = 0.0
 
@@ -106,20 +106,20 @@ class StreamWindow:
 
     def limit(self, credit: SessionCredit) -> int:
         """Return the highest offset that the peer may send now; it never shrinks."""
-        return max(self.told, self.consumed + min(self.size, credit.stream_share()))
+        return max(self.advertised, self.consumed + min(self.size, credit.stream_share()))
 
     def update_due(self, credit: SessionCredit) -> bool:
         """Say whether so much has come free that the peer should hear of it."""
-        return self.limit(credit) - self.told >= min(self.size, credit.stream_share()) // UPDATE_SHARE
+        return self.limit(credit) - self.advertised >= min(self.size, credit.stream_share()) // UPDATE_SHARE
 
-    def tell(self, credit: SessionCredit, now: float) -> int:
+    def advertise(self, credit: SessionCredit, now: float) -> int:
         """Return the limit that is about to be told to the peer."""
         limit = self.limit(credit)
-        if self._probe_offset is None and limit > self.told and self._size_told == self.size:
-            self._probe_offset, self._probe_at = self.told, now
-        credit.promised += limit - self.told
-        self.told = limit
-        self._size_told = self.size
+        if self._probe_offset is None and limit > self.advertised and self._advertised_size == self.size:
+            self._probe_offset, self._probe_at = self.advertised, now
+        credit.granted += limit - self.advertised
+        self.advertised = limit
+        self._advertised_size = self.size
         return limit
 
     def arrived(self, highest: int, limits: Limits, rtt: float, now: float) -> bool:

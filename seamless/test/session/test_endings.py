@@ -258,7 +258,7 @@ class ResetTests(SynchronousTestCase):
 
     def test_windows_survive_many_resets(self) -> None:
         """Credit of the session window is settled to the byte, whoever resets, whatever was under way."""
-        pair = Pair(limits=Limits(session_window_max=4 << 20, parked_max=4 << 20))
+        pair = Pair(limits=Limits(session_window_max=4 << 20, unread_max=4 << 20))
         pair.accept_all()
         pair.wires[1].late = pair.wires[2].late = 0.3
         for turn in range(30):

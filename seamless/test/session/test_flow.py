@@ -68,14 +68,14 @@ class FlowTests(SynchronousTestCase):
         for _, there in stopped:
             self.assertLess(len(pair.b.received[there]), 2_000_000)
         self.assertGreater(pair.b.most_unread, 4 << 20)
-        self.assertLess(pair.b.most_unread, pair.limits.parked_max)
+        self.assertLess(pair.b.most_unread, pair.limits.unread_max)
         for _, there in stopped:
             pair.b.resume(there, pair.now)
         pair.run_until(lambda: all(len(pair.b.received[there]) == 20_000_000 for _, there in stopped), 10)
 
     def test_many_stopped_readers_leave_room(self) -> None:
         """A hundred readers who stopped hold what they may, and one who reads still gets on."""
-        limits = Limits(parked_max=8 << 20, session_window_max=8 << 20)
+        limits = Limits(unread_max=8 << 20, session_window_max=8 << 20)
         pair = Pair(limits=limits, room=200)
         pair.accept_all()
         keys = [pair.open() for _ in range(100)]

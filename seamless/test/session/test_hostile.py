@@ -98,7 +98,7 @@ class PeerTests(SynchronousTestCase):
 
     def test_session_window(self) -> None:
         """Many streams, each within its window, together beyond the session's."""
-        villain = Villain(Limits(session_window_max=4 << 20, parked_max=64 << 20))
+        villain = Villain(Limits(session_window_max=4 << 20, unread_max=64 << 20))
         for number in range(1, 400):
             stream = number * 2
             villain.say(encode_open(stream, 1000, b"x"))

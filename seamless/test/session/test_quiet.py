@@ -36,7 +36,7 @@ class Turmoil:
         limits = Limits(
             stream_window_initial=self.random.choice([20_000, 65_536]),
             session_window_max=SESSION_WINDOW,
-            parked_max=self.random.choice([100_000, 4 << 20]),
+            unread_max=self.random.choice([100_000, 4 << 20]),
             give_up=GIVE_UP,
             watch_interval=1.0,
         )

@@ -31,7 +31,7 @@ class FullSessionWindowTests(SynchronousTestCase):
             limits=Limits(
                 stream_window_initial=4 << 20,
                 session_window_max=1 << 20,
-                parked_max=4 << 30,
+                unread_max=4 << 30,
                 send_buffer_max=64 << 20,
             )
         )
