@@ -103,7 +103,7 @@ class Link:
         self._events: deque[LinkEvent] = deque()
         self._closed = False
 
-    # What the node asks of a link.
+    # State.
 
     @property
     def remote(self) -> Address:
@@ -210,32 +210,32 @@ class Link:
         self._control.add_lsa(LsaFrame(data))
 
     def send_digest(self, digest: ConfigurationDigest) -> None:
-        """Send what our configuration says of one section until it is acknowledged."""
+        """Send the digest of one section of our configuration until it is acknowledged."""
         self._control.add_lsa(DigestFrame(digest))
 
     def send_pause(self, source: int, destination: int, seconds: float, packet_class: int) -> None:
-        """Ask the neighbor to send nothing of one class of a session for a while."""
+        """Queue PAUSE: the neighbor should send nothing of one class of a session for ``seconds``."""
         self.counters.pauses_sent += 1
         self._control.add(Pause(source, destination, int(seconds * 1e6), packet_class))
 
     def close(self, reason: str) -> None:
-        """Say goodbye; what is sent after this is nothing."""
+        """Queue CLOSE with ``reason``; nothing else is sent afterwards, and no new handshakes."""
         if self._association.send_key is not None and not self._closed:
             self._control.add(Close(reason))
         self._closed = True
         self._neighbor.dials = False
 
     def resumed(self, now: float) -> None:
-        """Take note that this process was not served until ``now``: it was stopped, or had no processor."""
+        """Leave the time until ``now``, in which this process was not served, out of RTT samples and probe timeouts."""
         self._recovery.resumed(now)
 
     def take_orphans(self) -> list[bytes]:
-        """Return packets that this link could not deliver, for the node to send another way."""
+        """Remove and return the packets of a link that went down or restarted, for the node to send another way."""
         orphans, self._orphans = self._orphans, []
         return orphans
 
     def take_undelivered(self) -> list[bytes]:
-        """Return packets that were lost too often here, while the link is UP."""
+        """Remove and return packets that were lost too often here, while the link is UP."""
         undelivered, self._sender.undelivered = self._sender.undelivered, []
         return undelivered
 
@@ -333,7 +333,7 @@ class Link:
                     if number == newest or not isinstance(frame, (Hello, Close)):
                         self._receive_frame(frame, now)
                     if isinstance(frame, Close):
-                        break  # nothing follows a goodbye
+                        break  # nothing follows a CLOSE
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
                 self._neighbor.violated(f"it broke the protocol: {error}", now)
@@ -363,7 +363,7 @@ class Link:
                 self._acknowledger.on_ack_acknowledged(control.acked_below)
 
     def _note_sizes(self, result: Acknowledged, now: float) -> None:
-        """Learn the path's MTU from what passed and what did not."""
+        """Hand acknowledged and lost sizes to the search for the path's MTU."""
         mtu = self._mtu
         for probe in result.probes:
             mtu.probe_acked(probe, now)
@@ -376,13 +376,13 @@ class Link:
         self._fit()
 
     def _fit(self) -> None:
-        """Cut packets to the MTU in use."""
+        """Cut packets to the MTU in use; resend those under way that are longer."""
         before, self._sender.packet_bytes = self._sender.packet_bytes, self.packet_bytes
         if self.packet_bytes < before:
             self._sender.shrink()
 
     def _watch_mtu(self, now: float) -> None:
-        """Search while the neighbor is heard."""
+        """Search for the MTU while the neighbor is heard."""
         if not self._is_heard or self._closed:
             if self._mtu.state is not MtuState.DISABLED:
                 self._mtu.stop()
@@ -393,7 +393,7 @@ class Link:
             self._mtu.handle_timeout(now)
 
     def _restarted(self) -> None:
-        """Begin anew, with our own numbers where they were: another process speaks for the neighbor."""
+        """Begin anew with a new process of the neighbor; our own packet numbers go on."""
         self.counters.restarts += 1
         self._mtu.stop()
         self.abandon()

@@ -1,4 +1,4 @@
-"""What a session tells its node besides the events of its streams."""
+"""Events of a session besides those of its streams, and its status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seamless.wire.digest import ConfigurationDigest
 
 @attrs.frozen
 class SessionUp:
-    """There are keys with this incarnation of the peer: streams can flow."""
+    """Keys are established with this incarnation of the peer: records can be sent."""
 
     incarnation: int
 
@@ -27,7 +27,7 @@ class PeerLost:
 
 @attrs.frozen
 class PathStalled:
-    """Nothing that was sent since ``at`` minus a second or two has arrived; another path is worth trying."""
+    """Nothing that was sent in the last second or two before ``at`` has arrived: another path should be tried."""
 
     at: float
 
@@ -48,7 +48,7 @@ class SessionStatus:
     records_acked: int
     records_lost: int
     records_wasted: int
-    """Records sent again that had only been late."""
+    """Spurious resends: records that were declared lost and arrived after all."""
     records_received: int
     records_repeated: int
     records_forged: int

@@ -1,7 +1,7 @@
-"""Frames that are not stream bytes: each knows how to write itself, and what to do when it was acknowledged or lost.
+"""Frames other than STREAM: how each is encoded, and what follows when its record is acknowledged or lost.
 
 They go in express records. A lost OPEN, ACCEPT or RESET goes again as it was; a lost window goes again with its newest
-value; a lost PING has done its duty.
+value; a lost PING is not sent again.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class PendingFrame(Protocol):
     """A frame that waits to be sent, and then for its acknowledgement."""
 
     def encode(self, now: float) -> bytes:
-        """Return the frame as it should be sent now; nothing when it is not needed any more."""
+        """Return the frame to send now; empty when it is not needed any more."""
         ...
 
     def acked(self) -> None:
-        """The peer has it."""
+        """Act on the acknowledgement of the record that carried it."""
         ...
 
     def lost(self) -> None:
-        """The record that carried it is lost."""
+        """Act on the loss of the record that carried it."""
         ...
 
 
@@ -46,7 +46,7 @@ class PersistentFrame:
         return self._frame
 
     def acked(self) -> None:
-        """The peer has it."""
+        """Do nothing: the frame has arrived."""
 
     def lost(self) -> None:
         """Send it again."""
@@ -64,7 +64,7 @@ class PendingReset(PersistentFrame):
         self._reset = reset
 
     def acked(self) -> None:
-        """Note that the peer has it, unless a harsher one has taken its place meanwhile."""
+        """Note that the peer has it, unless a harsher one has replaced it."""
         stream = self._stream
         if stream.own_reset is self._reset:
             stream.reset_acked = True
@@ -82,7 +82,7 @@ class StreamWindowUpdate:
         half.update_queued = True
 
     def encode(self, now: float) -> bytes:
-        """Return the newest window, if the stream still has use for it."""
+        """Return WINDOW with the newest limit; empty when the peer sends nothing more."""
         half = self._half
         half.update_queued = False
         if half.final is not None or half.discarding:
@@ -90,10 +90,10 @@ class StreamWindowUpdate:
         return encode_window(half.stream, half.window.advertise(half.credit, now))
 
     def acked(self) -> None:
-        """The peer knows."""
+        """Do nothing: the peer has the window."""
 
     def lost(self) -> None:
-        """Tell again, unless a newer one waits to be sent."""
+        """Queue the newest window, unless one waits already."""
         if not self._half.update_queued:
             self._half.update_queued = True
             self._queue.append(self)
@@ -115,10 +115,10 @@ class SessionWindowUpdate:
         return encode_session_window(self._credit.advertise())
 
     def acked(self) -> None:
-        """The peer knows."""
+        """Do nothing: the peer has the window."""
 
     def lost(self) -> None:
-        """Tell again, unless a newer one waits to be sent."""
+        """Queue the newest window, unless one waits already."""
         if not self._credit.update_queued:
             self._credit.update_queued = True
             self._queue.append(self)
@@ -134,10 +134,10 @@ class PendingPing:
         return bytes((PING,))
 
     def acked(self) -> None:
-        """The peer lives."""
+        """Do nothing: the acknowledgement itself was asked for."""
 
     def lost(self) -> None:
-        """Whoever wants to know asks again."""
+        """Do nothing: the probe timeout sends another one."""
 
 
 class SentPacket:
@@ -146,14 +146,14 @@ class SentPacket:
     __slots__ = ()
 
     def acked(self) -> None:
-        """The peer has it."""
+        """Do nothing: the frame has arrived."""
 
     def lost(self) -> None:
-        """It is too late for it."""
+        """Do nothing: a packet is not sent again end to end."""
 
 
 class SentAck:
-    """An ACK that went along: once the peer has it, what it said need not be said again."""
+    """An ACK in a record: once that is acknowledged, the ranges in it need no repeating."""
 
     __slots__ = ("_receiver", "_largest")
 
@@ -166,4 +166,4 @@ class SentAck:
         self._receiver.ack_arrived(self._largest)
 
     def lost(self) -> None:
-        """A newer one has gone since, or will."""
+        """Do nothing: a later ACK has the same ranges."""

@@ -1,4 +1,4 @@
-"""What a session may use, in one frozen record: memory, streams, patience. Each has a unit and a reason."""
+"""What a session may use, in one frozen record: memory, streams, timeouts. Each has a unit and a reason."""
 
 from __future__ import annotations
 

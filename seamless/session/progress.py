@@ -34,37 +34,37 @@ class Progress:
         """Return since when the class that has waited longest waits; None when nothing does."""
         return min(self._since.values(), default=None)
 
-    def note(self, lane: int, waits: bool, now: float) -> None:
-        """Take note of whether something of this class waits to be sent or acknowledged."""
+    def note(self, packet_class: int, waits: bool, now: float) -> None:
+        """Start the clock of a class if something of it waits to be sent or acknowledged; stop it if not."""
         if not waits:
-            self._since.pop(lane, None)
-        elif lane not in self._since:
-            self._since[lane] = now
+            self._since.pop(packet_class, None)
+        elif packet_class not in self._since:
+            self._since[packet_class] = now
 
-    def made(self, lane: int) -> None:
-        """Take note that the peer has something of this class that it had not."""
-        self._since.pop(lane, None)
+    def made(self, packet_class: int) -> None:
+        """Stop the clock of a class: something new of it has arrived at the peer."""
+        self._since.pop(packet_class, None)
         self._tries = 0
 
     def forget(self) -> None:
-        """Wait for nothing."""
+        """Stop all clocks."""
         self._since.clear()
 
     def resumed(self, gap: float) -> None:
-        """Take note of seconds until now in which this process was not served."""
-        self._since = {lane: since + gap for lane, since in self._since.items()}
+        """Leave the last ``gap`` seconds, in which this process was not served, out of all clocks."""
+        self._since = {packet_class: since + gap for packet_class, since in self._since.items()}
         self._path_at += gap
 
     def path_changed(self, now: float) -> None:
-        """Take note of another path, which gets its time."""
+        """Take note of another path: the time until the next attempt begins anew."""
         self._path_at = now
 
     def stalled_at(self, probe_timeout: float) -> float | None:
         """Return when another path is to be tried; None while nothing waits."""
         if not self._since:
             return None
-        patience = min(STALL_MAX, max(STALL_MIN, STALL_PROBES * probe_timeout))
-        return max(min(self._since.values()), self._path_at) + patience * (1 << min(self._tries, MAX_DOUBLINGS))
+        stall_timeout = min(STALL_MAX, max(STALL_MIN, STALL_PROBES * probe_timeout))
+        return max(min(self._since.values()), self._path_at) + stall_timeout * (1 << min(self._tries, MAX_DOUBLINGS))
 
     def tried(self, now: float) -> None:
         """Take note that another path was asked for."""

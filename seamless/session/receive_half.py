@@ -18,7 +18,7 @@ MAX_HELD_PIECES: Final = 16_384
 """Pieces held back per stream: bytes of 1 s at 250 Mb/s in full records, or 2 MB of memory in one-byte ones."""
 
 PIECE_MEMORY_BYTES: Final = 448
-"""What a piece that is held takes besides its bytes, as CPython makes objects, when it is the only one of its stream.
+"""Bytes of memory of a held piece besides its data, as CPython makes objects, when it is the only one of its stream.
 Each of many takes a third of this. ``test_memory`` measures it."""
 
 
@@ -58,11 +58,11 @@ class ReceiveHalf:
 
     @property
     def complete(self) -> bool:
-        """Say whether every byte up to the end that the peer told is in order."""
+        """Return whether every byte up to the final offset is in order."""
         return self.in_order == self.final
 
     def receive(self, offset: int, data: bytes) -> None:
-        """Take bytes in; raise `RemoteProtocolError` when the peer may not send them."""
+        """Take in bytes at any offset; raise `RemoteProtocolError` when the peer may not send them."""
         end = offset + len(data)
         if end > self.highest:
             self._reach(end)
@@ -70,9 +70,11 @@ class ReceiveHalf:
             self._hold(offset, data)
 
     def _reach(self, end: int) -> None:
-        """The peer has sent up to ``end``."""
+        """Check ``end``, the highest offset so far, against the windows; raise `RemoteProtocolError` beyond them."""
         if end > self.window.advertised:
-            raise RemoteProtocolError(f"stream {self.stream} sent to {end}, beyond its window of {self.window.advertised}")
+            raise RemoteProtocolError(
+                f"stream {self.stream} sent to {end}, beyond its window of {self.window.advertised}"
+            )
         if self.final is not None and end > self.final:
             raise RemoteProtocolError(f"stream {self.stream} goes on after its end")
         credit = self.credit
@@ -82,7 +84,7 @@ class ReceiveHalf:
         self.highest = end
 
     def end_at(self, final: int) -> None:
-        """The peer says where the stream ends."""
+        """Set the final offset; raise `RemoteProtocolError` when it contradicts what came before."""
         if self.final is not None and final != self.final:
             raise RemoteProtocolError(f"stream {self.stream} has two ends, at {self.final} and {final}")
         if final < self.highest:
@@ -115,7 +117,7 @@ class ReceiveHalf:
         self.credit.held -= pieces * PIECE_MEMORY_BYTES + nbytes
 
     def take(self) -> list[bytes]:
-        """Return what has come to be in order."""
+        """Remove and return the bytes that are in order now."""
         starts, held = self._starts, self._held
         if held is None or starts[0] > self.in_order:
             return []
@@ -153,14 +155,14 @@ class ReceiveHalf:
         self.credit.unread += nbytes
 
     def consume(self, nbytes: int) -> None:
-        """The application took ``nbytes``."""
+        """Count ``nbytes`` that the application has taken."""
         nbytes = min(nbytes, self.unread)
         self.unread -= nbytes
         self.credit.unread -= nbytes
         self.window.consume(nbytes)
 
     def discard(self) -> None:
-        """Nobody reads this any more: what came, and what still comes, counts as read."""
+        """Drop what is held, and count what came and what still comes as consumed."""
         if not self.discarding:
             self.discarding = True
             self.credit.granted -= self.window.advertised - self.in_order

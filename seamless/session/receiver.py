@@ -1,4 +1,4 @@
-"""Records that arrive: fragments in, plaintexts out, and the acknowledgement that is owed for them.
+"""The receiving half of a session: fragments in, records out, and the acknowledgement that is due for them.
 
 Fragments are kept only of a record whose number comes with the proof that an owner of the key has made it. A node that
 once relayed the session knows which numbers come next, but not their proofs, so it cannot spoil these records by
@@ -34,7 +34,7 @@ from seamless.wire.header import (
 from seamless.wire.ranges import RangeSet
 
 ACK_DELAY_FLOWING: Final = 0.010
-"""Seconds for which records of several fragments wait for their acknowledgement: nobody waits for it but memory."""
+"""Seconds for which an acknowledgement of records of several fragments may wait: it only frees the sender's memory."""
 
 ACK_DELAY_SPARSE: Final = 0.025
 """Seconds for the others (max_ack_delay of RFC 9000): the answer of the application often comes along."""
@@ -43,8 +43,7 @@ ACK_RECORDS: Final = 64
 """Records after which an acknowledgement is due at once: 1 MB."""
 
 LATE_RECORDS: Final = 4096
-"""Numbers below what the peer knows to be acknowledged that are still accepted: a second of full records at 500
-Mb/s."""
+"""Numbers below the last acknowledged ACK that are still accepted: a second of full records at 500 Mb/s."""
 
 MAX_RANGES: Final = 1024
 """Ranges kept; a gap that is 1024 gaps old counts as lost."""
@@ -59,11 +58,11 @@ class ReceivedRecord:
     is_fragmented: bool
     """Whether it came in several fragments."""
     confirmed_key: ReceiveKey | None
-    """The key that opened it, if this is the first record under it: the peer has this key, and is no recording."""
+    """The key that opened it, if this is the first record under it: the peer has it, so the handshake was no replay."""
 
 
 class Receiver:
-    """What has arrived from the peer.
+    """The record numbers that have arrived, and the fragments of records that are not complete.
 
     ``find_key`` finds the key that belongs to a receiver index. Every record that `receive` yields is then to be handed
     to `note`; before that, `restart` is due if its key shows that the peer was restarted.
@@ -83,7 +82,7 @@ class Receiver:
         self._find_key = find_key
 
     def restart(self) -> None:
-        """The peer counts its records from 0 again."""
+        """Begin anew for another incarnation of the peer, which numbers its records from 0."""
         self.received = RangeSet()
         self.ack_at = None
         self._floor = 0
@@ -160,7 +159,7 @@ class Receiver:
             self._floor = received.firsts[0]
 
     def owe_ack(self, flowing: bool, now: float) -> None:
-        """A record asked for an acknowledgement."""
+        """Take note of a record that asks for an acknowledgement."""
         self._unacked += 1
         due = now + (ACK_DELAY_FLOWING if flowing else ACK_DELAY_SPARSE)
         if self._unacked >= ACK_RECORDS:
@@ -169,13 +168,13 @@ class Receiver:
             self.ack_at = due
 
     def take_ack(self, now: float) -> bytes:
-        """Return the body of the acknowledgement that is owed."""
+        """Return the body of the ACK that is due; it counts as sent."""
         self.ack_at = None
         self._unacked = 0
         return encode_ack(self.received, now - self._newest_at)
 
     def ack_arrived(self, largest: int) -> None:
-        """The peer has an acknowledgement that reached up to ``largest``."""
+        """Take note that the peer has an acknowledgement of numbers up to ``largest``: older ranges are forgotten."""
         floor = largest - LATE_RECORDS
         if floor > self._floor:
             self._floor = floor

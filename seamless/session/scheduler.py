@@ -1,4 +1,4 @@
-"""Whose bytes go next: resends first, then sparse streams, then everybody in turn, a record each.
+"""Which stream sends next: resends first, then sparse streams, then all others in turn, a record each.
 
 A stream that sends little is *sparse*, and its bytes go in express records, which no bulk waits in front of, here or
 at any relay. What a stream may send that way is bounded by a bucket per stream and one for all, so bulk cannot pass
@@ -83,7 +83,7 @@ class Scheduler:
         return max(UNSENT_MIN_BYTES, min(UNSENT_MAX_BYTES, (self._send_buffer_max - self.buffered) // SHARE_OF_FREE))
 
     def wake(self, half: SendHalf, now: float) -> None:
-        """Give ``half`` a turn, if there is something that it may send."""
+        """Queue ``half`` for a turn, if it has bytes or a FIN that it may send."""
         if half.turns is not None or half.dropped:
             return
         ready = half.ready()
@@ -91,9 +91,9 @@ class Scheduler:
             express = ready <= half.sparse_allowance(now) and ready <= self._express_allowance(now)
             self._queue(half, CLASS_EXPRESS if express else CLASS_BULK)
 
-    def _queue(self, half: SendHalf, lane: int) -> None:
+    def _queue(self, half: SendHalf, record_class: int) -> None:
         needs_window = half.unsent > half.reserved
-        half.turns = (self._turns if needs_window else self._windowless)[lane]
+        half.turns = (self._turns if needs_window else self._windowless)[record_class]
         half.turns[half] = None
 
     def _unqueue(self, half: SendHalf) -> None:
@@ -108,7 +108,7 @@ class Scheduler:
         return self._express_left
 
     def resend(self, piece: Piece) -> None:
-        """Send a lost piece again, before anything new of its class."""
+        """Queue a lost piece, before anything new of its class."""
         self._resends[CLASS_EXPRESS if piece.express else CLASS_BULK].append(piece)
 
     def half_ended(self, half: SendHalf) -> None:
@@ -133,51 +133,51 @@ class Scheduler:
         self.wake(half, now)
         return excess
 
-    def wants(self, lane: int) -> bool:
-        """Say whether `next_piece` may have something; cheap, and wrong at most once per piece that settled itself."""
-        if self._resends[lane] or self._windowless[lane]:
+    def wants(self, record_class: int) -> bool:
+        """Return whether `next_piece` may return a piece; it may not when resends were acknowledged meanwhile."""
+        if self._resends[record_class] or self._windowless[record_class]:
             return True
-        return bool(self._turns[lane]) and self.limit > self.used
+        return bool(self._turns[record_class]) and self.limit > self.used
 
-    def next_piece(self, lane: int, space: int, now: float) -> Piece | None:
+    def next_piece(self, record_class: int, space: int, now: float) -> Piece | None:
         """Return what goes next into a record with ``space`` bytes left; None when there is nothing, or no room for
         it."""
-        resends = self._resends[lane]
+        resends = self._resends[record_class]
         while resends:
             piece = resends.popleft()
             if piece.settled or piece.half.dropped:
                 continue
             return self._fit(piece, space, resends)
-        while (turns := self._next_turns(lane)) is not None:
+        while (turns := self._next_turns(record_class)) is not None:
             half, _ = turns.popitem(last=False)
             half.turns = None
             room = self.limit - self.used
             nbytes = half.sendable(room)
             if nbytes == 0 and not half.fin_due():
                 continue
-            if lane == CLASS_EXPRESS and nbytes > half.sparse_allowance(now):
+            if record_class == CLASS_EXPRESS and nbytes > half.sparse_allowance(now):
                 self._queue(half, CLASS_BULK)
                 continue
             nbytes = min(nbytes, space - _header_bytes(half.stream, half.next_offset), MAX_STREAM_BYTES)
             if nbytes <= 0 and not half.fin_due():
-                self._queue(half, lane)
+                self._queue(half, record_class)
                 turns.move_to_end(half, last=False)
                 return None
-            return self._take(half, max(0, nbytes), lane, now)
+            return self._take(half, max(0, nbytes), record_class, now)
         return None
 
-    def _next_turns(self, lane: int) -> Turns | None:
+    def _next_turns(self, record_class: int) -> Turns | None:
         """Return the queue whose turn it is: that of the streams that need no window, or the other."""
-        windowless = self._windowless[lane]
-        turns: Turns | None = self._turns[lane] if self.limit > self.used else None
+        windowless = self._windowless[record_class]
+        turns: Turns | None = self._turns[record_class] if self.limit > self.used else None
         if windowless and turns:
             self._windowless_turn = not self._windowless_turn
             return windowless if self._windowless_turn else turns
         return windowless or turns or None
 
-    def _take(self, half: SendHalf, nbytes: int, lane: int, now: float) -> Piece:
+    def _take(self, half: SendHalf, nbytes: int, record_class: int, now: float) -> Piece:
         """Take ``nbytes`` from the stream whose turn it is, and queue it for its next turn."""
-        express = lane == CLASS_EXPRESS
+        express = record_class == CLASS_EXPRESS
         if half.reserved:
             half.reserved -= nbytes
         else:
@@ -212,6 +212,6 @@ class Scheduler:
         return first
 
     def close(self, half: SendHalf) -> None:
-        """The stream is gone. What was reserved stays charged: the peer has been told of it, and counts it."""
+        """Discard what a stream has left; what was reserved stays charged, since its RESET announced it."""
         self._unqueue(half)
         self.buffered -= half.drop()

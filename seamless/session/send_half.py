@@ -19,7 +19,7 @@ SPARSE_INTERVAL: Final = 0.1
 
 
 class Resender(Protocol):
-    """Who takes back the pieces that were lost."""
+    """Takes back pieces that were lost."""
 
     def resend(self, piece: Piece) -> None:
         """Send this piece again, before anything new."""
@@ -31,7 +31,7 @@ class Resender(Protocol):
 
 
 class Piece:
-    """Bytes of a stream that went into a record together."""
+    """Consecutive bytes of a stream in one record."""
 
     __slots__ = ("half", "offset", "data", "fin", "express", "settled", "cuts")
 
@@ -45,7 +45,7 @@ class Piece:
         self.cuts: tuple[Piece, Piece] | None = None
 
     def acked(self) -> None:
-        """The peer has these bytes (and, when they were cut for a resend, both parts of them)."""
+        """Count these bytes as delivered, also those of its parts if it was cut for a resend."""
         if self.cuts is not None:
             for part in self.cuts:
                 part.acked()
@@ -56,7 +56,7 @@ class Piece:
             self.data = b""
 
     def lost(self) -> None:
-        """Send it again, unless another record brought it to the peer or the stream is gone."""
+        """Queue it for a resend, unless another record has delivered it or the stream is closed."""
         if self.cuts is not None:
             for part in self.cuts:
                 part.lost()
@@ -120,7 +120,7 @@ class SendHalf:
 
     @property
     def ended(self) -> bool:
-        """Say whether the peer has every byte and the FIN."""
+        """Return whether every byte and the FIN are acknowledged."""
         return self.fin_acked and self.under_way == 0
 
     def write(self, data: Buffer) -> None:
@@ -144,7 +144,7 @@ class SendHalf:
         return self.next_offset + self.unsent
 
     def fin_due(self) -> bool:
-        """Say whether the FIN can go, and did not."""
+        """Return whether the FIN can be sent now, and has not been."""
         return self.finishing and not self.fin_sent and self.unsent == 0
 
     def take(self, nbytes: int, express: bool) -> Piece:
@@ -176,7 +176,7 @@ class SendHalf:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def piece_acked(self, nbytes: int, fin: bool) -> None:
-        """The peer has ``nbytes`` more."""
+        """Count ``nbytes`` as acknowledged, and the FIN with ``fin``."""
         self.under_way -= nbytes
         self.early = None
         if fin:
@@ -190,7 +190,7 @@ class SendHalf:
         return [*self.early, *(self.chunks or ())]
 
     def keep(self, session_room: int) -> int:
-        """Drop what the two windows do not let go, and an unsent FIN; reserve the rest.
+        """Discard the unsent bytes that the two windows do not allow, and an unsent FIN; reserve the rest.
 
         Return how many bytes were dropped.
         """
@@ -205,7 +205,7 @@ class SendHalf:
         return excess
 
     def drop(self) -> int:
-        """Forget all that is not acknowledged; return how many unsent bytes there were."""
+        """Discard all that is not acknowledged; return how many unsent bytes there were."""
         unsent, self.unsent = self.unsent, 0
         self.reserved = 0
         self.chunks = None

@@ -1,4 +1,4 @@
-"""Records that leave: filled with frames, sealed, cut, and watched over until they are acknowledged.
+"""The sending half of a session: fills records with frames, seals and cuts them, and keeps them until acknowledged.
 
 Two classes leave. *Express* records carry acknowledgements, windows, control frames and the bytes of sparse streams;
 they wait only while the path is full of our own express. *Bulk* records carry everything else. Of both as many leave as
@@ -58,7 +58,7 @@ class SentRecords:
 
 
 class Sender:
-    """What is to be sent to one incarnation of the peer."""
+    """All that is to be sent to one incarnation of the peer: frames, whole packets, and bytes of streams."""
 
     def __init__(self, scheduler: Scheduler, receiver: Receiver, first_number: int) -> None:
         self.recovery = Recovery(first_number)
@@ -71,26 +71,26 @@ class Sender:
 
     @property
     def wait_for_peer(self) -> bool:
-        """Say whether something waits to be sent or acknowledged; an acknowledgement that we owe is neither."""
+        """Return whether something waits to be sent or acknowledged; an acknowledgement that we owe is neither."""
         under_way = self.recovery.anything_under_way
         return under_way or bool(self.frames) or self._scheduler.wants(CLASS_EXPRESS) or self.wants_bulk
 
-    def waits(self, lane: int) -> bool:
-        """Say whether something of a class waits to be sent or acknowledged, or was lost in vain."""
-        road = self.recovery.lanes[lane]
-        if road.under_way or road.wanted_lost >= PACKETS_LOST_IN_VAIN or self._scheduler.wants(lane):
+    def waits(self, record_class: int) -> bool:
+        """Return whether something of a class waits to be sent or acknowledged, or was lost too often."""
+        state = self.recovery.lanes[record_class]
+        if state.under_way or state.wanted_lost >= PACKETS_LOST_IN_VAIN or self._scheduler.wants(record_class):
             return True
-        return bool(self.frames if lane == CLASS_EXPRESS else self.packets)
+        return bool(self.frames if record_class == CLASS_EXPRESS else self.packets)
 
     @property
     def wants_express(self) -> bool:
-        """Say whether an express record is to be sent."""
+        """Return whether an express record is to be sent."""
         probe = self.recovery.lanes[CLASS_EXPRESS].probe_wanted
         return bool(self.ack_due or self.frames or probe) or self._scheduler.wants(CLASS_EXPRESS)
 
     @property
     def wants_bulk(self) -> bool:
-        """Say whether a bulk record is to be sent."""
+        """Return whether a bulk record is to be sent."""
         probe = self.recovery.lanes[CLASS_BULK].probe_wanted
         return bool(self.packets or probe) or self._scheduler.wants(CLASS_BULK)
 
@@ -112,7 +112,7 @@ class Sender:
 
     def _send_record(
         self,
-        lane: int,
+        record_class: int,
         association: Association,
         cutter: Cutter,
         packets: list[bytes],
@@ -126,31 +126,31 @@ class Sender:
         parts: list[bytes | bytearray | memoryview] = []
         contents: list[Outgoing] = []
         space = cutter.plaintext_bytes
-        packet_class = lane
-        if lane == CLASS_EXPRESS:
+        packet_class = record_class
+        if record_class == CLASS_EXPRESS:
             space = self._add_ack_and_frames(parts, contents, space, now)
         elif self.packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
             is_sparse = self.packets.size_bytes <= PACKETS_SPARSE_BYTES
             packet_class, space = self._add_packets(parts, contents, space, now)
-            if is_sparse and contents and packet_class == lane:
+            if is_sparse and contents and packet_class == record_class:
                 space -= self._add_ack(parts, contents, now)
         self._packets_turn = not self._packets_turn
-        if packet_class == lane:
-            space = self._add_pieces(parts, contents, writable, lane, space, now)
-        if self.recovery.lanes[lane].probe_wanted and not contents:
+        if packet_class == record_class:
+            space = self._add_pieces(parts, contents, writable, record_class, space, now)
+        if self.recovery.lanes[record_class].probe_wanted and not contents:
             ping = PendingPing()
             parts.append(ping.encode(now))
             contents.append(ping)
         if not parts:
             return False
-        if lane == CLASS_BULK and 0 < space < SMALLEST_FRAME:
+        if record_class == CLASS_BULK and 0 < space < SMALLEST_FRAME:
             parts.append(bytes(space))
         number = self.recovery.take_number()
         nonce = key.record_nonce(number)
         packets += cutter.cut(packet_class, nonce, key.encrypt(nonce, b"".join(parts), None))
         if contents:
             is_wanted = not all(isinstance(each, (PendingPing, SentAck)) for each in contents)
-            self.recovery.sent(number, lane, contents, now, is_wanted=is_wanted)
+            self.recovery.sent(number, record_class, contents, now, is_wanted=is_wanted)
         return True
 
     def _add_ack_and_frames(
@@ -185,14 +185,14 @@ class Sender:
         parts: list[bytes | bytearray | memoryview],
         contents: list[Outgoing],
         writable: list[int],
-        lane: int,
+        record_class: int,
         space: int,
         now: float,
     ) -> int:
         """Fill the record with bytes of streams, and note those that may be written to again; return the space left."""
         scheduler = self._scheduler
         while space >= SMALLEST_FRAME:
-            piece = scheduler.next_piece(lane, space, now)
+            piece = scheduler.next_piece(record_class, space, now)
             if piece is None:
                 break
             half = piece.half

@@ -8,7 +8,7 @@ what a relay took with it when it died.
 The rules:
 
 * Nothing is sent before there are keys and a path. Keys are asked for when something waits and there is a path.
-* After every call the node drains ``next_event``, asks ``next_timeout``, and, when ``wants_to_send``, takes packets.
+* After every call the node drains `next_event`, asks `next_timeout`, and, when `wants_to_send`, takes packets.
 * A peer that breaks the protocol ends its session: every stream is reset, ``PeerLost`` says why, and nothing more of
   this incarnation of it is read. What is not sealed by the peer never has an effect but on counters.
 * ``give_up`` seconds without progress (`seamless.session.progress`) reset all streams, too, and then nothing of them is
@@ -87,8 +87,8 @@ ANSWERS_IN_VAIN_SECONDS = 1.0
 does not get them: another path is tried for them."""
 
 UNOPENED_GIVE_UPS = 2
-"""Bytes of a stream that was never opened are kept for so many times ``give_up``: a peer whose OPEN does not arrive for
-half as long has given up itself, and has forgotten the stream."""
+"""Multiple of ``give_up`` for which bytes of a stream are kept whose OPEN does not arrive. After half of that the peer
+has given up itself, and forgotten the stream."""
 
 ASK_FOR_KEYS_BACKOFF = 2
 """Probes in vain after which the peer may have been restarted, and lost its keys."""
@@ -136,7 +136,7 @@ class Session:
         self._begin()
 
     def _begin(self, first_number: int = 0) -> None:
-        """Begin without streams; record numbers start above 0 when keys stay that have sealed some."""
+        """Begin without streams, with ``first_number``: above 0 when the keys have sealed records."""
         self._scheduler = Scheduler(self.limits.send_buffer_max)
         self._sender = Sender(self._scheduler, self._receiver, first_number)
         self._streams = Streams(
@@ -148,7 +148,7 @@ class Session:
         )
 
     def _restart(self, first_number: int = 0) -> None:
-        """Forget all that there was between us and the last incarnation of the peer, but no stream identifier."""
+        """Discard all state shared with the peer's last incarnation, but for the stream identifiers used."""
         self._take_output()
         self._next_stream = self._streams.next_number
         self._receiver.restart()
@@ -165,7 +165,7 @@ class Session:
         return key
 
     def accept_stream(self, stream: StreamKey, now: float) -> None:
-        """Answer `StreamOpened`: the target is there. What happened to the stream meanwhile is reported now."""
+        """Accept a stream that `StreamOpened` announced, and report its events since then."""
         self._streams.accept(stream)
         self._events.extend(self._early.pop(stream, ()))
         self._note_waiting(now)
@@ -177,7 +177,7 @@ class Session:
         self._note_waiting(now)
 
     def send(self, stream: StreamKey, data: bytes, now: float) -> int:
-        """Take all of ``data``; return the room left. At 0 or less, stop until `StreamWritable`."""
+        """Append all of ``data`` to a stream; return the room in bytes: at 0 or less, wait for `StreamWritable`."""
         room = self._streams.write(stream, data, now)
         self._note_waiting(now)
         return room
@@ -188,7 +188,7 @@ class Session:
         self._note_waiting(now)
 
     def consumed(self, stream: StreamKey, nbytes: int, now: float) -> None:
-        """Give back bytes of `DataReceived` that the application's kernel has taken."""
+        """Open the window by ``nbytes`` of `DataReceived` that the application's kernel has taken."""
         self._streams.consumed(stream, nbytes)
         self._note_waiting(now)
 
@@ -203,16 +203,16 @@ class Session:
         self._note_waiting(now)
 
     def send_digests(self, digests: Iterable[ConfigurationDigest]) -> None:
-        """Tell the peer what our configuration says, section by section."""
+        """Send the digests of our configuration, one for each section, until they are acknowledged."""
         frames = self._sender.frames
         frames.extend(PersistentFrame(encode_digest(digest), frames) for digest in digests)
 
     # In, from the node.
 
     def path_changed(self, packet_mtu_bytes: int | None, now: float, *, severed: bool = True) -> None:
-        """There is another path, which carries overlay packets (header included) of so many bytes; or none (None).
+        """Send by another path, which carries overlay packets (header included) of so many bytes; None for no path.
 
-        ``severed``: the path before will not deliver what is on it.
+        ``severed``: packets that are on the former path will not arrive.
         """
         piece_bytes = (packet_mtu_bytes or 0) - PACKET_HEADER_BYTES - FRAGMENT_HEADER_BYTES
         if piece_bytes < PIECE_MIN_BYTES:
@@ -225,13 +225,13 @@ class Session:
         self._note_waiting(now)
 
     def resumed(self, gap: float) -> None:
-        """Take note that this process was not served for ``gap`` seconds, until now: nobody else was late."""
+        """Leave the last ``gap`` seconds, in which the process was not served, out of deadlines and RTT samples."""
         self._sender.recovery.resumed(gap)
         self._heard_at += gap
         self._progress.resumed(gap)
 
     def returned(self, packets: list[bytes], now: float) -> None:
-        """These overlay packets of ours are back from a link that died, and go another way: no need to send them again.
+        """Take note of overlay packets that a link could not deliver and the node sends another way: they are not lost.
 
         The node says so before it says that the path has changed. A record that is not whole among them has lost
         something to the dead neighbor.
@@ -239,7 +239,7 @@ class Session:
         self._sender.recovery.sent_again({name >> PROOF_BITS for name in complete_records(packets)}, now)
 
     def receive_handshake(self, message: bytes, now: float, came_by: int = 0) -> None:
-        """Take the payload of a class 2 packet from the neighbor ``came_by``; what is no good is counted and gone."""
+        """Take in the payload of a class 2 packet from the neighbor ``came_by``; a bad one is counted and dropped."""
         try:
             if message[:1] == bytes((INITIATION,)):
                 if not self._reader.is_addressed(message):
@@ -268,7 +268,7 @@ class Session:
             self._report(PathStalled(now))
 
     def receive_fragments(self, payloads: list[bytes], now: float) -> None:
-        """Take the payloads of a batch of class 0 and 1 packets."""
+        """Take in the payloads of a batch of class 0 and 1 packets."""
         if self._closed:
             return
         self._streams.begin_batch()
@@ -297,8 +297,8 @@ class Session:
                 self._streams.receive_stream(frame, self._rtt(), now)
                 asks = True
             elif type(frame) is Ack:
-                for lane in self._sender.recovery.receive_ack(frame, now):
-                    self._progress.made(lane)
+                for record_class in self._sender.recovery.receive_ack(frame, now):
+                    self._progress.made(record_class)
             else:
                 self._receive_other(frame, now)
                 asks = True
@@ -306,7 +306,7 @@ class Session:
             self._receiver.owe_ack(record.is_fragmented, now)
 
     def _receive_other(self, frame: Frame, now: float) -> None:
-        """Act on a frame that is not among the many."""
+        """Act on a frame that is neither STREAM nor ACK."""
         streams = self._streams
         if isinstance(frame, WindowFrame):
             streams.receive_window(frame, now)
@@ -324,7 +324,7 @@ class Session:
             self._report(frame)
 
     def _after_association(self, now: float) -> None:
-        """Act on what the association has to say."""
+        """Take handshake messages and events from the association."""
         self._handshakes.extend(self.association.messages_to_send(now))
         event = self.association.next_event()
         while event is not None:
@@ -353,7 +353,7 @@ class Session:
         self._streams.lose_all(RESET_PEER_LOST, reason)
         packets = self._sender.packets
         self._restart()
-        self._sender.packets = packets  # they wait for keys, whoever has these
+        self._sender.packets = packets  # unlike streams, they belong to no incarnation
         for stream in unanswered:
             self._streams.open_again(stream, now)
 
@@ -361,7 +361,7 @@ class Session:
 
     @property
     def wants_to_send(self) -> bool:
-        """Say whether ``packets_to_send`` has something, were there room."""
+        """Return whether `packets_to_send` returns packets when there is room for them."""
         if self._cutter is None:
             return False
         if self._handshakes:
@@ -390,11 +390,11 @@ class Session:
 
     @property
     def _speaking(self) -> bool:
-        """Say whether records may be sent: there are keys, and the peer is not shut out."""
+        """Return whether records may be sent: there are keys, and the peer has not broken the protocol."""
         return self.association.send_key is not None and not self._closed
 
     def _take_output(self) -> None:
-        """Take frames and events from the streams; those of streams that are not accepted yet are kept back."""
+        """Take frames and events from the streams; hold back events of streams that are not accepted yet."""
         streams, early = self._streams, self._early
         if streams.frames:
             self._sender.frames.extend(streams.frames)
@@ -413,20 +413,20 @@ class Session:
         self._events.append(event)
 
     def next_event(self) -> SessionEvent | None:
-        """Return what happened, in order; None when there is no more."""
+        """Remove and return the oldest event; None when there is no more."""
         return self._events.popleft() if self._events else None
 
     # Time.
 
     def next_timeout(self) -> float | None:
-        """Return when to call ``handle_timeout``, in absolute time; None for never."""
+        """Return when to call `handle_timeout`, in absolute time; None for never."""
         times = [self.association.next_timeout(), self._receiver.reassembly.next_timeout()]
         if self._cutter is not None and self._speaking:
             times.append(self._sender.recovery.next_timeout())
             if not self._sender.ack_due:
                 times.append(self._receiver.ack_at)
         if self._streams.unopened_since is not None:
-            times.append(self._streams.unopened_since + self._unopened_patience)
+            times.append(self._streams.unopened_since + self._unopened_timeout)
         waiting_since = self._progress.waiting_since
         if waiting_since is not None:
             times.append(waiting_since + self.limits.give_up)
@@ -436,7 +436,7 @@ class Session:
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """Do what is due."""
+        """Act on every deadline up to ``now``: probes, acknowledgements, another path, giving up."""
         self._receiver.reassembly.expire(now)
         self.association.handle_timeout(now)
         self._after_association(now)
@@ -454,31 +454,31 @@ class Session:
         waiting_since = self._progress.waiting_since
         if waiting_since is not None and now >= waiting_since + self.limits.give_up:
             self._give_up()
-        self._streams.forget_unopened(now - self._unopened_patience)
+        self._streams.forget_unopened(now - self._unopened_timeout)
 
     @property
-    def _unopened_patience(self) -> float:
-        """Return for how many seconds bytes are kept whose stream the peer has not opened."""
+    def _unopened_timeout(self) -> float:
+        """Return the seconds for which bytes are kept whose stream the peer has not opened."""
         return UNOPENED_GIVE_UPS * self.limits.give_up
 
     def _stalled_at(self) -> float | None:
-        """Return when to ask for another path."""
+        """Return when to ask for another path; None when nothing waits for the peer."""
         if self._cutter is None or self._closed:
             return None
-        lanes = self._sender.recovery.lanes.values()
-        return self._progress.stalled_at(max(lane.first_probe_timeout() for lane in lanes))
+        states = self._sender.recovery.lanes.values()
+        return self._progress.stalled_at(max(state.first_probe_timeout() for state in states))
 
     def _probe(self, now: float) -> None:
-        """Declare losses and ask what has become of the rest; whoever does not answer may have lost its keys."""
+        """Declare losses and request probes; after several without an answer, ask for new keys too."""
         recovery = self._sender.recovery
         recovery.handle_timeout(now)
         self._take_output()
-        if max(road.backoff for road in recovery.lanes.values()) >= ASK_FOR_KEYS_BACKOFF:
+        if max(state.backoff for state in recovery.lanes.values()) >= ASK_FOR_KEYS_BACKOFF:
             self.association.initiate(now)
             self._after_association(now)
 
     def _watch(self, now: float) -> None:
-        """Ask a peer that has been silent for long whether it lives, and still knows the streams that we know."""
+        """Send a PING to a peer that was silent for `Limits.watch_interval` while streams are open."""
         silent = now >= self._heard_at + self.limits.watch_interval
         if self._progress.waiting_since is None and len(self._streams) and silent:
             self._sender.frames.append(PendingPing())
@@ -490,24 +490,24 @@ class Session:
             self._sender.ack_due = True
 
     def _note_waiting(self, now: float) -> None:
-        """Note since when something waits to be sent or acknowledged, and ask for keys if it is them it waits for."""
+        """Note since when something waits to be sent or acknowledged; ask for keys if they are missing."""
         self._take_output()
         sender, progress = self._sender, self._progress
-        for lane in sender.recovery.lanes:
-            progress.note(lane, not self._closed and sender.waits(lane), now)
+        for record_class in sender.recovery.lanes:
+            progress.note(record_class, not self._closed and sender.waits(record_class), now)
         waits = not self._closed and sender.wait_for_peer
         if waits and self._cutter is not None and self.association.send_key is None:
             self.association.initiate(now)
             self._after_association(now)
 
     def _give_up(self) -> None:
-        """Nobody answers."""
+        """Reset all streams and take a new incarnation: the peer has not answered for ``give_up``."""
         self.association.begin_anew()
         self._lose_all(RESET_PEER_LOST, f"no answer for {self.limits.give_up:g} s")
         self._restart()
 
     def _close(self, reason: str) -> None:
-        """The peer is not to be spoken with any more."""
+        """Reset all streams and ignore this incarnation of the peer from now on: it broke the protocol."""
         self._closed = reason
         self._lose_all(RESET_PROTOCOL, reason)
         self._restart(self._sender.recovery.next_number)
@@ -519,7 +519,7 @@ class Session:
 
     @property
     def streams_kept(self) -> int:
-        """Return how many streams take memory here, the application's and those that wait for the peer's last word."""
+        """Return how many streams take memory here: those of applications, and those that are not over for the peer."""
         return len(self._streams)
 
     def status(self, now: float) -> SessionStatus:

@@ -4,8 +4,8 @@
     opened there:   OPEN came: flowing; whether to accept is the application's to say
 
     flowing         is over when both FINs are delivered and acknowledged: StreamClosed
-    reset here      is over when our RESET and the bytes before it are acknowledged, and the peer told its own end
-    reset there     is over when, besides, the application was told: StreamReset
+    reset here      is over when our RESET and the bytes before it are acknowledged, and the peer's end is known
+    reset there     is over when, besides, it is reported to the application: StreamReset
 
 Records overtake one another, so bytes may come before the OPEN or ACCEPT that they follow; they are held back till
 then. A RESET that comes early waits for the bytes before it, unless its code says that they will never come; one with
@@ -66,7 +66,7 @@ class Stream:
         self.send = send
         self.receive = receive
         self.target = b""
-        """What to ask the peer for; of streams of ours, until it accepts."""
+        """The target of a stream that this end opened, until the peer accepts."""
         self.flowing = False
         self.accepted = False
         self.end_reported = False
@@ -76,18 +76,18 @@ class Stream:
 
     @property
     def reset_sent(self) -> bool:
-        """Say whether this end has reset the stream; no application knows of it then."""
+        """Return whether this end has reset the stream; no application knows it then."""
         return self.own_reset is not None
 
     @property
     def unanswered(self) -> bool:
-        """Say whether the peer has given no sign that it ever had this stream of ours."""
+        """Return whether the peer has given no sign of this stream, which this end opened."""
         heard = self.flowing or self.receive.highest > 0 or self.receive.final is not None
         return self.ours and not heard and not self.reset_sent and self.send.early is not None
 
     @property
     def reset_due(self) -> bool:
-        """Say whether the peer's RESET can be told: all bytes before it are delivered, or will never be."""
+        """Return whether the peer's RESET can be reported: all bytes before it are delivered, or will never be."""
         reset = self.peer_reset
         if reset is None:
             return False
@@ -98,7 +98,7 @@ class Stream:
 
     @property
     def over(self) -> bool:
-        """Say whether nothing about it is of use to anybody any more."""
+        """Return whether the stream can be forgotten: neither end waits for anything of it."""
         if self.reset_sent:
             delivered = self.send.dropped or (self.send.under_way == 0 and self.send.unsent == 0)
             return self.reset_acked and delivered and self.receive.final is not None and self.receive.discarding

@@ -54,7 +54,7 @@ HARD_LIMIT: Final = 2
 much."""
 
 STREAM_MEMORY_BYTES: Final = 1024
-"""What a stream takes that was never opened, as CPython makes objects. ``test_memory`` measures it."""
+"""Bytes of memory of a stream whose OPEN has not come, as CPython makes objects. ``test_memory`` measures it."""
 
 
 class Streams:
@@ -72,9 +72,9 @@ class Streams:
         self.credit = SessionCredit(limits)
         self.next_number = next_number
         self.live = 0
-        """Streams of which an application knows."""
+        """The number of streams that an application knows."""
         self.frames: deque[PendingFrame] = deque()
-        """Frames for the peer, for the session to take away and send."""
+        """Frames for the peer, which the session takes and sends."""
         self._peer = peer
         self._parity = 0 if local < peer else 1
         self._limits = limits
@@ -94,7 +94,7 @@ class Streams:
     # Commands.
 
     def open(self, target: bytes) -> StreamKey:
-        """Ask the peer for a stream to ``target``."""
+        """Open a stream to ``target``: queue OPEN, and return its key."""
         if len(target) > MAX_TARGET_BYTES:
             raise LocalProtocolError(f"a target of {len(target)} bytes; at most {MAX_TARGET_BYTES} are allowed")
         if len(self._streams) >= self._limits.max_streams:
@@ -104,7 +104,7 @@ class Streams:
         return self._ask(number, target).key
 
     def _ask(self, number: int, target: bytes) -> Stream:
-        """Make a stream of ours, and ask the peer for it."""
+        """Make a stream of ours, and queue its OPEN."""
         stream = self._create(number, ours=True)
         stream.target = target
         stream.send.early = []
@@ -113,7 +113,7 @@ class Streams:
         return stream
 
     def open_again(self, old: Stream, now: float) -> None:
-        """Ask for a stream that was never answered, with all that was written to it since."""
+        """Open a stream again that the former peer never answered, with all bytes written so far."""
         half = self._ask(old.key[1], old.target).send
         half.finishing = old.send.finishing
         for data in old.send.from_the_first():
@@ -123,7 +123,7 @@ class Streams:
             self._events.append(StreamWritable((self._peer, half.stream)))
 
     def accept(self, key: StreamKey) -> None:
-        """Tell the peer that the stream it asked for is there."""
+        """Send ACCEPT for a stream that the peer opened."""
         stream = self._streams.get(key[1])
         if stream is None or stream.ours or stream.accepted or stream.reset_sent:
             return
@@ -132,7 +132,7 @@ class Streams:
         self.frames.append(PersistentFrame(frame, self.frames))
 
     def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
-        """End both directions; what both windows let go is delivered first. Nothing more is heard of the stream.
+        """End both directions, after the bytes that both windows allow. The stream has no more events.
 
         A second reset counts only if it is the harsher one: then nothing more is delivered.
         """
@@ -152,7 +152,7 @@ class Streams:
         self._send_reset(stream, ResetFrame(key[1], code, final, reason, fin))
 
     def write(self, key: StreamKey, data: bytes, now: float) -> int:
-        """Append to a stream; return the room left. What is written to a stream that is gone is gone, too."""
+        """Append to a stream; return the room left in bytes. Bytes for a stream that has ended are dropped."""
         stream = self._streams.get(key[1])
         if stream is None or stream.reset_sent or stream.send.dropped:
             return 0
@@ -168,7 +168,7 @@ class Streams:
             self._scheduler.wake(stream.send, now)
 
     def consumed(self, key: StreamKey, nbytes: int) -> None:
-        """The application took ``nbytes`` of what it was given."""
+        """Open the stream's window by ``nbytes`` that the application has taken."""
         stream = self._streams.get(key[1])
         if stream is None:
             return
@@ -179,7 +179,7 @@ class Streams:
         self.update_session_window()
 
     def update_session_window(self) -> None:
-        """Tell the peer of session window that came free, if it is enough to be worth it."""
+        """Queue SESSION_WINDOW if enough of the window has come free."""
         if self.credit.update_due() and not self.credit.update_queued:
             self.frames.append(SessionWindowUpdate(self.credit, self.frames))
 
@@ -190,7 +190,7 @@ class Streams:
         self._batch.clear()
 
     def receive_stream(self, frame: StreamFrame, rtt: float, now: float) -> None:
-        """Bytes, and perhaps the end, of a stream."""
+        """Act on STREAM: bytes, and perhaps the FIN."""
         stream = self._find(frame.stream, now)
         if stream is None:
             return
@@ -212,7 +212,7 @@ class Streams:
             self._report_end(stream)
 
     def receive_open(self, frame: OpenFrame, now: float) -> None:
-        """The peer asks for a stream."""
+        """Act on OPEN: the peer asks for a stream."""
         if frame.stream & 1 == self._parity:
             raise RemoteProtocolError(f"an OPEN for stream {frame.stream}, which is ours to open")
         stream = self._find(frame.stream, now)
@@ -229,7 +229,7 @@ class Streams:
         self._report_end(stream)
 
     def receive_accept(self, frame: AcceptFrame, now: float) -> None:
-        """The peer accepted a stream of ours."""
+        """Act on ACCEPT: the peer accepted a stream of ours."""
         if frame.stream & 1 != self._parity:
             raise RemoteProtocolError(f"an ACCEPT for stream {frame.stream}, which is not ours")
         stream = self._find(frame.stream, now)
@@ -247,7 +247,7 @@ class Streams:
         self._report_end(stream)
 
     def receive_reset(self, frame: ResetFrame, now: float) -> None:
-        """The peer ended both directions, or says so anew and harsher."""
+        """Act on RESET: the peer ended both directions, perhaps a second time with a harsher code."""
         stream = self._find(frame.stream, now)
         if stream is None:
             return
@@ -265,14 +265,14 @@ class Streams:
         self._forget_if_over(stream)
 
     def receive_window(self, frame: WindowFrame, now: float) -> None:
-        """More may be sent on a stream."""
+        """Act on WINDOW: more may be sent on a stream."""
         stream = self._find(frame.stream, now)
         if stream is not None and frame.limit > stream.send.limit:
             stream.send.limit = frame.limit
             self._scheduler.wake(stream.send, now)
 
     def receive_session_window(self, limit: int) -> None:
-        """More may be sent over all streams."""
+        """Act on SESSION_WINDOW: more may be sent over all streams."""
         self._scheduler.limit = max(self._scheduler.limit, limit)
 
     # What follows.
@@ -296,7 +296,7 @@ class Streams:
         return self._events.popleft() if self._events else None
 
     def take_unanswered(self) -> list[Stream]:
-        """Give away the streams that the peer may never have heard of."""
+        """Remove and return the streams of ours of which the peer has given no sign."""
         unanswered = [stream for stream in self._streams.values() if stream.unanswered]
         for stream in unanswered:
             del self._streams[stream.key[1]]
@@ -304,7 +304,7 @@ class Streams:
         return unanswered
 
     def lose_all(self, code: int, reason: str) -> None:
-        """Tell the application that every stream is reset. These streams are of no use after this."""
+        """Forget all streams, and report a reset of each that an application knows."""
         for stream in self._streams.values():
             if not stream.reset_sent and self._known(stream):
                 self._events.append(StreamReset(stream.key, code, reason))
@@ -320,7 +320,7 @@ class Streams:
         return stream
 
     def _find(self, number: int, now: float) -> Stream | None:
-        """Return the stream that the peer speaks of; None when it is gone. One that it begins is made."""
+        """Return the stream that a frame names, made if the peer begins it; None when it is over."""
         stream = self._streams.get(number)
         if stream is not None:
             return stream
@@ -347,7 +347,7 @@ class Streams:
         return next(iter(self._unopened.values()), None)
 
     def forget_unopened(self, until: float) -> None:
-        """Forget the streams that the peer should have opened by ``until``; what it says of them now is ignored."""
+        """Forget streams that the peer should have opened by ``until``; later frames for them are ignored."""
         while (since := self.unopened_since) is not None and since <= until:
             stream = self._streams.pop(next(iter(self._unopened)))
             stream.receive.discard()
@@ -355,7 +355,7 @@ class Streams:
             self._no_longer_unopened(stream)
 
     def _check_early(self, stream: Stream, end: int) -> None:
-        """The peer has sent up to ``end`` of a stream that nobody has answered."""
+        """Raise `RemoteProtocolError` when a stream that is not accepted was sent beyond `EARLY_WINDOW_BYTES`."""
         if not stream.ours and end > EARLY_WINDOW_BYTES:
             raise RemoteProtocolError(f"stream {stream.key[1]} sent to {end} before it was accepted")
 
@@ -364,11 +364,11 @@ class Streams:
             self.credit.held -= STREAM_MEMORY_BYTES
 
     def _known(self, stream: Stream) -> bool:
-        """Say whether an application knows of the stream."""
+        """Return whether an application knows the stream."""
         return stream.ours or stream.flowing
 
     def _deliver(self, stream: Stream, chunks: list[bytes]) -> None:
-        """Hand on bytes in order; one event a stream and batch."""
+        """Report bytes in order, in one event for each stream and batch."""
         if not chunks:
             return
         event = self._batch.get(stream.key[1])
@@ -379,7 +379,7 @@ class Streams:
             event.chunks += chunks
 
     def _report_end(self, stream: Stream) -> None:
-        """Tell the application of the peer's FIN or RESET, if everything before it is delivered."""
+        """Report the peer's FIN or RESET, if every byte before it is delivered."""
         if stream.reset_sent:
             self._forget_if_over(stream)
             return
@@ -398,7 +398,7 @@ class Streams:
         self._forget_if_over(stream)
 
     def _send_reset(self, stream: Stream, frame: ResetFrame) -> None:
-        """Tell the peer that our half is over too, where, and whether with a FIN before the reset."""
+        """Queue RESET with the final offset of our half, and whether a FIN comes before the reset."""
         stream.own_reset = frame
         stream.reset_acked = False
         self.frames.append(PendingReset(stream, frame, self.frames))

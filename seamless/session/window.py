@@ -1,17 +1,17 @@
 """How far the peer may send: the windows that this end opens, and how they grow.
 
 A stream's window is the most that the peer may have sent beyond what the application consumed. It must hold what a
-round trip of the path carries, resends included, and nobody knows beforehand how much that is. So it starts small, and
-each time that the window turns out to be what held the sender up, it doubles. Seen from here that is so when bytes
+round trip of the path carries, resends included, and that is not known beforehand. So it starts small, and each
+time that the window turns out to be what held the sender up, it doubles. Seen from here that is so when bytes
 which only the last update allowed arrive as soon as they can: about one round trip after it. A sender with credit to
 spare has other bytes to send first, and they come later. A window that has just grown is judged by the next update, not
-by the one that told of it. (Measuring the time in which the application consumes a window, as is usual, stops short
+by the one that advertised it. (Measuring the time in which the application consumes a window, as is usual, stops short
 where recovery on the way makes bytes wait much longer than a round trip.)
 
 The session's window bounds memory. It opens with what arrived in order, consumed or not, so a reader who has stopped
-stalls its own stream and nobody else; only what slow readers leave unread beyond ``unread_max`` is held against it. To
+stalls its own stream only; only what slow readers leave unread beyond ``unread_max`` is held against it. To
 keep away from that, a window is never more than a share of what is left, as in the dynamic thresholds of shared-memory
-switches (Choudhury and Hahne, 1998): first windows a share of what is not granted to anybody, windows that grow a
+switches (Choudhury and Hahne, 1998): first windows a share of what is not granted to any stream, windows that grow a
 share of what is not unread. So windows are overcommitted, as memory is: only if readers of many grown windows stopped
 in the same instant would the session wait for one of them.
 """
@@ -31,8 +31,7 @@ PROMPT_SLACK: Final = 0.005
 """Seconds more: what two event loops and the batches between them take."""
 
 UPDATE_SHARE: Final = 3
-"""A window is told anew when a third of it is free: early enough that the sender never waits, seldom enough to be
-cheap."""
+"""A window is advertised again when a third of it is free: early enough that the sender never waits, and cheap."""
 
 SHARE_OF_FREE: Final = 4
 """One stream's window is at most a quarter of the memory that unread bytes have left over."""
@@ -63,16 +62,16 @@ class SessionCredit:
         return max(self.advertised, self.in_order + self.limits.session_window_max - excess)
 
     def update_due(self) -> bool:
-        """Say whether so much has come free that the peer should hear of it."""
+        """Return whether enough has come free for an update."""
         return self.limit() - self.advertised >= self.limits.session_window_max // UPDATE_SHARE
 
     def advertise(self) -> int:
-        """Return the limit that is about to be told to the peer."""
+        """Return the limit for a frame that is about to be sent; it counts as advertised."""
         self.advertised = self.limit()
         return self.advertised
 
     def hold(self, nbytes: int) -> None:
-        """Take so much memory for what came too early; raise `RemoteProtocolError` when the peer made it too much."""
+        """Count memory for what came too early; raise `RemoteProtocolError` beyond `Limits.held_max`."""
         self.held += nbytes
         if self.held > self.limits.held_max:
             raise RemoteProtocolError("its streams have more gaps than any loss could make")
@@ -101,7 +100,7 @@ class StreamWindow:
         self._probe_at = 0.0
 
     def consume(self, nbytes: int) -> None:
-        """The application took ``nbytes``."""
+        """Count ``nbytes`` that the application has taken."""
         self.consumed += nbytes
 
     def limit(self, credit: SessionCredit) -> int:
@@ -109,11 +108,11 @@ class StreamWindow:
         return max(self.advertised, self.consumed + min(self.size, credit.stream_share()))
 
     def update_due(self, credit: SessionCredit) -> bool:
-        """Say whether so much has come free that the peer should hear of it."""
+        """Return whether enough has come free for an update."""
         return self.limit(credit) - self.advertised >= min(self.size, credit.stream_share()) // UPDATE_SHARE
 
     def advertise(self, credit: SessionCredit, now: float) -> int:
-        """Return the limit that is about to be told to the peer."""
+        """Return the limit for a frame that is about to be sent; it counts as advertised."""
         limit = self.limit(credit)
         if self._probe_offset is None and limit > self.advertised and self._advertised_size == self.size:
             self._probe_offset, self._probe_at = self.advertised, now
@@ -123,7 +122,7 @@ class StreamWindow:
         return limit
 
     def arrived(self, highest: int, limits: Limits, rtt: float, now: float) -> bool:
-        """Grow, and say so, when bytes up to ``highest`` were waiting for the last update."""
+        """Double the window if bytes up to ``highest`` had waited for the last update; return whether it grew."""
         if self._probe_offset is None or highest <= self._probe_offset:
             return False
         self._probe_offset = None

@@ -120,7 +120,7 @@ class StreamDriver(StreamCommands, Protocol):
         ...
 
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
-        """Take the stream. What happened to it meanwhile (bytes, FIN, a reset) is told to ``owner`` now, in order."""
+        """Take the stream; what happened to it meanwhile (bytes, FIN, a reset) is reported to ``owner`` in order."""
         ...
 
     def reachable(self, peer: str) -> bool:
