@@ -14,6 +14,8 @@ from typing import Final
 import attrs
 
 from seamless.crypto.association import Association
+from seamless.crypto.sealing import SendKey
+from seamless.interfaces import Buffer
 from seamless.session.frames import PendingFrame, PendingPing, SentAck, SentPacket
 from seamless.session.packets import PacketQueue
 from seamless.session.receiver import Receiver
@@ -55,6 +57,25 @@ class SentRecords:
     express: list[bytes] = attrs.Factory(list)
     bulk: list[bytes] = attrs.Factory(list)
     writable: list[int] = attrs.Factory(list)
+
+
+class _OpenRecord:
+    """A record that is being filled; ``space`` is how many bytes it has left."""
+
+    __slots__ = ("contents", "packet_class", "parts", "record_class", "space")
+
+    def __init__(self, record_class: int, space: int) -> None:
+        self.record_class = record_class
+        self.packet_class = record_class
+        self.parts: list[Buffer] = []
+        self.contents: list[Outgoing] = []
+        self.space = space
+
+    def add(self, frame: Buffer, content: Outgoing) -> None:
+        """Append a frame; ``content`` is told what becomes of the record."""
+        self.parts.append(frame)
+        self.contents.append(content)
+        self.space -= len(frame)
 
 
 class Sender:
@@ -100,125 +121,102 @@ class Sender:
         """Fill, seal and cut records: about ``room`` packets of bulk, and ``express_room`` (None: all) of express."""
         sent = SentRecords()
         express, bulk = sent.express, sent.bulk
+        key = association.send_key
+        if key is None:
+            return sent
         first = self.recovery.next_number
         while (express_room is None or len(express) < express_room) and self.wants_express:
-            if not self._send_record(CLASS_EXPRESS, association, cutter, express, sent.writable, now):
+            record = _OpenRecord(CLASS_EXPRESS, cutter.plaintext_bytes)
+            self._fill_express(record, sent.writable, now)
+            if not self._seal(record, key, cutter, express, now):
                 break
         while len(bulk) < room and self.wants_bulk:
-            if not self._send_record(CLASS_BULK, association, cutter, bulk, sent.writable, now):
+            record = _OpenRecord(CLASS_BULK, cutter.plaintext_bytes)
+            self._fill_bulk(record, sent.writable, now)
+            if not self._seal(record, key, cutter, bulk, now):
                 break
         association.sent(self.recovery.next_number - first, now)
         return sent
 
-    def _send_record(
-        self,
-        record_class: int,
-        association: Association,
-        cutter: Cutter,
-        packets: list[bytes],
-        writable: list[int],
-        now: float,
-    ) -> bool:
-        """Fill and seal one record; return False when there was nothing to put into it."""
-        key = association.send_key
-        if key is None:
-            return False
-        parts: list[bytes | bytearray | memoryview] = []
-        contents: list[Outgoing] = []
-        space = cutter.plaintext_bytes
-        packet_class = record_class
-        if record_class == CLASS_EXPRESS:
-            space = self._add_ack_and_frames(parts, contents, space, now)
-        elif self.packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
-            is_sparse = self.packets.size_bytes <= PACKETS_SPARSE_BYTES
-            packet_class, space = self._add_packets(parts, contents, space, now)
-            if is_sparse and contents and packet_class == record_class:
-                space -= self._add_ack(parts, contents, now)
-        self._packets_turn = not self._packets_turn
-        if packet_class == record_class:
-            space = self._add_pieces(parts, contents, writable, record_class, space, now)
-        if self.recovery.lanes[record_class].probe_wanted and not contents:
+    def _seal(self, record: _OpenRecord, key: SendKey, cutter: Cutter, packets: list[bytes], now: float) -> bool:
+        """Seal a record, cut it into ``packets``, and keep its contents; return False when there is nothing in it."""
+        contents = record.contents
+        if self.recovery.lanes[record.record_class].probe_wanted and not contents:
             ping = PendingPing()
-            parts.append(ping.encode(now))
-            contents.append(ping)
-        if not parts:
+            record.add(ping.encode(now), ping)
+        if not record.parts:
             return False
-        if record_class == CLASS_BULK and 0 < space < SMALLEST_FRAME:
-            parts.append(bytes(space))
+        if record.record_class == CLASS_BULK and 0 < record.space < SMALLEST_FRAME:
+            record.parts.append(bytes(record.space))
         number = self.recovery.take_number()
         nonce = key.record_nonce(number)
-        packets += cutter.cut(packet_class, nonce, key.encrypt(nonce, b"".join(parts), None))
+        packets += cutter.cut(record.packet_class, nonce, key.encrypt(nonce, b"".join(record.parts), None))
         if contents:
             is_wanted = not all(isinstance(each, (PendingPing, SentAck)) for each in contents)
-            self.recovery.sent(number, record_class, contents, now, is_wanted=is_wanted)
+            self.recovery.sent(number, record.record_class, contents, now, is_wanted=is_wanted)
         return True
 
-    def _add_ack_and_frames(
-        self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
-    ) -> int:
-        """Put in the acknowledgement that is owed and the control frames that wait; return the space left."""
-        acks: list[Outgoing] = []
-        space -= self._add_ack(parts, acks, now)
-        while self.frames and space >= FRAME_MAX_BYTES:
-            control = self.frames.popleft()
-            frame = control.encode(now)
+    def _fill_express(self, record: _OpenRecord, writable: list[int], now: float) -> None:
+        """Put in the acknowledgement that is due, the frames that wait, and bytes of sparse streams."""
+        self._packets_turn = not self._packets_turn
+        ack = self._add_ack(record, now)
+        while self.frames and record.space >= FRAME_MAX_BYTES:
+            pending = self.frames.popleft()
+            frame = pending.encode(now)
             if frame:
-                parts.append(frame)
-                contents.append(control)
-                space -= len(frame)
-        if contents:
-            contents += acks
-        return space
+                record.add(frame, pending)
+        if ack is not None and record.contents:
+            record.contents.append(ack)
+        self._add_pieces(record, writable, now)
 
-    def _add_ack(self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], now: float) -> int:
-        """Put in the acknowledgement that is owed, if any; return the space that it takes."""
+    def _fill_bulk(self, record: _OpenRecord, writable: list[int], now: float) -> None:
+        """Put in whole packets or bytes of streams, each in turn while both wait."""
+        if self.packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
+            is_sparse = self.packets.size_bytes <= PACKETS_SPARSE_BYTES
+            self._add_packets(record, now)
+            if is_sparse and record.contents and record.packet_class == CLASS_BULK:
+                ack = self._add_ack(record, now)
+                if ack is not None:
+                    record.contents.append(ack)
+        self._packets_turn = not self._packets_turn
+        if record.packet_class == CLASS_BULK:
+            self._add_pieces(record, writable, now)
+
+    def _add_ack(self, record: _OpenRecord, now: float) -> SentAck | None:
+        """Put in the acknowledgement that is due, and return what is to be kept of it; None when none is due."""
         self.ack_due = False
         if self._receiver.ack_at is None:
-            return 0
+            return None
         body = self._receiver.take_ack(now)
-        parts += (bytes((ACK,)), body)
-        contents.append(SentAck(self._receiver))
-        return 1 + len(body)
+        record.parts += (bytes((ACK,)), body)
+        record.space -= 1 + len(body)
+        return SentAck(self._receiver)
 
-    def _add_pieces(
-        self,
-        parts: list[bytes | bytearray | memoryview],
-        contents: list[Outgoing],
-        writable: list[int],
-        record_class: int,
-        space: int,
-        now: float,
-    ) -> int:
-        """Fill the record with bytes of streams, and note those that may be written to again; return the space left."""
+    def _add_pieces(self, record: _OpenRecord, writable: list[int], now: float) -> None:
+        """Fill the record with bytes of streams, and note the streams that may be written to again."""
         scheduler = self._scheduler
-        while space >= SMALLEST_FRAME:
-            piece = scheduler.next_piece(record_class, space, now)
+        while record.space >= SMALLEST_FRAME:
+            piece = scheduler.next_piece(record.record_class, record.space, now)
             if piece is None:
                 break
             half = piece.half
             if half.starved and scheduler.has_room_again(half):
                 writable.append(half.stream)
-            header = encode_stream_header(half.stream, piece.offset, len(piece.data), piece.fin)
-            parts += (header, piece.data)
-            contents.append(piece)
-            space -= len(header) + len(piece.data)
-        return space
+            record.parts.append(encode_stream_header(half.stream, piece.offset, len(piece.data), piece.fin))
+            record.space -= len(record.parts[-1])
+            record.add(piece.data, piece)
 
-    def _add_packets(
-        self, parts: list[bytes | bytearray | memoryview], contents: list[Outgoing], space: int, now: float
-    ) -> tuple[int, int]:
-        """Put in packets, at least one whatever its length; return class and space left.
+    def _add_packets(self, record: _OpenRecord, now: float) -> None:
+        """Put in whole packets, at least one whatever its length.
 
         A packet that no link recovers has a record of its own, so that a lost fragment costs one packet.
         """
         while (waiting := self.packets.head(now)) is not None:
             frame = encode_datagram(waiting.packet)
-            if parts and (len(frame) > space or not waiting.is_recovered):
+            if record.parts and (len(frame) > record.space or not waiting.is_recovered):
                 break
             self.packets.take()
-            parts.append(frame)
-            contents.append(SentPacket())
-            space -= len(frame)
+            record.add(frame, SentPacket())
             if not waiting.is_recovered:
-                return CLASS_UNRECOVERED, space
-        return CLASS_BULK, space
+                record.packet_class = CLASS_UNRECOVERED
+                break
