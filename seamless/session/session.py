@@ -23,13 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from seamless.crypto.association import GIVE_UPS_MAX, Association, KeysEstablished
-from seamless.crypto.gate import Budgets
-from seamless.crypto.initiation import InitiationReader
-from seamless.crypto.messages import SESSION_PROLOGUE
-from seamless.crypto.noise import public_key_of
 from seamless.crypto.sealing import PROOF_BITS
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import (
@@ -42,6 +36,7 @@ from seamless.interfaces import (
 )
 from seamless.session.events import PathStalled, PeerLost, SessionEvent, SessionStatus, SessionUp
 from seamless.session.frames import PendingPing, PersistentFrame
+from seamless.session.handshakes import Handshakes
 from seamless.session.limits import Limits
 from seamless.session.progress import Progress
 from seamless.session.receiver import ReceivedRecord, Receiver
@@ -56,9 +51,7 @@ from seamless.wire.header import (
     CLASS_EXPRESS,
     CLASS_HANDSHAKE,
     FRAGMENT_HEADER_BYTES,
-    INITIATION,
     PACKET_HEADER_BYTES,
-    RESPONSE,
 )
 from seamless.wire.session_frames import (
     MAX_PACKET_BYTES,
@@ -73,18 +66,6 @@ from seamless.wire.session_frames import (
     decode_frames,
     encode_digest,
 )
-
-OPENINGS_PER_SECOND = 10.0
-"""INITIATIONs opened in the name of one peer, of those that one neighbor sends. Each costs a public-key operation, and
-any relay that the peer's path may lead over can make them up; but not spoil what comes by other links."""
-
-HANDSHAKES_KEPT = 4
-"""Handshake messages that wait for a path; older ones are of no use by then."""
-
-ANSWERS_IN_VAIN = 3
-ANSWERS_IN_VAIN_SECONDS = 1.0
-"""So many answers to handshakes of the peer without a record under any of their keys, over so long, mean that the peer
-does not get them: another path is tried for them."""
 
 UNOPENED_GIVE_UPS = 2
 """Multiple of ``give_up`` for which bytes of a stream are kept whose OPEN does not arrive. After half of that the peer
@@ -115,19 +96,12 @@ class Session:
         self.peer = peer
         self.association = association
         self.limits = limits or Limits()
-        public_key = public_key_of(X25519PrivateKey.from_private_bytes(private_key))
-        self._reader = InitiationReader(private_key, public_key, [association.remote_public_key], SESSION_PROLOGUE)
+        self._handshakes = Handshakes(association, private_key, may_open, now)
         self._events: deque[SessionEvent] = deque()
-        self._handshakes: deque[bytes] = deque(maxlen=HANDSHAKES_KEPT)
-        self._handshakes_refused = 0
-        self._openings = Budgets(OPENINGS_PER_SECOND)
-        self._may_open = may_open
         self._cutter: Cutter | None = None
         self._incarnation: int | None = None
         self._closed = ""
         self._progress = Progress()
-        self._answers = 0
-        self._answers_since = now
         self._heard_at = now
         self._early: dict[StreamKey, list[StreamEvent]] = {}
         """What happened to the streams that the peer opened and the application has neither accepted nor reset."""
@@ -240,32 +214,9 @@ class Session:
 
     def receive_handshake(self, message: bytes, now: float, came_by: int = 0) -> None:
         """Take in the payload of a class 2 packet from the neighbor ``came_by``; a bad one is counted and dropped."""
-        try:
-            if message[:1] == bytes((INITIATION,)):
-                if not self._reader.is_addressed(message):
-                    raise RemoteProtocolError("an initiation that is not to us")
-                if not (self._openings.take(came_by, now) and self._may_open(came_by, now)):
-                    raise RemoteProtocolError("too many initiations")
-                self._receive_initiation(message, now)
-            elif message[:1] == bytes((RESPONSE,)):
-                self.association.receive_response(message, now)
-            else:
-                raise RemoteProtocolError("neither an initiation nor a response")
-        except RemoteProtocolError:
-            self._handshakes_refused += 1
-        self._after_association(now)
-
-    def _receive_initiation(self, message: bytes, now: float) -> None:
-        answered = self.association.counters.responses_sent
-        self.association.receive_initiation(self._reader.open(message), now)
-        if self.association.counters.responses_sent == answered:
-            return
-        if self._answers == 0:
-            self._answers_since = now
-        self._answers += 1
-        if self._answers >= ANSWERS_IN_VAIN and now >= self._answers_since + ANSWERS_IN_VAIN_SECONDS:
-            self._answers = 0
+        if self._handshakes.receive(message, now, came_by):
             self._report(PathStalled(now))
+        self._after_association(now)
 
     def receive_fragments(self, payloads: list[bytes], now: float) -> None:
         """Take in the payloads of a batch of class 0 and 1 packets."""
@@ -325,7 +276,7 @@ class Session:
 
     def _after_association(self, now: float) -> None:
         """Take handshake messages and events from the association."""
-        self._handshakes.extend(self.association.messages_to_send(now))
+        self._handshakes.take_messages(now)
         event = self.association.next_event()
         while event is not None:
             if isinstance(event, KeysEstablished):
@@ -333,7 +284,7 @@ class Session:
             event = self.association.next_event()
 
     def _keys_established(self, event: KeysEstablished, now: float) -> None:
-        self._answers = 0
+        self._handshakes.established()
         if event.remote_incarnation != self._incarnation:
             if self._incarnation is not None:
                 gave_up = 0 < event.remote_incarnation - self._incarnation < GIVE_UPS_MAX
@@ -364,7 +315,7 @@ class Session:
         """Return whether `packets_to_send` returns packets when there is room for them."""
         if self._cutter is None:
             return False
-        if self._handshakes:
+        if self._handshakes.waiting:
             return True
         if not self._speaking:
             return False
@@ -378,8 +329,8 @@ class Session:
         cutter = self._cutter
         if cutter is None:
             return [], []
-        handshakes = [cutter.whole(CLASS_HANDSHAKE, message) for message in self._handshakes]
-        self._handshakes.clear()
+        handshakes = [cutter.whole(CLASS_HANDSHAKE, message) for message in self._handshakes.waiting]
+        self._handshakes.waiting.clear()
         if not self._speaking:
             return handshakes, []
         sent = self._sender.send(self.association, cutter, room, express_room, now)
@@ -539,7 +490,7 @@ class Session:
             records_received=receiver.records,
             records_repeated=receiver.repeated,
             records_forged=receiver.forged,
-            handshakes_refused=self._handshakes_refused,
+            handshakes_refused=self._handshakes.refused,
             fragments_refused=receiver.refused + receiver.reassembly.refused_fragments,
             reassembly_bytes=receiver.reassembly.memory_bytes,
             unsent_bytes=self._scheduler.buffered,

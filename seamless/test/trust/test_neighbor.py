@@ -307,7 +307,7 @@ class NeighborTests(SynchronousTestCase):
         """Return what opens initiations at dst in the name of src."""
         self.villain.packet("dst", b"\1", source="src", kind=CLASS_HANDSHAKE)
         self.bed.run(self.bed.now + 0.1)
-        return self.bed.node("dst")._sessions[self.villain.identifier["src"]]._reader
+        return self.bed.node("dst")._sessions[self.villain.identifier["src"]]._handshakes._reader
 
     def test_fragments_of_records_that_never_end(self) -> None:
         """r1 was on the path from src to dst, and knows the index of the keys; it holds no proof of what comes next."""
