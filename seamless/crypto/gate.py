@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias, Union
 
@@ -43,6 +43,7 @@ from seamless.crypto.messages import (
     has_valid_mac2,
     mac1_key,
 )
+from seamless.delivery.token_bucket import TokenBucket, TokenBuckets
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address
 
@@ -100,45 +101,6 @@ _ADMITTED: Final = Admitted()
 _DROPPED: Final = {reason: Dropped(reason) for reason in DropReason}
 
 
-class TokenBucket:
-    """Lets ``rate`` events a second through, and `BURST_SECONDS` of them at once."""
-
-    __slots__ = ("_at", "_rate", "_tokens")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate = rate
-        self._tokens = rate * BURST_SECONDS
-        self._at = now
-
-    def available(self, now: float) -> bool:
-        """Tell whether there is a token."""
-        self._tokens = min(self._rate * BURST_SECONDS, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        return self._tokens >= 1
-
-    def take(self, now: float) -> bool:
-        """Take one token; return False when there is none."""
-        available = self.available(now)
-        if available:
-            self._tokens -= 1
-        return available
-
-
-class Budgets:
-    """A `TokenBucket` of ``rate`` for each of a bounded set of senders."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._buckets: dict[int, TokenBucket] = {}
-
-    def take(self, sender: int, now: float) -> bool:
-        """Take one of the sender's tokens; return False when there is none."""
-        bucket = self._buckets.get(sender)
-        if bucket is None:
-            bucket = self._buckets[sender] = TokenBucket(self._rate, now)
-        return bucket.take(now)
-
-
 class HandshakeGate:
     """The gate of one node. ``known_keys`` are its neighbors' public keys.
 
@@ -163,9 +125,11 @@ class HandshakeGate:
         self._reader = InitiationReader(private_key, public_key, known_keys, LINK_PROLOGUE)
         self._secret = random(SECRET_BYTES)
         self._new_secret_at = now + SECRET_INTERVAL
-        self._answers = TokenBucket(ANSWERS_PER_SECOND, now)
-        self._openings = TokenBucket(OPENINGS_PER_SECOND, now)
-        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._answers = TokenBucket(ANSWERS_PER_SECOND * BURST_SECONDS, ANSWERS_PER_SECOND, now)
+        self._openings = TokenBucket(OPENINGS_PER_SECOND * BURST_SECONDS, OPENINGS_PER_SECOND, now)
+        self._sources: TokenBuckets[str] = TokenBuckets(
+            SOURCE_OPENINGS_PER_SECOND * BURST_SECONDS, SOURCE_OPENINGS_PER_SECOND, MAX_SOURCES
+        )
 
     @property
     def sources(self) -> int:
@@ -181,7 +145,7 @@ class HandshakeGate:
         turned_away = 0
         for begin in range(0, len(data), segment_size):
             lacks_mac2 = segment_size == INITIATION_BYTES and data.startswith(NO_MAC2, begin + MAC2_AT)
-            if lacks_mac2 and (turned_away or not self._answers.available(now)):
+            if lacks_mac2 and (turned_away or self._answers.refill(now) < 1):
                 turned_away += 1
             else:
                 yield data[begin : begin + segment_size]
@@ -192,7 +156,7 @@ class HandshakeGate:
         """Say what becomes of a datagram of type INITIATION from ``source``."""
         if len(datagram) != INITIATION_BYTES or datagram[0] != INITIATION:
             return self._drop(DropReason.NOT_AN_INITIATION)
-        if datagram[MAC2_SPAN] == NO_MAC2 and not self._answers.available(now):
+        if datagram[MAC2_SPAN] == NO_MAC2 and self._answers.refill(now) < 1:
             return self._drop(DropReason.TOO_MANY_ANSWERS)
         if not has_valid_mac1(datagram, self._mac1_key):
             return self._drop(DropReason.WRONG_MAC1)
@@ -223,13 +187,7 @@ class HandshakeGate:
         return hashlib.blake2s(name, key=self._secret, digest_size=COOKIE_BYTES).digest()
 
     def _admit_proven(self, host: str, now: float) -> Admission:
-        bucket = self._sources.pop(host, None)
-        if bucket is None:
-            bucket = TokenBucket(SOURCE_OPENINGS_PER_SECOND, now)
-            if len(self._sources) >= MAX_SOURCES:
-                self._sources.popitem(last=False)
-        self._sources[host] = bucket
-        if not bucket.take(now):
+        if not self._sources.take(host, now):
             return self._drop(DropReason.TOO_MANY_FROM_SOURCE)
         if not self._openings.take(now):
             return self._drop(DropReason.TOO_MANY)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from seamless.delivery.token_bucket import TokenBucket
+
 VIOLATIONS_MAX: Final = 32
 """At once. A link of honest neighbors on the worst of wires goes down and up three times a second at most, since a dead
 interval lies between, and not for long."""
@@ -24,15 +26,13 @@ class Conduct:
 
     def __init__(self, now: float) -> None:
         self.shut_out_until = now
-        self._tokens = float(VIOLATIONS_MAX)
-        self._at = now
+        self._bucket = TokenBucket(VIOLATIONS_MAX, VIOLATIONS_PER_SECOND, now)
 
     def violated(self, now: float) -> bool:
         """Take note of a violation; return True when it is the one that has the neighbor shut out."""
-        self._tokens = min(VIOLATIONS_MAX, self._tokens + (now - self._at) * VIOLATIONS_PER_SECOND) - 1
-        self._at = now
-        if self._tokens > 0 or now < self.shut_out_until:
+        self._bucket.spend(1, now)
+        if self._bucket.tokens > 0 or now < self.shut_out_until:
             return False
-        self._tokens = float(VIOLATIONS_MAX)
+        self._bucket.tokens = VIOLATIONS_MAX
         self.shut_out_until = now + SHUT_OUT_SECONDS
         return True

@@ -25,13 +25,14 @@ from typing import Final
 import attrs
 
 from seamless.config.model import Configuration, InterceptConfig, LinkConfig
-from seamless.crypto.gate import TokenBucket
+from seamless.delivery.token_bucket import TokenBucket
 from seamless.interfaces import ConfigurationDiffers
 from seamless.wire.digest import MAX_ITEMS, ConfigurationDigest
 
 SETTLE_INTERVAL: Final = 1.0
 """Seconds from the first digest to the report: the others come within a round trip, or a resend."""
 FRAMES_PER_SECOND: Final = 10.0
+BURST_SECONDS: Final = 2.0
 """Digests of one node that are compared; it sends six when a link comes up."""
 MAX_NAMED: Final = 8
 """Differences of one section that are named; the rest are counted."""
@@ -220,7 +221,7 @@ class Drift:
         """Compare what the neighbor or peer ``other`` says of one section; sections that we do not know are ignored."""
         known = self._others.get(other)
         if known is None:
-            known = self._others[other] = _Other(TokenBucket(FRAMES_PER_SECOND, now))
+            known = self._others[other] = _Other(TokenBucket(FRAMES_PER_SECOND * BURST_SECONDS, FRAMES_PER_SECOND, now))
         if digest.section not in _PLURAL or not known.budget.take(now):
             return
         self.compared += 1

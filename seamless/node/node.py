@@ -27,8 +27,9 @@ from typing import Final
 import attrs
 
 from seamless.config.model import Configuration
-from seamless.crypto.gate import Budgets
+from seamless.crypto.gate import BURST_SECONDS
 from seamless.crypto.messages import SESSION_PROLOGUE
+from seamless.delivery.token_bucket import TokenBuckets
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import (
     Address,
@@ -118,7 +119,9 @@ class Node:
         self._nodes = configuration.node_by_identifier
         self._events: deque[Event] = deque()
         self._sessions: dict[int, Session] = {}
-        self._openings = Budgets(LINK_OPENINGS_PER_SECOND)
+        self._openings: TokenBuckets[int] = TokenBuckets(
+            LINK_OPENINGS_PER_SECOND * BURST_SECONDS, LINK_OPENINGS_PER_SECOND
+        )
         self._reachable: set[int] = set()
         self._drift = Drift(configuration, name)
         self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)

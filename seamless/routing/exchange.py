@@ -6,7 +6,7 @@ sequence is in `seamless.routing.routing`.
 
 from __future__ import annotations
 
-from seamless.routing.budget import TokenBucket
+from seamless.delivery.token_bucket import TokenBucket
 from seamless.routing.lsa import Rank
 
 VERIFY_MIN_BURST = 256
@@ -50,7 +50,7 @@ class Exchange:
     def take_answers(self, now: float) -> list[int]:
         """Return, once, the origins whose LSAs may go to the neighbor now."""
         taken: list[int] = []
-        if not self._to_answer or self._answers.ready_at(now, min(ANSWER_STEP, len(self._to_answer))) > now:
+        if not self._to_answer or self._answers.ready_at(min(ANSWER_STEP, len(self._to_answer))) > now:
             return taken
         while self._to_answer and self._answers.take(now):
             origin = next(iter(self._to_answer))
@@ -62,7 +62,7 @@ class Exchange:
         """Return when `take_answers` has something; None when nothing waits."""
         if not self._to_answer:
             return None
-        return self._answers.ready_at(now, min(ANSWER_STEP, len(self._to_answer)))
+        return self._answers.ready_at(min(ANSWER_STEP, len(self._to_answer)))
 
     def want(self, origin: int, rank: Rank, at: float) -> None:
         """Take note that the neighbor has an LSA of at least ``rank``, to be asked for at ``at`` unless it came."""

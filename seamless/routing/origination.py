@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from seamless.delivery.token_bucket import TokenBucket
 from seamless.errors import LocalProtocolError
-from seamless.routing.budget import TokenBucket
 from seamless.routing.lsa import MAX_UNKNOWN, Lsa, LsaLink
 
 REFRESH_INTERVAL: Final = 300.0
@@ -69,14 +69,14 @@ class Origination:
 
     def schedule(self, now: float, no_earlier_than: float = 0.0) -> None:
         """Announce the node as soon as it may be, but not before ``no_earlier_than``."""
-        at = max(now, no_earlier_than, self._originated_at + MIN_ORIGINATION_INTERVAL, self._budget.ready_at(now))
+        at = max(now, no_earlier_than, self._originated_at + MIN_ORIGINATION_INTERVAL, self._budget.ready_at())
         if self.due_at is None or at < self.due_at:
             self.due_at = at
 
     def next_lsa(self, links: Iterable[LsaLink], now: float) -> Lsa:
         """Return the LSA to announce now, under a new sequence, and plan the next refresh."""
         self.sequence += 1
-        self._budget.spend(now)
+        self._budget.spend(1, now)
         self._originated_at = now
         self.due_at = now + REFRESH_INTERVAL * (1 - REFRESH_JITTER_RATIO * self._jitter())
         return self.lsa(links)

@@ -281,7 +281,7 @@ class Routing:
         origin = offer.lsa.origin
         exchange = self._exchange(offer.neighbor, now)
         if not exchange.verifications.take(now):
-            exchange.want(origin, offer.rank, exchange.verifications.ready_at(now))
+            exchange.want(origin, offer.rank, exchange.verifications.ready_at())
             raise LsaRefusedError(Refusal.OVER_BUDGET, "more new LSAs than one neighbor may send; asked for later")
         self.counters.lsas_verified += 1
         if not self._verify_signature(self._keys[origin], *signed_part(offer.data)):

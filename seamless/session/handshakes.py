@@ -13,10 +13,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from seamless.crypto.association import Association
-from seamless.crypto.gate import Budgets
+from seamless.crypto.gate import BURST_SECONDS
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.crypto.noise import public_key_of
+from seamless.delivery.token_bucket import TokenBuckets
 from seamless.errors import RemoteProtocolError
 from seamless.wire.header import INITIATION, RESPONSE
 
@@ -50,7 +51,7 @@ class Handshakes:
         self._association = association
         public_key = public_key_of(X25519PrivateKey.from_private_bytes(private_key))
         self._reader = InitiationReader(private_key, public_key, [association.remote_public_key], SESSION_PROLOGUE)
-        self._openings = Budgets(OPENINGS_PER_SECOND)
+        self._openings: TokenBuckets[int] = TokenBuckets(OPENINGS_PER_SECOND * BURST_SECONDS, OPENINGS_PER_SECOND)
         self._may_open = may_open
         self._answers = 0
         self._answers_since = now

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import Final, TypeAlias
 
+from seamless.delivery.token_bucket import TokenBucket
 from seamless.interfaces import Buffer
 from seamless.session.send_half import Piece, SendHalf
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
@@ -65,8 +66,7 @@ class Scheduler:
         self._windowless: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
         self._windowless_turn = False
         self._resends: tuple[deque[Piece], deque[Piece]] = (deque(), deque())
-        self._express_left = EXPRESS_BYTES
-        self._express_at = 0.0
+        self._express_bucket = TokenBucket(EXPRESS_BYTES, EXPRESS_BPS / 8, 0.0)
 
     def write(self, half: SendHalf, data: Buffer, now: float) -> int:
         """Take all of ``data``; return the room that is left, in bytes."""
@@ -88,7 +88,7 @@ class Scheduler:
             return
         ready = half.ready()
         if ready or half.fin_due():
-            express = ready <= half.sparse_allowance(now) and ready <= self._express_allowance(now)
+            express = ready <= half.sparse_allowance(now) and ready <= self._express_bucket.refill(now)
             self._queue(half, CLASS_EXPRESS if express else CLASS_BULK)
 
     def _queue(self, half: SendHalf, record_class: int) -> None:
@@ -100,12 +100,6 @@ class Scheduler:
         if half.turns is not None:
             del half.turns[half]
             half.turns = None
-
-    def _express_allowance(self, now: float) -> int:
-        filled = self._express_left + int((now - self._express_at) * EXPRESS_BPS / 8)
-        self._express_left = min(EXPRESS_BYTES, filled)
-        self._express_at = now
-        return self._express_left
 
     def resend(self, piece: Piece) -> None:
         """Queue a lost piece, before anything new of its class."""
@@ -186,7 +180,7 @@ class Scheduler:
         self.buffered -= nbytes
         half.sparse_left -= min(nbytes, half.sparse_left)
         if express:
-            self._express_left -= nbytes
+            self._express_bucket.spend(nbytes, now)
             self.wake(half, now)
         elif half.ready() or half.fin_due():
             self._queue(half, CLASS_BULK)

@@ -15,10 +15,11 @@ The rules:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 import attrs
+
+from seamless.delivery.token_bucket import TokenBuckets
 
 SOURCE_LINES: Final = 32.0
 """Lines of one kind that one source may cause at once: a person who tries something sees all of it..."""
@@ -31,19 +32,6 @@ REPORT_INTERVAL: Final = 10.0
 """Seconds between two lines about how many were left out."""
 MAX_SOURCES: Final = 1024
 """Buckets kept: a source that was forgotten begins anew, but within its kind's bucket."""
-
-
-@attrs.define
-class _Bucket:
-    """Tokens for lines; full at first."""
-
-    tokens: float
-    at: float
-
-
-def _refill(bucket: _Bucket, most: float, per_second: float, now: float) -> None:
-    bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * per_second)
-    bucket.at = now
 
 
 @attrs.frozen
@@ -65,23 +53,18 @@ class LineLimiter:
     """Decides line by line, and counts."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, _Bucket] = {}
-        self._sources: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
+        self._kinds: TokenBuckets[str] = TokenBuckets(KIND_LINES, KIND_LINES_PER_SECOND)
+        self._sources: TokenBuckets[tuple[str, str]] = TokenBuckets(SOURCE_LINES, SOURCE_LINES_PER_SECOND, MAX_SOURCES)
         self._left_out: dict[str, _Count] = {}
         self.lines_left_out = 0
         """All that were left out so far."""
 
     def admits(self, kind: str, source: str, now: float) -> bool:
         """Return whether a line of this kind that ``source`` causes is written; count it if not."""
-        of_kind = self._kinds.get(kind)
-        if of_kind is None:
-            of_kind = self._kinds[kind] = _Bucket(KIND_LINES, now)
-        of_source = self._bucket_of(kind, source, now)
-        _refill(of_kind, KIND_LINES, KIND_LINES_PER_SECOND, now)
-        _refill(of_source, SOURCE_LINES, SOURCE_LINES_PER_SECOND, now)
-        if of_kind.tokens >= 1 and of_source.tokens >= 1:
-            of_kind.tokens -= 1
-            of_source.tokens -= 1
+        of_kind = self._kinds.bucket(kind, now)
+        of_source = self._sources.bucket((kind, source), now)
+        if of_kind.refill(now) >= 1 and of_source.take(now):
+            of_kind.spend(1, now)
             return True
         count = self._left_out.setdefault(kind, _Count(0, now))
         count.lines += 1
@@ -92,17 +75,6 @@ class LineLimiter:
     def sources_kept(self) -> int:
         """Return how many sources have a bucket."""
         return len(self._sources)
-
-    def _bucket_of(self, kind: str, source: str, now: float) -> _Bucket:
-        key = kind, source
-        bucket = self._sources.get(key)
-        if bucket is None:
-            if len(self._sources) >= MAX_SOURCES:
-                self._sources.popitem(last=False)
-            bucket = self._sources[key] = _Bucket(SOURCE_LINES, now)
-        else:
-            self._sources.move_to_end(key)
-        return bucket
 
     def next_timeout(self) -> float | None:
         """Return when `take_left_out` has something; None while nothing was left out."""

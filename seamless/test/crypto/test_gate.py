@@ -131,6 +131,7 @@ class GateTests(SynchronousTestCase):
 
     def test_many_hosts_get_no_more_than_there_is(self) -> None:
         self.patch(gates, "MAX_SOURCES", 100)
+        self.setUp()  # a gate is made with its limit
         initiation = self.initiation()
         for number in range(int(gates.OPENINGS_PER_SECOND * gates.BURST_SECONDS)):
             source = (f"198.51.{number >> 8}.{number & 255}", 7400)
