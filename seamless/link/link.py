@@ -142,8 +142,8 @@ class Link:
             reason=self._reason,
             since=self._adjacency.since,
             remote=self.remote,
-            rtt=rtt.smoothed,
-            minimum_rtt=rtt.minimum if rtt.has_sample else None,
+            rtt=rtt.smoothed_rtt,
+            minimum_rtt=rtt.min_rtt if rtt.has_sample else None,
             loss_rate=loss_rate,
             rate_bps=self._controller.pacing_rate_bps(),
             mtu_bytes=self._mtu.mtu_bytes,
@@ -203,7 +203,7 @@ class Link:
 
     def restart_minimum_rtt(self) -> None:
         """Begin a new period over which the minimum RTT is taken."""
-        self._recovery.rtt.restart_minimum()
+        self._recovery.rtt.restart_min_rtt()
 
     def send_lsa(self, data: bytes) -> None:
         """Send one LSA until it is acknowledged."""
@@ -341,7 +341,7 @@ class Link:
 
     def _receive_frame(self, frame: LinkFrame, now: float) -> None:
         if isinstance(frame, Ack):
-            self._take_acknowledged(self._recovery.on_ack(frame, now), now)
+            self._take_acknowledged(self._recovery.receive_ack(frame, now), now)
         elif isinstance(frame, Hello):
             self._neighbor_received = frame.received
             self._sent_at_report = self.counters.data_sent + self.counters.control_sent
@@ -431,7 +431,7 @@ class Link:
         self._neighbor.handle_timeout(now)
         deadline = self._recovery.next_timeout()
         if deadline is not None and now >= deadline and self._is_heard:
-            self._take_acknowledged(self._recovery.on_timeout(now), now)
+            self._take_acknowledged(self._recovery.handle_timeout(now), now)
 
     # Sending.
 
@@ -515,14 +515,18 @@ class Link:
             mtu_ceiling_bytes=self._mtu.ceiling_bytes,
             mtu_state=self._mtu.state.value,
             rtt=state.rtt,
-            rtt_variation=recovery.rtt.variation,
+            rtt_variation=recovery.rtt.rttvar,
             received=self._acknowledger.datagrams,
             neighbor_received=self._neighbor_received,
             sent_at_report=self._sent_at_report,
             bytes_in_flight=recovery.bytes_in_flight,
             queued_bytes=queue.size_bytes,
             copies_dropped=self._seen.dropped,
-            **attrs.asdict(recovery.counters),
+            sent=recovery.counters.sent,
+            acked=recovery.counters.acked,
+            lost=recovery.counters.lost,
+            probes=recovery.counters.probes,
+            wasted=recovery.counters.spurious,
             **attrs.asdict(queue.counters),
             **attrs.asdict(self.counters),
             **attrs.asdict(self._mtu.counters),

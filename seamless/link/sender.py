@@ -168,7 +168,7 @@ class Sender:
                 result.acked_bytes,
                 self.recovery.bytes_in_flight,
                 result.newest_sent_at,
-                self.recovery.rtt.smoothed,
+                self.recovery.rtt.smoothed_rtt,
                 now,
             )
         if result.lost_bytes:

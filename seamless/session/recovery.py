@@ -1,63 +1,46 @@
 """Which records arrived, which are lost, when to ask: RFC 9002, bent to a path whose hops recover their own losses.
 
-Every hop resends what it lost, and relays forward out of order. So records arrive out of order all the time, several
-hop round trips late, and no count of later receiver says anything: there is no packet threshold. A record counts as
-lost only by time, when one sent after it was acknowledged and it is itself older than ``Lane.loss_delay``. What is
-resent although it was only late is counted (``wasted``), and makes the lane more patient for a while.
+Every hop resends what it lost, and relays forward out of order. So a record counts as lost only by time
+(`seamless.delivery.loss.TimeLossRule`), and nothing is resent on a probe timeout: a probe is a PING in the record's
+class, whose acknowledgement shows what is missing, and costs nothing if nothing is.
 
-What was under way while our own process was not served (``resumed``) gives no round trip time, and that time counts for
-no deadline: what waited in our own sockets says nothing about the path.
+Express records overtake bulk ones at every relay, so the two classes have one number space, but each a ledger of its
+own: its own round trip time, its own order, its own probe.
 
-Express records overtake bulk ones at every relay, so the two classes are two *lanes*: one number space, but each its
-own round trip time, its own order, its own probe. A probe is a PING in its lane: its acknowledgement shows what is
-missing, and costs nothing if nothing is.
+Two things differ from a link's recovery, and why:
+
+* What was under way while our own process was not served (``resumed``) becomes younger by that time, since only age
+  says what is lost here.
+* The ACK delay is taken off a sample even when the rest is less than ``min_rtt``: a session has no exchange that is
+  never delayed, so its ``min_rtt`` holds such a delay.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import Final, Protocol
 
-import attrs
-
+from seamless.delivery.ledger import LedgerSettings, Sent, SentLedger
+from seamless.delivery.loss import TimeLossRule
 from seamless.errors import RemoteProtocolError
-from seamless.wire.ack import Ack, AckReader
+from seamless.wire.ack import Ack
 from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
-
-INITIAL_RTT: Final = 0.333
-"""Seconds, until there is a sample (RFC 9002, section 6.2.2)."""
-
-GRANULARITY: Final = 0.001
-"""Seconds (RFC 9002, section 6.1.2)."""
 
 MAX_ACK_DELAY: Final = 0.025
 """Seconds for which the peer may keep an acknowledgement back (RFC 9000, section 18.2)."""
 
-LOSS_DELAY_MIN: Final = 0.150
-"""Seconds: ten resends on a hop of 10 ms. Sooner would resend end to end what a hop is about to deliver; and what a
-relay took with it when it died is not waited for (``path_severed``)."""
-
-LOSS_DELAY_MAX: Final = 2.0
 PROBE_TIMEOUT_MAX: Final = 2.0
-"""Seconds, however long round trips were. A sample that spans an outage, or a stop of the peer's process, is as long as
-that, and a first one stands alone: without a bound what was lost is missed as late again. On a path whose round trip is
+"""Seconds, however long round trips were, as for `seamless.delivery.loss.LOSS_DELAY_MAX`. On a path whose round trip is
 longer than this, the price is a probe every two seconds, and records that are sent twice."""
 
-PATIENCE_MAX: Final = 1.0
-"""Seconds that a lane may wait for what is late, however late things have been."""
-
-PATIENCE_MARGIN: Final = 1.5
-"""After a wasted resend a lane waits this much longer than what then was late."""
-
-PATIENCE_HALF_LIFE: Final = 10.0
-"""Seconds without a wasted resend after which that patience is halved."""
-
-MAX_BACKOFF: Final = 6
-"""Doublings of the probe timeout: enough to reach ``give up``."""
-
-LOST_KEPT: Final = 256
-"""Records declared lost that are remembered, in case they were only late."""
+SETTINGS: Final = LedgerSettings(
+    initial_rtt=0.333,  # RFC 9002, section 6.2.2
+    max_ack_delay=MAX_ACK_DELAY,
+    probe_timeout_max=PROBE_TIMEOUT_MAX,
+    lost_kept=256,
+    keeps_lost_contents=True,
+)
 
 
 class Outgoing(Protocol):
@@ -72,95 +55,61 @@ class Outgoing(Protocol):
         ...
 
 
-@attrs.define(slots=True, eq=False)
-class Sent:
-    """A record under way."""
+class ClassLedger(SentLedger[Sequence[Outgoing]]):
+    """The records of one class. A record's size is 1, or 0 if it carries nothing but probes and acknowledgements."""
 
-    number: int
-    sent_at: float
-    lane: int
-    contents: Sequence[Outgoing]
-    is_wanted: bool
-    """Whether it carries anything but probes and acknowledgements."""
-    settled: bool = False
+    __slots__ = ("lost_in_vain", "probe_wanted")
 
-
-class Lane:
-    """The records of one class: their round trip time, and which of them are still under way."""
-
-    __slots__ = (
-        "order",
-        "under_way",
-        "wanted",
-        "wanted_lost",
-        "largest_acked",
-        "last_sent_at",
-        "latest",
-        "smoothed",
-        "rttvar",
-        "sampled",
-        "loss_at",
-        "backoff",
-        "probe_wanted",
-        "patience",
-        "patience_at",
-    )
-
-    def __init__(self) -> None:
-        self.order: deque[Sent] = deque()
-        self.under_way = 0
-        self.wanted = 0
-        self.wanted_lost = 0
-        self.largest_acked = -1
-        self.last_sent_at = 0.0
-        self.latest = 0.0
-        self.smoothed = INITIAL_RTT
-        self.rttvar = INITIAL_RTT / 2
-        self.sampled = False
-        self.loss_at: float | None = None
-        self.backoff = 0
+    def __init__(self, first_number: int) -> None:
+        super().__init__(SETTINGS, TimeLossRule(), first_number)
+        self.lost_in_vain = 0
+        """Records of size 1 lost since the last one that was acknowledged."""
         self.probe_wanted = False
-        self.patience = 0.0
-        self.patience_at = 0.0
 
-    def loss_delay(self, now: float) -> float:
-        """Return the age in seconds at which a record counts as lost if a later one was acknowledged."""
-        longest = max(2 * max(self.smoothed, self.latest), self.smoothed + 4 * self.rttvar, LOSS_DELAY_MIN)
-        if self.patience:
-            halvings = (now - self.patience_at) / PATIENCE_HALF_LIFE
-            longest = max(longest, self.patience * float(0.5**halvings))
-        return min(longest, LOSS_DELAY_MAX)
+    def receive_ack(self, ack: Ack, now: float) -> bool:
+        """Settle what ``ack`` names; return whether the class made progress: something of size 1 arrived, or a probe
+        when nothing else had been sent."""
+        numbers, entries, late = self.take_acked(ack)
+        progress = False
+        if numbers:
+            self.probe_wanted = False
+            self._sample(max(zip(numbers, entries)), ack, now)
+            if any(size for _, _, size, _ in entries):
+                self.lost_in_vain = 0
+                progress = True
+            else:
+                progress = not self.in_flight and not self.lost_in_vain
+            for _, contents, _, _ in reversed(entries):
+                _acked(contents)
+        for contents in self.take_spurious(late, now):
+            _acked(contents)
+        return progress
 
-    def sample(self, rtt: float) -> None:
-        """Take a round trip time into account (RFC 9002, section 5.3)."""
-        self.latest = rtt
-        if not self.sampled:
-            self.sampled = True
-            self.smoothed, self.rttvar = rtt, rtt / 2
+    def _sample(self, newest: tuple[int, Sent[Sequence[Outgoing]]], ack: Ack, now: float) -> None:
+        """Take a round trip time from the newest record, if it is newer than any acknowledged before."""
+        number, (sent_at, *_) = newest
+        if number <= self.largest_acked:
             return
-        self.rttvar += (abs(self.smoothed - rtt) - self.rttvar) / 4
-        self.smoothed += (rtt - self.smoothed) / 8
+        self.largest_acked = number
+        delay = min(ack.delay, MAX_ACK_DELAY) if number == ack.largest else 0.0
+        self.sample(number, sent_at + delay if now - sent_at > delay else sent_at, 0.0, now)
 
-    def was_only_late(self, age: float, now: float) -> None:
-        """A record of this age was declared lost and then acknowledged."""
-        self.patience = min(PATIENCE_MAX, max(self.patience, PATIENCE_MARGIN * age))
-        self.patience_at = now
-
-    def first_probe_timeout(self) -> float:
-        """Return the seconds after which to ask for the first time (RFC 9002, section 6.2.1)."""
-        return self.smoothed + max(4 * self.rttvar, GRANULARITY) + MAX_ACK_DELAY
-
-    def probe_timeout(self) -> float:
-        """Return the seconds after which to ask again, with the backoff."""
-        return min(float(self.first_probe_timeout() * (1 << self.backoff)), PROBE_TIMEOUT_MAX)
+    def lose(self, numbers: list[int], now: float) -> None:
+        """Declare records lost."""
+        for _, contents, size, _ in self.declare_lost(numbers, now):
+            self.lost_in_vain += size
+            for outgoing in contents:
+                outgoing.lost()
+        self.forget_lost(-inf)
 
     def next_timeout(self) -> float | None:
-        """Return when to call ``handle_timeout``."""
-        if self.under_way == 0 or self.probe_wanted:
-            return None
-        if self.loss_at is not None:
-            return self.loss_at
-        return self.last_sent_at + self.probe_timeout()
+        """Return when to look again; None also while a probe waits to be sent."""
+        return None if self.probe_wanted else super().next_timeout()
+
+
+def _acked(contents: Sequence[Outgoing]) -> None:
+    for outgoing in contents:
+        outgoing.acked()
 
 
 class Recovery:
@@ -168,19 +117,27 @@ class Recovery:
 
     def __init__(self, first_number: int) -> None:
         self.next_number = first_number
-        self.lanes = {CLASS_BULK: Lane(), CLASS_EXPRESS: Lane()}
-        self.acked_records = 0
-        self.lost_records = 0
-        self.wasted_records = 0
-        self._samples_from = first_number
-        self._under_way: dict[int, Sent] = {}
-        self._lost: dict[int, Sent] = {}
-        self._reader = AckReader(first_number)
+        self.classes = {each: ClassLedger(first_number) for each in (CLASS_BULK, CLASS_EXPRESS)}
 
     @property
     def anything_under_way(self) -> bool:
-        """Say whether an acknowledgement is awaited."""
-        return bool(self._under_way)
+        """Return whether an acknowledgement is awaited."""
+        return any(ledger.outstanding for ledger in self.classes.values())
+
+    @property
+    def acked_records(self) -> int:
+        """Return how many records were acknowledged and not declared lost before."""
+        return sum(ledger.counters.acked for ledger in self.classes.values())
+
+    @property
+    def lost_records(self) -> int:
+        """Return how many records were declared lost."""
+        return sum(ledger.counters.lost for ledger in self.classes.values())
+
+    @property
+    def spurious_records(self) -> int:
+        """Return how many records were declared lost and then acknowledged."""
+        return sum(ledger.counters.spurious for ledger in self.classes.values())
 
     def take_number(self) -> int:
         """Return the number of the next record; it is never used twice."""
@@ -188,158 +145,76 @@ class Recovery:
         self.next_number = number + 1
         return number
 
-    def sent(self, number: int, lane: int, contents: Sequence[Outgoing], now: float, *, is_wanted: bool = True) -> None:
+    def sent(
+        self, number: int, record_class: int, contents: Sequence[Outgoing], now: float, *, is_wanted: bool = True
+    ) -> None:
         """Watch over a record that asks for an acknowledgement; ``is_wanted`` unless it is only a probe."""
-        record = Sent(number, now, lane, contents, is_wanted)
-        self._under_way[number] = record
-        road = self.lanes[lane]
-        road.order.append(record)
-        road.under_way += 1
-        road.wanted += is_wanted
-        road.last_sent_at = now
-        road.probe_wanted = False
+        ledger = self.classes[record_class]
+        ledger.add(number, contents, int(is_wanted), now)
+        ledger.probe_wanted = False
 
     def receive_ack(self, ack: Ack, now: float) -> set[int]:
-        """Settle what ``ack`` names; return the classes that made progress: something wanted arrived, or a probe when
-        nothing else had been sent. Raise `RemoteProtocolError` for what was never sent.
+        """Settle what ``ack`` names; return the classes that made progress (`ClassLedger.receive_ack`).
+
+        Raise `RemoteProtocolError` for what was never sent.
         """
         if ack.largest >= self.next_number:
             raise RemoteProtocolError(f"an ACK for record {ack.largest}, which was never sent")
-        newly, late = self._newly_acked(ack)
-        progress: set[int] = set()
-        for record in newly:
-            self._settle(record)
-            road = self.lanes[record.lane]
-            road.backoff = 0
-            road.probe_wanted = False
-            if record.is_wanted:
-                road.wanted_lost = 0
-                progress.add(record.lane)
-            elif not road.wanted and not road.wanted_lost:
-                progress.add(record.lane)
-        self._sample(newly, ack, now)
-        self.acked_records += len(newly)
-        for record in newly:
-            for outgoing in record.contents:
-                outgoing.acked()
-            record.contents = ()
-        self._count_late(late, now)
+        progress = {each for each, ledger in self.classes.items() if ledger.receive_ack(ack, now)}
         self.detect_lost(now)
         return progress
 
-    def _newly_acked(self, ack: Ack) -> tuple[list[Sent], list[int]]:
-        """Return the records under way that ``ack`` names, newest first, and the numbers of those declared lost."""
-        newly: list[Sent] = []
-        late: list[int] = []
-        numbers = self._reader.take(ack, self._under_way, self._lost)
-        numbers.sort(reverse=True)
-        for number in numbers:
-            record = self._under_way.pop(number, None)
-            if record is not None:
-                newly.append(record)
-            elif number in self._lost:
-                late.append(number)
-        return newly, late
-
-    def _sample(self, newly: list[Sent], ack: Ack, now: float) -> None:
-        """Take a round trip time from the newest record of each lane, if it is newer than any acknowledged before."""
-        for record in newly:
-            road = self.lanes[record.lane]
-            if record.number <= road.largest_acked:
-                continue
-            road.largest_acked = record.number
-            if record.number < self._samples_from:
-                continue
-            delay = min(ack.delay, MAX_ACK_DELAY) if record.number == ack.largest else 0.0
-            rtt = now - record.sent_at
-            road.sample(rtt - delay if rtt > delay else rtt)
-
-    def _settle(self, record: Sent) -> None:
-        record.settled = True
-        road = self.lanes[record.lane]
-        road.under_way -= 1
-        road.wanted -= record.is_wanted
-
-    def _count_late(self, late: list[int], now: float) -> None:
-        """Settle records that were declared lost and were only late."""
-        for number in late:
-            record = self._lost.pop(number)
-            self.wasted_records += 1
-            self.lanes[record.lane].was_only_late(now - record.sent_at, now)
-            for outgoing in record.contents:
-                outgoing.acked()
-
     def detect_lost(self, now: float) -> None:
         """Declare lost what is old enough, and note when the next one will be."""
-        for road in self.lanes.values():
-            order = road.order
-            road.loss_at = None
-            delay = road.loss_delay(now)
-            while order:
-                record = order[0]
-                if not record.settled:
-                    if record.number > road.largest_acked:
-                        break
-                    if record.sent_at + delay > now:
-                        road.loss_at = record.sent_at + delay
-                        break
-                    self._declare_lost(record)
-                order.popleft()
-
-    def _declare_lost(self, record: Sent) -> None:
-        del self._under_way[record.number]
-        self._settle(record)
-        self.lost_records += 1
-        self.lanes[record.lane].wanted_lost += record.is_wanted
-        self._lost[record.number] = record
-        if len(self._lost) > LOST_KEPT:
-            forgotten = next(iter(self._lost))
-            del self._lost[forgotten]
-            self._reader.forget(forgotten)
-        for outgoing in record.contents:
-            outgoing.lost()
+        for ledger in self.classes.values():
+            lost = ledger.detect_lost(now)
+            if lost:
+                ledger.lose(lost, now)
 
     def sent_again(self, numbers: Iterable[int], now: float) -> None:
         """Our own node has these records back from a dead link, and sends them another way."""
         for number in numbers:
-            record = self._under_way.get(number)
-            if record is not None:
-                record.sent_at = self.lanes[record.lane].last_sent_at = now
+            for ledger in self.classes.values():
+                ledger.sent_again(number, now)
 
     def forget_losses(self) -> None:
         """Begin to count anew what was lost in vain: nothing of it is sent again, and another path was asked for."""
-        for road in self.lanes.values():
-            road.wanted_lost = 0
+        for ledger in self.classes.values():
+            ledger.lost_in_vain = 0
 
     def resumed(self, gap: float) -> None:
         """Take note that this process was not served for ``gap`` seconds, until now."""
-        self._samples_from = self.next_number
-        for record in (*self._under_way.values(), *self._lost.values()):
-            record.sent_at += gap
-        for road in self.lanes.values():
-            road.last_sent_at += gap
-            if road.loss_at is not None:
-                road.loss_at += gap
+        for ledger in self.classes.values():
+            ledger.sample_from(self.next_number)
+            ledger.shift(gap)
 
     def path_severed(self, now: float) -> None:
         """A relay may have died with what it had acknowledged: what should have been heard of by now is lost."""
-        for record in list(self._under_way.values()):
-            if record.sent_at <= now - self.lanes[record.lane].smoothed:
-                self._declare_lost(record)
-        for road in self.lanes.values():
-            road.backoff = 0
+        for ledger in self.classes.values():
+            latest = now - ledger.rtt.smoothed_rtt
+            ledger.lose([number for number, entry in ledger.outstanding.items() if entry[0] <= latest], now)
+            ledger.pto_count = 0
         self.forget_losses()
+
+    @property
+    def probe_timeout(self) -> float:
+        """Return the longest probe timeout of a class, without backoff, in seconds."""
+        return max(ledger.rtt.probe_timeout(MAX_ACK_DELAY) for ledger in self.classes.values())
+
+    @property
+    def pto_count(self) -> int:
+        """Return how many probe timeouts have passed in a class since it was heard of."""
+        return max(ledger.pto_count for ledger in self.classes.values())
 
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``."""
-        times = [time for time in (road.next_timeout() for road in self.lanes.values()) if time is not None]
+        times = [time for time in (ledger.next_timeout() for ledger in self.classes.values()) if time is not None]
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """Declare losses, and ask for a probe in a lane that heard nothing for too long."""
+        """Declare losses, and ask for a probe in a class that heard nothing for too long."""
         self.detect_lost(now)
-        for road in self.lanes.values():
-            due = road.next_timeout()
-            if due is not None and due <= now:
-                road.probe_wanted = True
-                road.backoff = min(road.backoff + 1, MAX_BACKOFF)
+        for ledger in self.classes.values():
+            if not ledger.probe_wanted and ledger.probe_timeout_passed(now):
+                ledger.counters.probes += 1
+                ledger.probe_wanted = True

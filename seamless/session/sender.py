@@ -98,21 +98,21 @@ class Sender:
 
     def waits(self, record_class: int) -> bool:
         """Return whether something of a class waits to be sent or acknowledged, or was lost too often."""
-        state = self.recovery.lanes[record_class]
-        if state.under_way or state.wanted_lost >= PACKETS_LOST_IN_VAIN or self._scheduler.wants(record_class):
+        ledger = self.recovery.classes[record_class]
+        if ledger.outstanding or ledger.lost_in_vain >= PACKETS_LOST_IN_VAIN or self._scheduler.wants(record_class):
             return True
         return bool(self.frames if record_class == CLASS_EXPRESS else self.packets)
 
     @property
     def wants_express(self) -> bool:
         """Return whether an express record is to be sent."""
-        probe = self.recovery.lanes[CLASS_EXPRESS].probe_wanted
+        probe = self.recovery.classes[CLASS_EXPRESS].probe_wanted
         return bool(self.ack_due or self.frames or probe) or self._scheduler.wants(CLASS_EXPRESS)
 
     @property
     def wants_bulk(self) -> bool:
         """Return whether a bulk record is to be sent."""
-        probe = self.recovery.lanes[CLASS_BULK].probe_wanted
+        probe = self.recovery.classes[CLASS_BULK].probe_wanted
         return bool(self.packets or probe) or self._scheduler.wants(CLASS_BULK)
 
     def send(
@@ -141,7 +141,7 @@ class Sender:
     def _seal(self, record: _OpenRecord, key: SendKey, cutter: Cutter, packets: list[bytes], now: float) -> bool:
         """Seal a record, cut it into ``packets``, and keep its contents; return False when there is nothing in it."""
         contents = record.contents
-        if self.recovery.lanes[record.record_class].probe_wanted and not contents:
+        if self.recovery.classes[record.record_class].probe_wanted and not contents:
             ping = PendingPing()
             record.add(ping.encode(now), ping)
         if not record.parts:

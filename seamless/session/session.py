@@ -416,15 +416,14 @@ class Session:
         """Return when to ask for another path; None when nothing waits for the peer."""
         if self._cutter is None or self._closed:
             return None
-        states = self._sender.recovery.lanes.values()
-        return self._progress.stalled_at(max(state.first_probe_timeout() for state in states))
+        return self._progress.stalled_at(self._sender.recovery.probe_timeout)
 
     def _probe(self, now: float) -> None:
         """Declare losses and request probes; after several without an answer, ask for new keys too."""
         recovery = self._sender.recovery
         recovery.handle_timeout(now)
         self._take_output()
-        if max(state.backoff for state in recovery.lanes.values()) >= ASK_FOR_KEYS_BACKOFF:
+        if recovery.pto_count >= ASK_FOR_KEYS_BACKOFF:
             self.association.initiate(now)
             self._after_association(now)
 
@@ -444,7 +443,7 @@ class Session:
         """Note since when something waits to be sent or acknowledged; ask for keys if they are missing."""
         self._take_output()
         sender, progress = self._sender, self._progress
-        for record_class in sender.recovery.lanes:
+        for record_class in sender.recovery.classes:
             progress.note(record_class, not self._closed and sender.waits(record_class), now)
         waits = not self._closed and sender.wait_for_peer
         if waits and self._cutter is not None and self.association.send_key is None:
@@ -481,12 +480,12 @@ class Session:
         return SessionStatus(
             established=self.association.send_key is not None,
             streams=self._streams.live,
-            smoothed_rtt=recovery.lanes[CLASS_EXPRESS].smoothed,
-            bulk_rtt=recovery.lanes[CLASS_BULK].smoothed,
+            smoothed_rtt=recovery.classes[CLASS_EXPRESS].rtt.smoothed_rtt,
+            bulk_rtt=recovery.classes[CLASS_BULK].rtt.smoothed_rtt,
             records_sent=recovery.next_number,
             records_acked=recovery.acked_records,
             records_lost=recovery.lost_records,
-            records_wasted=recovery.wasted_records,
+            records_wasted=recovery.spurious_records,
             records_received=receiver.records,
             records_repeated=receiver.repeated,
             records_forged=receiver.forged,
@@ -503,4 +502,4 @@ class Session:
         )
 
     def _rtt(self) -> float:
-        return self._sender.recovery.lanes[CLASS_EXPRESS].smoothed
+        return self._sender.recovery.classes[CLASS_EXPRESS].rtt.smoothed_rtt

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.delivery.loss import LOSS_DELAY_MIN
 from seamless.session.limits import Limits
-from seamless.session.recovery import LOSS_DELAY_MIN
 from seamless.test.session.pair import Pair
 
 
