@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from seamless.link.acknowledger import Acknowledger
+from seamless.delivery.acknowledger import Acknowledger
 from seamless.link.recovery import Control
-from seamless.wire.link_frames import DigestFrame, Hello, LsaFrame, OwnFrame, Ping, ReliableFrame
+from seamless.wire.link_frames import ACK, DigestFrame, Hello, LsaFrame, OwnFrame, Ping, ReliableFrame
 
 
 class ControlQueue:
@@ -52,7 +52,7 @@ class ControlQueue:
         ack, acked_below = b"", -1
         due_at = acknowledger.due_at
         if due_at is not None and (frames or self._frames or due_at <= now):
-            ack = acknowledger.take(now)
+            ack = bytes((ACK,)) + acknowledger.take(now)
             acked_below = acknowledger.largest
             if not frames and not self._frames and acknowledger.wants_ping(now):
                 frames.append(Ping())

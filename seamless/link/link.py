@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from operator import itemgetter
 from typing import Final
 
@@ -30,9 +31,9 @@ import attrs
 from seamless.crypto.association import Association
 from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey, SendKey
+from seamless.delivery.acknowledger import Acknowledger, AckPolicy
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
-from seamless.link.acknowledger import Acknowledger
 from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.control import ControlQueue
 from seamless.link.copies import SPARSE_BATCH, Seen
@@ -43,7 +44,7 @@ from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
 from seamless.link.sender import Sender
 from seamless.link.status import LinkCounters, LinkSettings, LinkState, LinkStatus
-from seamless.wire.ack import Ack
+from seamless.wire.ack import MAX_ACK_RANGES, Ack
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE, CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
 from seamless.wire.link_frames import (
@@ -59,6 +60,10 @@ from seamless.wire.link_frames import (
 
 URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
 """Classes of packets that are queued as express; all others are bulk."""
+ACK_INTERVAL: Final = 0.002
+"""Seconds between two ACKs under load: a fifth of a short hop's round trip, and a batch of a fast link. The first
+datagram after a silence is acknowledged at once, so that a lost keystroke is missed soon."""
+ACK_POLICY: Final = AckPolicy(min_interval=ACK_INTERVAL, at_once_count=inf, max_ranges=MAX_ACK_RANGES, kept_count=0)
 QUEUE_TARGET_INTERVAL: Final = 0.004
 """Seconds of the link's rate that one session should have waiting: enough for a batch, and to ride out a late timer."""
 QUEUE_TARGET_MIN_BYTES: Final = 48 << 10
@@ -89,7 +94,7 @@ class Link:
         self._neighbor_received = 0
         self._sent_at_report = 0
         self._controller = controller
-        self._acknowledger = Acknowledger()
+        self._acknowledger = Acknowledger(ACK_POLICY)
         self._ip_udp_bytes = ip_udp_bytes(settings.local[0])
         self._overhead_bytes = self._ip_udp_bytes + SEALING_BYTES
         self._mtu = MtuSearch(settings.mtu_bytes)
@@ -283,7 +288,8 @@ class Link:
         self.counters.received_bytes += len(buffer)
         if buffer[0] == DATA:
             self.counters.data_received += len(numbers)
-            self._acknowledger.on_received(numbers, True, now)
+            self._acknowledger.receive(numbers, now)
+            self._acknowledger.ask(0.0, now)
             if len(contents) <= SPARSE_BATCH:
                 contents = self._seen.first(contents)
             if contents:
@@ -337,7 +343,9 @@ class Link:
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
                 self._neighbor.violated(f"it broke the protocol: {error}", now)
-        self._acknowledger.on_received(numbers, ack_eliciting, now)
+        self._acknowledger.receive(numbers, now)
+        if ack_eliciting:
+            self._acknowledger.ask(0.0, now)
 
     def _receive_frame(self, frame: LinkFrame, now: float) -> None:
         if isinstance(frame, Ack):
@@ -360,7 +368,7 @@ class Link:
         self._note_sizes(result, now)
         for control in result.controls:
             if control.acked_below >= 0:
-                self._acknowledger.on_ack_acknowledged(control.acked_below)
+                self._acknowledger.ack_acknowledged(control.acked_below)
 
     def _note_sizes(self, result: Acknowledged, now: float) -> None:
         """Hand acknowledged and lost sizes to the search for the path's MTU."""
@@ -459,7 +467,7 @@ class Link:
         due_at = self._acknowledger.due_at
         hello = None
         if self._adjacency.hello_due(now) and not self._closed:
-            hello = self._neighbor.hello(self._acknowledger.datagrams, now)
+            hello = self._neighbor.hello(self._acknowledger.count, now)
         if hello is None and not self._control and (due_at is None or due_at > now):
             return
         for ack, control in self._control.take(hello, self._acknowledger, self.is_up, now):
@@ -516,7 +524,7 @@ class Link:
             mtu_state=self._mtu.state.value,
             rtt=state.rtt,
             rtt_variation=recovery.rtt.rttvar,
-            received=self._acknowledger.datagrams,
+            received=self._acknowledger.count,
             neighbor_received=self._neighbor_received,
             sent_at_report=self._sent_at_report,
             bytes_in_flight=recovery.bytes_in_flight,

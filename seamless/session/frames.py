@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
+from seamless.delivery.acknowledger import Acknowledger
 from seamless.session.receive_half import ReceiveHalf
-from seamless.session.receiver import Receiver
 from seamless.session.stream import Stream
 from seamless.session.window import SessionCredit
 from seamless.wire.session_frames import PING, ResetFrame, encode_reset, encode_session_window, encode_window
@@ -155,15 +155,15 @@ class SentPacket:
 class SentAck:
     """An ACK in a record: once that is acknowledged, the ranges in it need no repeating."""
 
-    __slots__ = ("_receiver", "_largest")
+    __slots__ = ("_acknowledger", "_largest")
 
-    def __init__(self, receiver: Receiver) -> None:
-        self._receiver = receiver
-        self._largest = receiver.received.lasts[-1]
+    def __init__(self, acknowledger: Acknowledger) -> None:
+        self._acknowledger = acknowledger
+        self._largest = acknowledger.largest
 
     def acked(self) -> None:
         """Forget old ranges."""
-        self._receiver.ack_arrived(self._largest)
+        self._acknowledger.ack_acknowledged(self._largest)
 
     def lost(self) -> None:
         """Do nothing: a later ACK has the same ranges."""

@@ -19,8 +19,8 @@ import attrs
 from cryptography.exceptions import InvalidTag
 
 from seamless.crypto.sealing import PROOF_BITS, ReceiveKey
+from seamless.delivery.acknowledger import Acknowledger, AckPolicy
 from seamless.session.record import Reassembly
-from seamless.wire.ack import encode_ack
 from seamless.wire.fragment import WHOLE_PLACE
 from seamless.wire.header import (
     FRAGMENT_HEADER_BYTES,
@@ -31,22 +31,19 @@ from seamless.wire.header import (
     SEALED_HEADER_BYTES,
     TAG_BYTES,
 )
-from seamless.wire.ranges import RangeSet
 
-ACK_DELAY_FLOWING: Final = 0.010
+ACK_DELAY_FRAGMENTED: Final = 0.010
 """Seconds for which an acknowledgement of records of several fragments may wait: it only frees the sender's memory."""
 
-ACK_DELAY_SPARSE: Final = 0.025
+ACK_DELAY_WHOLE: Final = 0.025
 """Seconds for the others (max_ack_delay of RFC 9000): the answer of the application often comes along."""
 
-ACK_RECORDS: Final = 64
-"""Records after which an acknowledgement is due at once: 1 MB."""
-
-LATE_RECORDS: Final = 4096
-"""Numbers below the last acknowledged ACK that are still accepted: a second of full records at 500 Mb/s."""
-
-MAX_RANGES: Final = 1024
-"""Ranges kept; a gap that is 1024 gaps old counts as lost."""
+ACK_POLICY: Final = AckPolicy(
+    min_interval=0.0,
+    at_once_count=64,  # records: 1 MB
+    max_ranges=1024,
+    kept_count=4096,  # a second of full records at 500 Mb/s; numbers below are not accepted any more
+)
 
 
 @attrs.define
@@ -70,23 +67,15 @@ class Receiver:
 
     def __init__(self, find_key: Callable[[int], ReceiveKey | None], max_bytes: int) -> None:
         self.reassembly = Reassembly(max_bytes)
-        self.received = RangeSet()
-        self.records = 0
+        self.acknowledger = Acknowledger(ACK_POLICY)
         self.repeated = 0
         self.refused = 0
         self.forged = 0
-        self.ack_at: float | None = None
-        self._floor = 0
-        self._unacked = 0
-        self._newest_at = 0.0
         self._find_key = find_key
 
     def restart(self) -> None:
         """Begin anew for another incarnation of the peer, which numbers its records from 0."""
-        self.received = RangeSet()
-        self.ack_at = None
-        self._floor = 0
-        self._unacked = 0
+        self.acknowledger.restart()
 
     def receive(self, payloads: list[bytes], now: float) -> Iterator[ReceivedRecord]:
         """Yield the records that a batch of fragments completes.
@@ -121,7 +110,7 @@ class Receiver:
         if word >> INDEX_BITS != RECORD or key is None:
             self.refused += 1
             return False
-        if not key.window.is_new(number) or (number < self._floor and key.is_confirmed):
+        if not key.window.is_new(number) or (number < self.acknowledger.floor and key.is_confirmed):
             self.repeated += 1
             return False
         if not is_whole and not key.proves(name):
@@ -148,34 +137,9 @@ class Receiver:
         return ReceivedRecord(number, plaintext, is_fragmented, key if is_first else None)
 
     def note(self, number: int, now: float) -> None:
-        """Count a record that `receive` has yielded, for the acknowledgements to come."""
-        received = self.received
-        received.add(number, number)
-        self.records += 1
-        if number == received.lasts[-1]:
-            self._newest_at = now
-        if len(received) > MAX_RANGES:
-            received.keep_newest(MAX_RANGES)
-            self._floor = received.firsts[0]
+        """Enter a record that `receive` has yielded, for the acknowledgements to come."""
+        self.acknowledger.receive((number,), now)
 
-    def owe_ack(self, flowing: bool, now: float) -> None:
-        """Take note of a record that asks for an acknowledgement."""
-        self._unacked += 1
-        due = now + (ACK_DELAY_FLOWING if flowing else ACK_DELAY_SPARSE)
-        if self._unacked >= ACK_RECORDS:
-            due = now
-        if self.ack_at is None or due < self.ack_at:
-            self.ack_at = due
-
-    def take_ack(self, now: float) -> bytes:
-        """Return the body of the ACK that is due; it counts as sent."""
-        self.ack_at = None
-        self._unacked = 0
-        return encode_ack(self.received, now - self._newest_at)
-
-    def ack_arrived(self, largest: int) -> None:
-        """Take note that the peer has an acknowledgement of numbers up to ``largest``: older ranges are forgotten."""
-        floor = largest - LATE_RECORDS
-        if floor > self._floor:
-            self._floor = floor
-            self.received.forget_below(floor)
+    def ask_ack(self, is_fragmented: bool, now: float) -> None:
+        """Take note that the record just noted asks for an acknowledgement."""
+        self.acknowledger.ask(ACK_DELAY_FRAGMENTED if is_fragmented else ACK_DELAY_WHOLE, now)

@@ -15,10 +15,10 @@ import attrs
 
 from seamless.crypto.association import Association
 from seamless.crypto.sealing import SendKey
+from seamless.delivery.acknowledger import Acknowledger
 from seamless.interfaces import Buffer
 from seamless.session.frames import PendingFrame, PendingPing, SentAck, SentPacket
 from seamless.session.packets import PacketQueue
-from seamless.session.receiver import Receiver
 from seamless.session.record import Cutter
 from seamless.session.recovery import Outgoing, Recovery
 from seamless.session.scheduler import Scheduler
@@ -81,13 +81,13 @@ class _OpenRecord:
 class Sender:
     """All that is to be sent to one incarnation of the peer: frames, whole packets, and bytes of streams."""
 
-    def __init__(self, scheduler: Scheduler, receiver: Receiver, first_number: int) -> None:
+    def __init__(self, scheduler: Scheduler, acknowledger: Acknowledger, first_number: int) -> None:
         self.recovery = Recovery(first_number)
         self.frames: deque[PendingFrame] = deque()
         self.ack_due = False
         self.packets = PacketQueue(PACKETS_MAX_BYTES, PACKET_AGE_MAX)
         self._scheduler = scheduler
-        self._receiver = receiver
+        self._acknowledger = acknowledger
         self._packets_turn = False
 
     @property
@@ -185,12 +185,12 @@ class Sender:
     def _add_ack(self, record: _OpenRecord, now: float) -> SentAck | None:
         """Put in the acknowledgement that is due, and return what is to be kept of it; None when none is due."""
         self.ack_due = False
-        if self._receiver.ack_at is None:
+        if self._acknowledger.due_at is None:
             return None
-        body = self._receiver.take_ack(now)
+        body = self._acknowledger.take(now)
         record.parts += (bytes((ACK,)), body)
         record.space -= 1 + len(body)
-        return SentAck(self._receiver)
+        return SentAck(self._acknowledger)
 
     def _add_pieces(self, record: _OpenRecord, writable: list[int], now: float) -> None:
         """Fill the record with bytes of streams, and note the streams that may be written to again."""

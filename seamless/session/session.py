@@ -112,7 +112,7 @@ class Session:
     def _begin(self, first_number: int = 0) -> None:
         """Begin without streams, with ``first_number``: above 0 when the keys have sealed records."""
         self._scheduler = Scheduler(self.limits.send_buffer_max)
-        self._sender = Sender(self._scheduler, self._receiver, first_number)
+        self._sender = Sender(self._scheduler, self._receiver.acknowledger, first_number)
         self._streams = Streams(
             local=self.local,
             peer=self.peer,
@@ -254,7 +254,7 @@ class Session:
                 self._receive_other(frame, now)
                 asks = True
         if asks:
-            self._receiver.owe_ack(record.is_fragmented, now)
+            self._receiver.ask_ack(record.is_fragmented, now)
 
     def _receive_other(self, frame: Frame, now: float) -> None:
         """Act on a frame that is neither STREAM nor ACK."""
@@ -375,7 +375,7 @@ class Session:
         if self._cutter is not None and self._speaking:
             times.append(self._sender.recovery.next_timeout())
             if not self._sender.ack_due:
-                times.append(self._receiver.ack_at)
+                times.append(self._receiver.acknowledger.due_at)
         if self._streams.unopened_since is not None:
             times.append(self._streams.unopened_since + self._unopened_timeout)
         waiting_since = self._progress.waiting_since
@@ -435,7 +435,7 @@ class Session:
             self._note_waiting(now)
 
     def _note_ack_due(self, now: float) -> None:
-        ack_at = self._receiver.ack_at
+        ack_at = self._receiver.acknowledger.due_at
         if ack_at is not None and ack_at <= now:
             self._sender.ack_due = True
 
@@ -486,7 +486,7 @@ class Session:
             records_acked=recovery.acked_records,
             records_lost=recovery.lost_records,
             records_wasted=recovery.spurious_records,
-            records_received=receiver.records,
+            records_received=receiver.acknowledger.count,
             records_repeated=receiver.repeated,
             records_forged=receiver.forged,
             handshakes_refused=self._handshakes.refused,

@@ -7,10 +7,9 @@ from itertools import pairwise
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.interfaces import Transmit
-from seamless.link.acknowledger import ACK_INTERVAL
 from seamless.link.batches import BATCH_DATAGRAMS, SEALING_BYTES, open_batch, seal_batches
-from seamless.link.departures import MAX_RESENDS
-from seamless.link.link import QUEUE_TARGET_MIN_BYTES
+from seamless.link.link import ACK_INTERVAL, QUEUE_TARGET_MIN_BYTES
+from seamless.link.sender import MAX_RESENDS
 from seamless.test.link.pair import ADDRESSES, BODY_AT, LinkPair, is_data, packet
 from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE, CLASS_UNRECOVERED, CONTROL, DATA, PACKET_ENDS
 from seamless.wire.link_frames import LsaFrame, Pause
