@@ -1,8 +1,6 @@
 """The express packets that go before bulk: fair queueing by flow, within a share of the link that holds over time.
 
-Flows take turns as in RFC 8290 (FQ-CoDel), section 4.2: one that had no express waiting comes first, for a quantum;
-what it has beyond that takes turns with the others. A flow whose queue is empty stays in the turns for one more round,
-or one that sends a packet at a time would always be new.
+Flows take turns as `seamless.delivery.round_robin` says: one that had no express waiting comes first, for a quantum.
 
 The share is a token bucket in bytes, filled with a part of all that the link sends. It is charged only while bulk
 waits, so it is full when bulk begins. The lower half of it is for new flows: a flow that has much express uses up the
@@ -14,9 +12,10 @@ A flow that the neighbor has paused is held aside, so that it does not make the 
 from __future__ import annotations
 
 import math
-from collections import deque
+from operator import attrgetter
 from typing import Final
 
+from seamless.delivery.round_robin import RoundRobin
 from seamless.link.flow import Flow
 
 EXPRESS_SHARE: Final = 0.25
@@ -33,79 +32,56 @@ class ExpressTurns:
     """The flows of one link that have, or just had, express packets waiting."""
 
     def __init__(self) -> None:
-        self._new: deque[Flow] = deque()
-        self._old: deque[Flow] = deque()
+        self._turns: RoundRobin[Flow] = RoundRobin(EXPRESS_QUANTUM_BYTES, attrgetter("express"))
         self._held: list[Flow] = []
         self._credit_bytes = EXPRESS_BURST_BYTES
 
     def put(self, flow: Flow) -> None:
         """Take note that ``flow`` has express packets."""
-        if not flow.in_express:
-            flow.in_express = True
-            flow.express_deficit_bytes = EXPRESS_QUANTUM_BYTES
-            self._new.append(flow)
+        self._turns.join(flow)
 
     def hold(self, flow: Flow) -> None:
         """Hold ``flow`` aside until its pause is over."""
-        if not flow.in_express:
-            flow.in_express = True
+        if not flow.turn.is_waiting:
+            flow.turn.is_waiting = True
             self._held.append(flow)
-            return
-        for flows in (self._new, self._old):
-            if flow in flows:
-                flows.remove(flow)
-                self._held.append(flow)
+        elif self._turns.remove(flow):
+            self._held.append(flow)
 
     def release(self, now: float) -> None:
         """Put the flows whose pause is over back."""
         if self._held:
             ready = [flow for flow in self._held if flow.express_paused_until <= now]
-            self._old.extend(ready)
+            for flow in ready:
+                self._turns.rejoin(flow)
             self._held = [flow for flow in self._held if flow.express_paused_until > now]
 
     def held_until(self) -> float:
         """Return the time at which the first pause of a flow with packets ends; infinity when there is none."""
         return min((flow.express_paused_until for flow in self._held if flow.express), default=math.inf)
 
-    def _flows(self, has_bulk: bool) -> deque[Flow] | None:
-        """Return the list whose first flow is next, if the share allows it anything."""
-        if self._new and (not has_bulk or self._credit_bytes > 0):
-            return self._new
-        if self._old and (not has_bulk or self._credit_bytes > NEW_FLOWS_BYTES):
-            return self._old
-        return None
+    def _served(self, has_bulk: bool) -> tuple[bool, bool]:
+        """Return whether the share allows anything to new flows, and to the others."""
+        return not has_bulk or self._credit_bytes > 0, not has_bulk or self._credit_bytes > NEW_FLOWS_BYTES
 
     def may_go(self, has_bulk: bool) -> bool:
         """Return whether a flow is next; it may turn out to be empty. ``has_bulk``: bulk waits on the link."""
-        return self._flows(has_bulk) is not None
+        return self._turns.may_go(*self._served(has_bulk))
 
     def next_flow(self, has_bulk: bool) -> Flow | None:
         """Return the flow with express packets whose turn it is; None when there is none, or the share is used up."""
-        while (flows := self._flows(has_bulk)) is not None:
-            flow = flows[0]
-            if flow.express and flow.express_deficit_bytes > 0:
-                return flow
-            flows.popleft()
-            if flow.express:
-                flow.express_deficit_bytes += EXPRESS_QUANTUM_BYTES
-                self._old.append(flow)
-            elif flows is self._new:
-                self._old.append(flow)
-            else:
-                flow.in_express = False
-        return None
+        return self._turns.head(*self._served(has_bulk))
 
     def allowance(self, flow: Flow, left: int, has_bulk: bool) -> int:
         """Return how many bytes ``flow``, which is next, may send now, of ``left``."""
-        allowed = min(left, flow.express_deficit_bytes)
+        allowed = min(left, flow.turn.deficit_bytes)
         if not has_bulk:
             return allowed
-        is_new = bool(self._new) and self._new[0] is flow
-        return min(allowed, self._credit_bytes - (0 if is_new else NEW_FLOWS_BYTES))
+        return min(allowed, self._credit_bytes - (0 if self._turns.is_new(flow) else NEW_FLOWS_BYTES))
 
     def spend(self, flow: Flow, nbytes: int, has_bulk: bool) -> None:
         """Take note that ``flow`` has sent so much."""
-        flow.express_deficit_bytes -= nbytes
+        flow.turn.deficit_bytes -= nbytes
         if has_bulk:
             self._credit_bytes -= nbytes
 

@@ -6,6 +6,8 @@ from collections import deque
 
 import attrs
 
+from seamless.delivery.round_robin import Turn
+
 
 @attrs.define(eq=False)
 class Flow:
@@ -22,9 +24,8 @@ class Flow:
     """What the flow may still send in its turn, with the link's overhead; below 0 when it has sent express before."""
     waiting: bool = False
     """Whether it is among the turns of its link."""
-    express_deficit_bytes: int = 0
-    in_express: bool = False
-    """Whether it is among the turns of `ExpressTurns`, or held there."""
+    turn: Turn = attrs.Factory(Turn)
+    """Its turns among those with express packets (`ExpressTurns`), or of a flow held there."""
 
     def __bool__(self) -> bool:
         return bool(self.express or self.bulk)

@@ -238,7 +238,7 @@ class FairQueue:
         flow = self._turns.popleft()
         flow.waiting = False
         flow.deficit_bytes = 0
-        if not flow.in_express and flow.bulk_paused_until <= now and flow.express_paused_until <= now:
+        if not flow.turn.is_waiting and flow.bulk_paused_until <= now and flow.express_paused_until <= now:
             del self._flows[flow.key]
 
     def drain(self) -> list[bytes]:

@@ -6,8 +6,8 @@ Shreedhar and Varghese 1995), and one that has had nothing waiting goes first, a
 two lists and the dropping from the longest queue are taken.
 
 Packets are told apart by what stands where an IP header has addresses, protocol and ports. That only decides about
-turns, so a packet that is none is in nobody's way. Everything is bounded: bytes, age, and conversations, which share a
-place when they are many. Pure: driven with explicit ``now``.
+turns, so what is no IP packet takes turns as one conversation. Everything is bounded: bytes, age, and conversations,
+which share a bucket when they are many. Pure: driven with explicit ``now``.
 
 Not taken: CoDel's dropping by delay. TCP's own window, and the bound in bytes, keep the delay of a conversation by
 itself to what a router's buffer would give it; others do not feel it here.
@@ -16,12 +16,15 @@ itself to what a router's buffer would give it; others do not feel it here.
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Final
 from zlib import crc32
 
 import attrs
 
-PLACES: Final = 1024
+from seamless.delivery.round_robin import RoundRobin, Turn
+
+FLOW_BUCKETS: Final = 1024
 """Conversations that are told apart, as in RFC 8290."""
 QUANTUM_BYTES: Final = 16 << 10
 """A turn: one record. A super-packet of 64 kB takes four."""
@@ -40,12 +43,12 @@ class Waiting:
     is_recovered: bool
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Conversation:
-    place: int
+    bucket: int
     packets: deque[Waiting] = attrs.Factory(deque)
     size_bytes: int = 0
-    deficit_bytes: int = QUANTUM_BYTES
+    turn: Turn = attrs.Factory(Turn)
 
 
 class PacketQueue:
@@ -58,9 +61,8 @@ class PacketQueue:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._conversations: dict[int, _Conversation] = {}
-        self._new: deque[_Conversation] = deque()
-        self._old: deque[_Conversation] = deque()
-        self._turn: _Conversation | None = None
+        self._turns: RoundRobin[_Conversation] = RoundRobin(QUANTUM_BYTES, attrgetter("packets"), self._forget)
+        self._next: _Conversation | None = None
 
     @property
     def conversations(self) -> int:
@@ -72,11 +74,11 @@ class PacketQueue:
 
     def put(self, packet: bytes, is_recovered: bool, now: float) -> None:
         """Queue a packet; when too much waits, the longest queue loses its oldest."""
-        place = place_of(packet)
-        conversation = self._conversations.get(place)
+        bucket = flow_bucket(packet)
+        conversation = self._conversations.get(bucket)
         if conversation is None:
-            conversation = self._conversations[place] = _Conversation(place)
-            self._new.append(conversation)
+            conversation = self._conversations[bucket] = _Conversation(bucket)
+            self._turns.join(conversation)
         conversation.packets.append(Waiting(packet, now, is_recovered))
         conversation.size_bytes += len(packet)
         self.size_bytes += len(packet)
@@ -85,27 +87,21 @@ class PacketQueue:
 
     def head(self, now: float) -> Waiting | None:
         """Return the packet whose turn it is, for `take` to take away; None when there is none."""
-        while turns := self._new or self._old:
-            conversation = turns[0]
+        while (conversation := self._turns.head()) is not None:
             while conversation.packets and now - conversation.packets[0].queued_at > self._max_age:
                 self._drop(conversation)
-            if conversation.packets and conversation.deficit_bytes > 0:
-                self._turn = conversation
-                return conversation.packets[0]
-            turns.popleft()
             if conversation.packets:
-                conversation.deficit_bytes += QUANTUM_BYTES
-                self._old.append(conversation)
-            elif turns is self._new:
-                self._old.append(conversation)  # or who sends one packet at a time would always be new
-            else:
-                del self._conversations[conversation.place]
+                self._next = conversation
+                return conversation.packets[0]
         return None
 
     def take(self) -> None:
         """Take away what `head` has just returned."""
-        assert self._turn is not None
-        self._turn.deficit_bytes -= self._forget_first(self._turn)
+        assert self._next is not None
+        self._next.turn.deficit_bytes -= self._forget_first(self._next)
+
+    def _forget(self, conversation: _Conversation) -> None:
+        del self._conversations[conversation.bucket]
 
     def _drop(self, conversation: _Conversation) -> None:
         self._forget_first(conversation)
@@ -118,8 +114,8 @@ class PacketQueue:
         return size
 
 
-def place_of(packet: bytes) -> int:
-    """Return a number below `PLACES`, the same for all packets of one direction of a conversation."""
+def flow_bucket(packet: bytes) -> int:
+    """Return a number below `FLOW_BUCKETS`, the same for all packets of one direction of a conversation."""
     first = packet[0] if packet else 0
     if first == _IPV4:
         is_fragment = int.from_bytes(packet[6:8], "big") & _FRAGMENT_MASK
@@ -128,4 +124,4 @@ def place_of(packet: bytes) -> int:
         name = packet[6:7] + packet[8:44]
     else:
         name = b""
-    return crc32(name) % PLACES
+    return crc32(name) % FLOW_BUCKETS

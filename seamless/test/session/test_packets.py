@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.session.packets import PLACES, QUANTUM_BYTES, PacketQueue, place_of
+from seamless.session.packets import FLOW_BUCKETS, QUANTUM_BYTES, PacketQueue, flow_bucket
 
 MAX_BYTES = 200_000
 MAX_AGE = 1.0
@@ -95,7 +95,7 @@ class QueueTests(SynchronousTestCase):
         self.assertFalse(self.queue)
 
     def test_nobody_is_remembered(self) -> None:
-        for flow in range(10 * PLACES):
+        for flow in range(10 * FLOW_BUCKETS):
             self.put(ipv4(flow, 100))
             self.assertEqual(len(self.drained()), 1)
         self.assertEqual(self.queue.conversations, 0)
@@ -143,8 +143,8 @@ class PlaceTests(SynchronousTestCase):
         packets = [ipv4(1, 100), ipv4(2, 100)]
         packets.append(packets[0][:12] + b"\x0a" + packets[0][13:])
         packets.append(packets[0][:9] + b"\x11" + packets[0][10:])
-        self.assertEqual(len({place_of(packet) for packet in packets}), 4)
-        self.assertEqual(place_of(ipv4(1, 100, 1)), place_of(ipv4(1, 900, 2)))
+        self.assertEqual(len({flow_bucket(packet) for packet in packets}), 4)
+        self.assertEqual(flow_bucket(ipv4(1, 100, 1)), flow_bucket(ipv4(1, 900, 2)))
 
     def test_fragments(self) -> None:
         """Only the first knows the ports: they must not overtake one another."""
@@ -152,15 +152,15 @@ class PlaceTests(SynchronousTestCase):
         first[6] |= 0x20
         second = bytearray(ipv4(7, 1500))
         second[6:8] = (185).to_bytes(2, "big")
-        self.assertEqual(place_of(bytes(first)), place_of(bytes(second)))
+        self.assertEqual(flow_bucket(bytes(first)), flow_bucket(bytes(second)))
 
     def test_ipv6(self) -> None:
         def ipv6(port: int, size: int) -> bytes:
             return struct.pack("!IHBB16s16sHH", 6 << 28, size, 17, 64, bytes(16), bytes(16), port, 53) + bytes(size)
 
-        self.assertEqual(place_of(ipv6(1, 10)), place_of(ipv6(1, 99)))
-        self.assertNotEqual(place_of(ipv6(1, 10)), place_of(ipv6(2, 10)))
+        self.assertEqual(flow_bucket(ipv6(1, 10)), flow_bucket(ipv6(1, 99)))
+        self.assertNotEqual(flow_bucket(ipv6(1, 10)), flow_bucket(ipv6(2, 10)))
 
     @given(st.binary(max_size=80))
     def test_anything(self, packet: bytes) -> None:
-        self.assertIn(place_of(packet), range(PLACES))
+        self.assertIn(flow_bucket(packet), range(FLOW_BUCKETS))
