@@ -32,7 +32,6 @@ from seamless.crypto.initiation import InitiationReader, OpenedInitiation, Unkno
 from seamless.crypto.messages import (
     COOKIE_BYTES,
     COOKIE_NONCE_BYTES,
-    INITIATION,
     INITIATION_BYTES,
     LINK_PROLOGUE,
     MAC2_AT,
@@ -46,6 +45,7 @@ from seamless.crypto.messages import (
 from seamless.delivery.token_bucket import TokenBucket, TokenBuckets
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address
+from seamless.wire.header import INITIATION
 
 SECRET_INTERVAL: Final = 120.0
 """Seconds that a cookie secret is good for (WireGuard's COOKIE_SECRET_MAX_AGE)."""

@@ -29,16 +29,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from seamless.crypto.noise import MESSAGE_1_OVERHEAD_BYTES, MESSAGE_2_OVERHEAD_BYTES
-from seamless.crypto.sealing import INDEX_BITS, INDEX_MASK
 from seamless.errors import AuthenticationError, RemoteProtocolError
+from seamless.wire.header import COOKIE, INDEX_BITS, INDEX_MASK, INITIATION, RESPONSE
 
 LINK_PROLOGUE: Final = b"seamless 1 link"
 SESSION_PROLOGUE: Final = b"seamless 1 session"
 """Mixed into the transcript, so that a message of one kind of handshake is nothing to the other."""
 
-INITIATION: Final = 1
-RESPONSE: Final = 2
-COOKIE: Final = 3
 
 MAC_BYTES: Final = 16
 COOKIE_BYTES: Final = 16

@@ -13,7 +13,6 @@ Every sealed thing is *word* (type in the top 8 bits, receiver index below), *nu
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -23,29 +22,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from seamless.crypto.replay import ReplayWindow
 from seamless.errors import AuthenticationError
 from seamless.interfaces import Buffer
+from seamless.wire.header import INDEX_BITS, RECORD, SEALED_HEADER, SEALED_HEADER_BYTES
 
-INDEX_BITS: Final = 24
-"""Bits of a receiver index in the first word of every datagram; the type is above them."""
-INDEX_MASK: Final = (1 << INDEX_BITS) - 1
 KEY_BYTES: Final = 32
-TAG_BYTES: Final = 16
 
-RECORD: Final = 6
-"""The type of a session's records."""
 PROOF_BITS: Final = 24
 """One guess in 17 million is right, and spoils one record, which is sent again. The other 40 bits of a record's number
 last for three years at 10,000 records a second."""
 PROOF_BYTES: Final = PROOF_BITS // 8
 PROOF_MASK: Final = (1 << PROOF_BITS) - 1
 
-_NONCE: Final = struct.Struct(">IQ")
 _PROOF: Final = 7
 """A type of nonces for proofs; nothing on the wire has it."""
 
 
 def _proof(encrypt: Callable[[bytes, bytes, None], bytes], index: int, number: int) -> int:
     """Return the proof of a record's number: the begin of GCM's tag of nothing, one block of the cipher."""
-    return int.from_bytes(encrypt(_NONCE.pack(_PROOF << INDEX_BITS | index, number), b"", None)[:PROOF_BYTES], "big")
+    tag = encrypt(SEALED_HEADER.pack(_PROOF << INDEX_BITS | index, number), b"", None)
+    return int.from_bytes(tag[:PROOF_BYTES], "big")
 
 
 class SendKey:
@@ -61,11 +55,11 @@ class SendKey:
     def record_nonce(self, number: int) -> bytes:
         """Return the first twelve bytes of all fragments of a record: word, number and proof. They are its nonce."""
         proof = _proof(self.encrypt, self.remote_index, number)
-        return _NONCE.pack(RECORD << INDEX_BITS | self.remote_index, number << PROOF_BITS | proof)
+        return SEALED_HEADER.pack(RECORD << INDEX_BITS | self.remote_index, number << PROOF_BITS | proof)
 
     def seal(self, datagram_type: int, number: int, plaintext: Buffer) -> bytes:
         """Return the whole datagram: header, ciphertext, tag. Never call it twice with one number."""
-        nonce = _NONCE.pack(datagram_type << INDEX_BITS | self.remote_index, number)
+        nonce = SEALED_HEADER.pack(datagram_type << INDEX_BITS | self.remote_index, number)
         return nonce + self.encrypt(nonce, plaintext, None)
 
 
@@ -98,6 +92,6 @@ class ReceiveKey:
     def open(self, datagram: Buffer) -> bytes:
         """Return the plaintext of a whole datagram; raise `AuthenticationError`. The window is the caller's to ask."""
         try:
-            return self.decrypt(datagram[: _NONCE.size], datagram[_NONCE.size :], None)
+            return self.decrypt(datagram[:SEALED_HEADER_BYTES], datagram[SEALED_HEADER_BYTES:], None)
         except (InvalidTag, ValueError):
             raise AuthenticationError("a datagram does not open under its key") from None

@@ -21,7 +21,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, FRAGMENT_NAME, PACKET_ENDS
+from seamless.wire.header import (
+    FRAGMENT_NAME,
+    PACKET_ENDS,
+)
+from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 COPY_DELAYS: Final = (0.002, 0.005)
 """Seconds after the packet at which its copies go: soon enough to matter, apart enough to escape a short burst."""
@@ -36,7 +40,7 @@ LOSS_MEMORY: Final = 10.0
 SEEN_PACKETS: Final = 512
 """Small packets that a receiver remembers: seconds of sparse traffic."""
 
-_COPIED: Final = (bytes((CLASS_BULK,)), bytes((CLASS_EXPRESS,)))
+_REDUNDANT: Final = frozenset(bytes((each.number,)) for each in TRAFFIC_CLASSES if each.is_redundant)
 _NAME: Final = slice(PACKET_ENDS.start, FRAGMENT_NAME.stop)
 """What tells overlay packets apart: source, destination, record and fragment."""
 
@@ -102,4 +106,4 @@ class Seen:
 
 
 def _is_sparse(packet: bytes) -> bool:
-    return len(packet) <= SPARSE_BYTES and packet[:1] in _COPIED
+    return len(packet) <= SPARSE_BYTES and packet[:1] in _REDUNDANT

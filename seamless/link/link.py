@@ -46,7 +46,12 @@ from seamless.link.sender import Sender
 from seamless.link.status import LinkCounters, LinkSettings, LinkState, LinkStatus
 from seamless.wire.ack import MAX_ACK_RANGES, Ack
 from seamless.wire.digest import ConfigurationDigest
-from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE, CONTROL, DATA, FRAGMENT_NAME, ip_udp_bytes
+from seamless.wire.header import (
+    CONTROL,
+    DATA,
+    FRAGMENT_NAME,
+    ip_udp_bytes,
+)
 from seamless.wire.link_frames import (
     PING,
     Close,
@@ -57,9 +62,8 @@ from seamless.wire.link_frames import (
     Pause,
     parse_link_frames,
 )
+from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
-URGENT_CLASSES: Final = frozenset((CLASS_EXPRESS, CLASS_HANDSHAKE))
-"""Classes of packets that are queued as express; all others are bulk."""
 ACK_INTERVAL: Final = 0.002
 """Seconds between two ACKs under load: a fifth of a short hop's round trip, and a batch of a fast link. The first
 datagram after a silence is acknowledged at once, so that a lost keystroke is missed soon."""
@@ -166,7 +170,7 @@ class Link:
 
     def room_bytes(self, flow: bytes, packet_class: int) -> int:
         """Return how many more bytes of a class of the session ``flow`` should wait here; 0 or less for none."""
-        if packet_class in URGENT_CLASSES:
+        if TRAFFIC_CLASSES[packet_class].is_urgent:
             return self._express_target_bytes - self._queue.express_bytes(flow)
         return self._target_bytes - self._queue.flow_bytes(flow)
 
@@ -187,7 +191,7 @@ class Link:
 
         Drops are counted. The result says how much waits now, and for how long the sender should pause.
         """
-        if packet_class in URGENT_CLASSES:
+        if TRAFFIC_CLASSES[packet_class].is_urgent:
             waiting_bytes = self._queue.put_express(flow, packets)
             excess_bytes = waiting_bytes - self._express_target_bytes
         else:
@@ -203,7 +207,7 @@ class Link:
 
     def pause(self, flow: bytes, packet_class: int, until: float) -> None:
         """Send nothing of a class of the session ``flow`` before ``until``."""
-        pause = self._queue.pause_express if packet_class in URGENT_CLASSES else self._queue.pause_bulk
+        pause = self._queue.pause_express if TRAFFIC_CLASSES[packet_class].is_urgent else self._queue.pause_bulk
         pause(flow, until)
 
     def restart_minimum_rtt(self) -> None:

@@ -27,7 +27,7 @@ from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Control, Recovery
 from seamless.link.status import LinkCounters
 from seamless.wire.fragment import cut_packet
-from seamless.wire.header import CLASS_UNRECOVERED
+from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 BATCH_INTERVAL: Final = 0.002
 """Seconds from one turn of bulk packets to the next, in which they gather into full batches. Every batch and every
@@ -188,7 +188,7 @@ class Sender:
         return lost
 
     def _send_again(self, packet: bytes, attempts: int) -> None:
-        if packet[0] == CLASS_UNRECOVERED:
+        if not TRAFFIC_CLASSES[packet[0]].is_recovered:
             self._counters.forgotten += 1
         elif attempts > MAX_RESENDS:
             self._counters.undelivered += 1
@@ -208,7 +208,7 @@ class Sender:
         packets = [
             contents
             for contents in self.recovery.take_outstanding()
-            if isinstance(contents, bytes) and contents[0] != CLASS_UNRECOVERED
+            if isinstance(contents, bytes) and TRAFFIC_CLASSES[contents[0]].is_recovered
         ]
         packets += self.queue.drain()
         self.copies.clear()

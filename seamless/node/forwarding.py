@@ -19,20 +19,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from seamless.link.link import URGENT_CLASSES, Link
+from seamless.link.link import Link
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing
 from seamless.routing.sources import feasible_sources
 from seamless.wire.header import (
-    CLASS_BULK,
-    CLASS_EXPRESS,
-    PACKET_CLASSES,
     PACKET_HEADER,
     PACKET_HEADER_BYTES,
 )
 from seamless.wire.link_frames import Pause
+from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 RETURN_INTERVAL: Final = 1.0
 """Seconds after a change of paths for which a relay may hand back what it was sent: a link behind it has died, and the
@@ -107,7 +105,7 @@ class Forwarding:
         if source not in self._nodes:
             counters.foreign_packets += len(packets)
             self._routing.note_unknown(source, now)
-        elif source == self._identifier or packet_class not in PACKET_CLASSES:
+        elif source == self._identifier or packet_class >= len(TRAFFIC_CLASSES):
             counters.foreign_packets += len(packets)
         elif source not in self._sources[neighbor] and not self._may_return(neighbor, now):
             counters.source_refused += len(packets)
@@ -150,7 +148,7 @@ class Forwarding:
             return
         pause = onward.enqueue(packets, packet_class, flow_key(source, destination)).pause
         if came_by is not None and pause > 0:
-            paused_class = CLASS_EXPRESS if packet_class in URGENT_CLASSES else CLASS_BULK
+            paused_class = TRAFFIC_CLASSES[packet_class].queue
             self._push_back(paused_class, source, destination, pause, came_by, now)
 
     def _push_back(

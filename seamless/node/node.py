@@ -57,9 +57,6 @@ from seamless.session.limits import Limits
 from seamless.session.session import Session
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import (
-    CLASS_BULK,
-    CLASS_EXPRESS,
-    CLASS_HANDSHAKE,
     FRAGMENT_HEADER_BYTES,
     PACKET_ENDS,
     PACKET_HEADER_BYTES,
@@ -67,6 +64,7 @@ from seamless.wire.header import (
 )
 from seamless.wire.link_frames import LsaFrame, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, TRAFFIC_CLASSES
 
 COST_INTERVAL: Final = 5.0
 """Seconds between two looks at what links cost."""
@@ -200,7 +198,7 @@ class Node:
 
     def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], came_by: int, now: float) -> None:
         session = self._session(source, now)
-        if packet_class == CLASS_HANDSHAKE:
+        if not TRAFFIC_CLASSES[packet_class].has_fragments:
             for payload in payloads:
                 session.receive_handshake(payload, now, came_by)
         else:

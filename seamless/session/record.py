@@ -16,10 +16,8 @@ from typing import Final
 
 from seamless.wire.fragment import OFFSET_UNIT_BYTES, decode_place, encode_place
 from seamless.wire.header import (
-    CLASS_HANDSHAKE,
     FRAGMENT_HEADER_BYTES,
     INITIAL_HOP_LIMIT,
-    PACKET_CLASSES,
     PACKET_HEADER,
     PACKET_HEADER_BYTES,
     SEALED_HEADER_BYTES,
@@ -27,6 +25,7 @@ from seamless.wire.header import (
     WORD_BYTES,
 )
 from seamless.wire.session_frames import MAX_SEALED_BYTES, MAX_SEALED_PACKET_BYTES
+from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 MAX_INCOMPLETE: Final = 4096
 """Records in reassembly at once: a second of 16 kB records at 500 Mb/s."""
@@ -60,7 +59,7 @@ class Cutter:
         offsets = range(0, MAX_SEALED_PACKET_BYTES, self.piece_bytes)
         self._places = [encode_place(offset, False) for offset in offsets]
         self._last_places = [encode_place(offset, True) for offset in offsets]
-        self._heads = [PACKET_HEADER.pack(lane, INITIAL_HOP_LIMIT, local, peer) for lane in PACKET_CLASSES]
+        self._heads = [PACKET_HEADER.pack(each.number, INITIAL_HOP_LIMIT, local, peer) for each in TRAFFIC_CLASSES]
 
     @property
     def plaintext_bytes(self) -> int:
@@ -90,7 +89,7 @@ def complete_records(packets: Iterable[bytes]) -> set[int]:
     lengths: dict[int, int] = {}
     totals: dict[int, int] = {}
     for packet in packets:
-        if packet[0] != CLASS_HANDSHAKE:
+        if TRAFFIC_CLASSES[packet[0]].has_fragments:
             payload = packet[PACKET_HEADER_BYTES:]
             number = int.from_bytes(payload[WORD_BYTES:SEALED_HEADER_BYTES], "big")
             offset, is_last = decode_place(payload)

@@ -25,7 +25,7 @@ from seamless.delivery.ledger import LedgerSettings, Sent, SentLedger
 from seamless.delivery.loss import TimeLossRule
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
+from seamless.wire.traffic_class import ORDERED_CLASSES
 
 MAX_ACK_DELAY: Final = 0.025
 """Seconds for which the peer may keep an acknowledgement back (RFC 9000, section 18.2)."""
@@ -117,7 +117,7 @@ class Recovery:
 
     def __init__(self, first_number: int) -> None:
         self.next_number = first_number
-        self.classes = {each: ClassLedger(first_number) for each in (CLASS_BULK, CLASS_EXPRESS)}
+        self.classes = {each: ClassLedger(first_number) for each in ORDERED_CLASSES}
 
     @property
     def anything_under_way(self) -> bool:

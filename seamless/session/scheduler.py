@@ -21,8 +21,8 @@ from typing import Final, TypeAlias
 from seamless.delivery.token_bucket import TokenBucket
 from seamless.interfaces import Buffer
 from seamless.session.send_half import Piece, SendHalf
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 from seamless.wire.session_frames import MAX_STREAM_BYTES, SESSION_WINDOW_INITIAL_BYTES, STREAM_LENGTH_BYTES
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS
 
 UNSENT_MAX_BYTES: Final = 256 << 10
 """Unsent bytes that one stream may hold: 2 ms at 1 Gb/s, which is how late an event loop may be to refill it."""

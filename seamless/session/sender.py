@@ -22,13 +22,13 @@ from seamless.session.packets import PacketQueue
 from seamless.session.record import Cutter
 from seamless.session.recovery import Outgoing, Recovery
 from seamless.session.scheduler import Scheduler
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_UNRECOVERED
 from seamless.wire.session_frames import (
     ACK,
     encode_datagram,
     encode_stream_header,
 )
 from seamless.wire.text import MAX_REASON_BYTES
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, CLASS_UNRECOVERED, TRAFFIC_CLASSES
 
 FRAME_MAX_BYTES: Final = MAX_REASON_BYTES + 64
 """Bytes of the longest control frame."""
@@ -174,12 +174,12 @@ class Sender:
         if self.packets and (self._packets_turn or not self._scheduler.wants(CLASS_BULK)):
             is_sparse = self.packets.size_bytes <= PACKETS_SPARSE_BYTES
             self._add_packets(record, now)
-            if is_sparse and record.contents and record.packet_class == CLASS_BULK:
+            if is_sparse and record.contents and TRAFFIC_CLASSES[record.packet_class].is_ordered:
                 ack = self._add_ack(record, now)
                 if ack is not None:
                     record.contents.append(ack)
         self._packets_turn = not self._packets_turn
-        if record.packet_class == CLASS_BULK:
+        if TRAFFIC_CLASSES[record.packet_class].is_ordered:
             self._add_pieces(record, writable, now)
 
     def _add_ack(self, record: _OpenRecord, now: float) -> SentAck | None:

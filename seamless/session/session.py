@@ -47,9 +47,6 @@ from seamless.session.streams import Streams
 from seamless.wire.ack import Ack
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import (
-    CLASS_BULK,
-    CLASS_EXPRESS,
-    CLASS_HANDSHAKE,
     FRAGMENT_HEADER_BYTES,
     PACKET_HEADER_BYTES,
 )
@@ -66,6 +63,7 @@ from seamless.wire.session_frames import (
     decode_frames,
     encode_digest,
 )
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE
 
 UNOPENED_GIVE_UPS = 2
 """Multiple of ``give_up`` for which bytes of a stream are kept whose OPEN does not arrive. After half of that the peer

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 from seamless.wire.header import (
-    CLASS_HANDSHAKE,
     FRAGMENT_HEADER_BYTES,
     PACKET_HEADER_BYTES,
     SEALED_HEADER_BYTES,
 )
+from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 OFFSET_UNIT_BYTES: Final = 4
 """Offsets are multiples of it, and so is the length of every fragment but the last."""
@@ -26,6 +26,7 @@ PLACE_BYTES: Final = 2
 WHOLE_PLACE: Final = LAST.to_bytes(PLACE_BYTES, "big")
 """The place of a fragment that is a whole record."""
 
+_NOT_CUT: Final = frozenset(each.number for each in TRAFFIC_CLASSES if not each.has_fragments)
 _PLACE_AT: Final = PACKET_HEADER_BYTES + SEALED_HEADER_BYTES
 _PIECE_AT: Final = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES
 
@@ -48,7 +49,7 @@ def cut_packet(packet: bytes, limit_bytes: int) -> list[bytes]:
     """
     piece_bytes = len(packet) - _PIECE_AT
     room = (limit_bytes - _PIECE_AT) & -OFFSET_UNIT_BYTES
-    if room <= 0 or piece_bytes <= 0 or packet[0] == CLASS_HANDSHAKE:
+    if room <= 0 or piece_bytes <= 0 or packet[0] in _NOT_CUT:
         return []
     offset, is_last = decode_place(packet[PACKET_HEADER_BYTES:_PIECE_AT])
     count = -(-piece_bytes // room)

@@ -6,14 +6,17 @@ import hashlib
 import struct
 from typing import Final
 
+# The types, in the top 8 bits of the first word.
 INITIATION: Final = 1
 RESPONSE: Final = 2
 COOKIE: Final = 3
 DATA: Final = 4
 CONTROL: Final = 5
 RECORD: Final = 6
+"""Of the fragments of a session's records."""
 
 INDEX_BITS: Final = 24
+"""Bits of a receiver index in the first word of every datagram; the type is above them."""
 INDEX_MASK: Final = (1 << INDEX_BITS) - 1
 
 WORD_BYTES: Final = 4
@@ -29,11 +32,6 @@ PACKET_HEADER: Final = struct.Struct(">BBII")
 """Class, hop limit, source, destination of an overlay packet."""
 PACKET_HEADER_BYTES: Final = PACKET_HEADER.size
 
-CLASS_BULK: Final = 0
-CLASS_EXPRESS: Final = 1
-CLASS_HANDSHAKE: Final = 2
-CLASS_UNRECOVERED: Final = 3
-PACKET_CLASSES: Final = range(4)
 INITIAL_HOP_LIMIT: Final = 32
 
 FRAGMENT_HEADER: Final = struct.Struct(">IQH")

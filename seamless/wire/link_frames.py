@@ -23,8 +23,8 @@ import attrs
 from seamless.errors import RemoteProtocolError
 from seamless.wire.ack import Ack, decode_ack
 from seamless.wire.digest import ConfigurationDigest, decode_digest
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
 from seamless.wire.text import MAX_REASON_BYTES, printable
+from seamless.wire.traffic_class import CLASS_BULK, QUEUE_CLASSES
 from seamless.wire.varint import decode_varint, encode_varint
 
 PADDING: Final = 0x00
@@ -160,7 +160,7 @@ def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
         return LsaFrame(body), offset
     if kind == PAUSE:
         (source, destination, microseconds, packet_class), offset = _fixed(_PAUSE_FIXED, data, offset)
-        if packet_class not in (CLASS_BULK, CLASS_EXPRESS):
+        if packet_class not in QUEUE_CLASSES:
             raise RemoteProtocolError("a PAUSE of a class that is neither bulk nor express")
         return Pause(source, destination, microseconds, packet_class), offset
     if kind == CLOSE:

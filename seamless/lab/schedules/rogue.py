@@ -6,12 +6,11 @@ from seamless.link.link import Link
 from seamless.node import Node
 from seamless.node.forwarding import flow_key
 from seamless.wire.header import (
-    CLASS_BULK,
-    CLASS_EXPRESS,
     INITIAL_HOP_LIMIT,
     PACKET_HEADER,
     PACKET_HEADER_BYTES,
 )
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS
 
 
 class DropsBulk:

@@ -14,10 +14,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from seamless.crypto.association import Association, AssociationEvent, KeysEstablished
 from seamless.crypto.gate import Admitted, Answer, HandshakeGate
 from seamless.crypto.initiation import InitiationReader
-from seamless.crypto.messages import COOKIE, INITIATION, LINK_PROLOGUE, RESPONSE
+from seamless.crypto.messages import (
+    LINK_PROLOGUE,
+)
 from seamless.crypto.noise import public_key_of
-from seamless.crypto.sealing import INDEX_MASK, SendKey
+from seamless.crypto.sealing import (
+    SendKey,
+)
 from seamless.errors import RemoteProtocolError
+from seamless.wire.header import COOKIE, INDEX_MASK, INITIATION, RESPONSE
 
 CONTROL = 5
 MAX_STEPS = 100_000

@@ -17,9 +17,14 @@ from seamless.crypto.association import (
     KeysExpired,
 )
 from seamless.crypto.keyring import MAX_NEXT, REJECT_AFTER_SECONDS
-from seamless.crypto.messages import INITIATION, RESPONSE, build_response, mac1_key, parse_response
+from seamless.crypto.messages import (
+    build_response,
+    mac1_key,
+    parse_response,
+)
 from seamless.errors import LocalProtocolError, RemoteProtocolError
 from seamless.test.crypto.pair import CONTROL, End, Pair, Wire
+from seamless.wire.header import INITIATION, RESPONSE
 
 
 def swallow_handshakes(datagram: bytes) -> bool:

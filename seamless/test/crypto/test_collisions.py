@@ -8,8 +8,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.crypto.keyring import MAX_NEXT, MAX_PREVIOUS
-from seamless.crypto.messages import INITIATION
 from seamless.test.crypto.pair import CONTROL, Pair, Wire
+from seamless.wire.header import INITIATION
 
 MAX_INDICES = MAX_PREVIOUS + 1 + MAX_NEXT + 1
 """All keys, and one attempt."""

@@ -9,12 +9,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.crypto.messages import (
-    COOKIE,
     COOKIE_BYTES,
     COOKIE_MESSAGE_BYTES,
-    INITIATION,
     INITIATION_BYTES,
-    RESPONSE,
     RESPONSE_BYTES,
     InitiationPayload,
     ResponsePayload,
@@ -31,6 +28,7 @@ from seamless.crypto.messages import (
 )
 from seamless.errors import AuthenticationError, RemoteProtocolError
 from seamless.test.crypto.pair import Pair
+from seamless.wire.header import COOKIE, INITIATION, RESPONSE
 
 OURS = bytes(range(32))
 KEY = mac1_key(OURS)

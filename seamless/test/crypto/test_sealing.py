@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.crypto import messages, sealing
 from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.errors import AuthenticationError
 from seamless.wire import header
@@ -48,14 +47,3 @@ class SealingTests(SynchronousTestCase):
     @given(st.binary(max_size=200))
     def test_any_bytes(self, data: bytes) -> None:
         self.assertRaises(AuthenticationError, self.receive.open, data)
-
-    def test_the_floor_beside_says_the_same(self) -> None:
-        """`wire` and `crypto` do not import each other, so each has the few numbers that they share."""
-        self.assertEqual(
-            (sealing.INDEX_BITS, sealing.INDEX_MASK, sealing.TAG_BYTES),
-            (header.INDEX_BITS, header.INDEX_MASK, header.TAG_BYTES),
-        )
-        self.assertEqual(
-            (messages.INITIATION, messages.RESPONSE, messages.COOKIE),
-            (header.INITIATION, header.RESPONSE, header.COOKIE),
-        )

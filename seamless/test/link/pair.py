@@ -28,7 +28,6 @@ from seamless.link.link import Link
 from seamless.link.status import LinkSettings, LinkStatus
 from seamless.wire.fragment import encode_place
 from seamless.wire.header import (
-    CLASS_BULK,
     DATA,
     FRAGMENT_HEADER_BYTES,
     INDEX_BITS,
@@ -41,6 +40,7 @@ from seamless.wire.header import (
     RESPONSE,
     SEALED_HEADER,
 )
+from seamless.wire.traffic_class import CLASS_BULK
 
 ADDRESSES: tuple[Address, Address] = (("192.0.2.1", 7400), ("192.0.2.2", 7400))
 HELLO_INTERVAL = 0.1

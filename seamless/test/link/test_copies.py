@@ -13,7 +13,7 @@ from seamless.link.copies import (
     Copies,
     Seen,
 )
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE, CLASS_UNRECOVERED
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE, CLASS_UNRECOVERED
 
 
 def packet(number: int, size: int = 100, packet_class: int = CLASS_EXPRESS) -> bytes:

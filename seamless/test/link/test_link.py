@@ -11,8 +11,13 @@ from seamless.link.batches import BATCH_DATAGRAMS, SEALING_BYTES, open_batch, se
 from seamless.link.link import ACK_INTERVAL, QUEUE_TARGET_MIN_BYTES
 from seamless.link.sender import MAX_RESENDS
 from seamless.test.link.pair import ADDRESSES, BODY_AT, LinkPair, is_data, packet
-from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE, CLASS_UNRECOVERED, CONTROL, DATA, PACKET_ENDS
+from seamless.wire.header import (
+    CONTROL,
+    DATA,
+    PACKET_ENDS,
+)
 from seamless.wire.link_frames import LsaFrame, Pause
+from seamless.wire.traffic_class import CLASS_EXPRESS, CLASS_HANDSHAKE, CLASS_UNRECOVERED
 
 PACKETS = [packet(number) for number in range(400)]
 

@@ -22,7 +22,12 @@ from seamless.link.link import Link
 from seamless.node import Node
 from seamless.test.lab.test_simulated import settle
 from seamless.test.node.network import public_key
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS, INITIAL_HOP_LIMIT, PACKET_ENDS, PACKET_HEADER
+from seamless.wire.header import (
+    INITIAL_HOP_LIMIT,
+    PACKET_ENDS,
+    PACKET_HEADER,
+)
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS
 
 DELAY = 0.002
 """Seconds, one way, of every wire."""

@@ -11,7 +11,14 @@ from seamless.crypto.sealing import PROOF_BITS
 from seamless.interfaces import PacketReceived
 from seamless.node.status import NodeCounters
 from seamless.test.node.shared import FLOOD_PACKET_BYTES, TICK, SharedLink, shared_link
-from seamless.wire.header import CLASS_BULK, CLASS_HANDSHAKE, INITIATION, PACKET_ENDS, RECORD, SEALED_HEADER, word
+from seamless.wire.header import (
+    INITIATION,
+    PACKET_ENDS,
+    RECORD,
+    SEALED_HEADER,
+    word,
+)
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_HANDSHAKE
 
 SEEDS = range(6)
 PACKETS = 600

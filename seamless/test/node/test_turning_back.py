@@ -12,7 +12,11 @@ from seamless.link.events import Accepted
 from seamless.node.forwarding import TURNED_BACK_HOPS, Forwarding
 from seamless.node.status import NodeCounters
 from seamless.routing.lsdb import Topology
-from seamless.wire.header import CLASS_BULK, INITIAL_HOP_LIMIT, PACKET_HEADER
+from seamless.wire.header import (
+    INITIAL_HOP_LIMIT,
+    PACKET_HEADER,
+)
+from seamless.wire.traffic_class import CLASS_BULK
 
 
 @attrs.define

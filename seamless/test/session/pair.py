@@ -29,7 +29,11 @@ from seamless.interfaces import (
 from seamless.session.events import PeerLost, SessionEvent, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
-from seamless.wire.header import CLASS_HANDSHAKE, FRAGMENT_HEADER_BYTES, PACKET_HEADER_BYTES
+from seamless.wire.header import (
+    FRAGMENT_HEADER_BYTES,
+    PACKET_HEADER_BYTES,
+)
+from seamless.wire.traffic_class import CLASS_HANDSHAKE
 
 PACKET_BYTES = 1444
 """What an underlay of 1500 bytes leaves to an overlay packet."""

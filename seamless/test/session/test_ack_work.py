@@ -8,9 +8,9 @@ from seamless.session.recovery import Recovery
 from seamless.test.session.test_hostile import Villain
 from seamless.test.work import lines_run
 from seamless.wire.ack import Ack, encode_ack
-from seamless.wire.header import CLASS_BULK
 from seamless.wire.ranges import RangeSet
 from seamless.wire.session_frames import ACK
+from seamless.wire.traffic_class import CLASS_BULK
 
 
 class AckWorkTests(SynchronousTestCase):

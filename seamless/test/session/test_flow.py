@@ -12,7 +12,7 @@ from seamless.interfaces import StreamWritable
 from seamless.session.limits import Limits
 from seamless.session.scheduler import UNSENT_MAX_BYTES
 from seamless.test.session.pair import Pair
-from seamless.wire.header import CLASS_BULK, CLASS_EXPRESS
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS
 
 
 class FlowTests(SynchronousTestCase):

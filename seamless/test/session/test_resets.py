@@ -16,8 +16,8 @@ from seamless.session.limits import Limits
 from seamless.session.scheduler import Scheduler
 from seamless.session.send_half import SendHalf
 from seamless.test.session.pair import End, Pair
-from seamless.wire.header import CLASS_EXPRESS
 from seamless.wire.session_frames import SESSION_WINDOW_INITIAL_BYTES
+from seamless.wire.traffic_class import CLASS_EXPRESS
 
 Ends = tuple[StreamKey, StreamKey]
 

@@ -22,9 +22,6 @@ from seamless.session.record import INCOMPLETE_AGE_MAX
 from seamless.test.trust.tapped import Applications, Datagram, tapped_bed
 from seamless.wire.ack import encode_ack
 from seamless.wire.header import (
-    CLASS_BULK,
-    CLASS_EXPRESS,
-    CLASS_HANDSHAKE,
     CONTROL,
     DATA,
     PACKET_HEADER,
@@ -33,6 +30,7 @@ from seamless.wire.header import (
 )
 from seamless.wire.link_frames import ACK, INIT, UP, Close, Hello, LsaFrame, Pause, Ping
 from seamless.wire.ranges import RangeSet
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE
 from seamless.wire.varint import MAX_VARINT
 
 BYTES = 2_000_000

@@ -9,12 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.session.record import MAX_PIECES, Cutter, Reassembly
 from seamless.wire.fragment import LAST, WHOLE_PLACE, cut_packet, decode_place, encode_place
 from seamless.wire.header import (
-    CLASS_BULK,
-    CLASS_HANDSHAKE,
     FRAGMENT_HEADER_BYTES,
     PACKET_HEADER_BYTES,
     SEALED_HEADER_BYTES,
 )
+from seamless.wire.traffic_class import CLASS_BULK, CLASS_HANDSHAKE
 
 NONCE = bytes(range(SEALED_HEADER_BYTES))
 BEFORE_PIECE = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES

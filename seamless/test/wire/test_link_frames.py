@@ -9,8 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.errors import RemoteProtocolError
 from seamless.test.wire.digests import digests
 from seamless.wire.digest import MAX_ITEMS, ConfigurationDigest
-from seamless.wire.header import CLASS_EXPRESS, CLASS_HANDSHAKE
 from seamless.wire.link_frames import Close, DigestFrame, Hello, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
+from seamless.wire.traffic_class import CLASS_EXPRESS, CLASS_HANDSHAKE
 
 _u16 = st.integers(1, (1 << 16) - 1)
 _u32 = st.integers(0, (1 << 32) - 1)
