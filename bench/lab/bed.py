@@ -4,8 +4,8 @@ One lab: first TCP CUBIC, TCP BBR and (if kcptun is installed) iperf3 through kc
 and iperf3 over them one way, the other way, with eight connections, both ways at once, and as a flood beside a sender
 that limits itself. CPU is in processors, that is CPU seconds per second, of each node's daemon and of the emulator, and
 what the whole machine was busy with: where that is all it has, rates say how fast the machine is.
-RSS is the highest that a daemon ever had. Lost and wasted are shares of the datagrams with data on all hops together;
-wasted are those that were sent again although the first had only been late.
+RSS is the highest that a daemon ever had. Lost and spurious are shares of the datagrams with data on all hops together;
+spurious are those that were declared lost and then acknowledged.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def one_connection(lab: Lab, watched: Watched, conditions: Conditions) -> None:
         print(f"{percent(loss):>6} seamless   {rate(got.bps):>11}   {cost}")
         verdicts.judge(got.bps >= wanted_bps, f"at least {rate(wanted_bps)}")
         if loss <= 0.05:
-            verdicts.judge(cost.wasted < MOST_WASTED * cost.sent, f"wasted less than {percent(MOST_WASTED)}")
+            verdicts.judge(cost.spurious < MOST_WASTED * cost.sent, f"spurious less than {percent(MOST_WASTED)}")
     measure.set_loss(lab, USUAL_LOSS)
 
 

@@ -102,13 +102,13 @@ class Cost:
     busy: float = 0.0
     sent: int = 0
     lost: int = 0
-    wasted: int = 0
+    spurious: int = 0
     downs: int = 0
 
     def __str__(self) -> str:
         cpu = ", ".join(f"{name} {share:.2f}" for name, share in self.cpu.items())
         total = f"{sum(self.cpu.values()):.2f} of {self.busy:.2f} busy"
-        return f"CPU {cpu}, all {total}; lost {share(self.lost, self.sent)}, wasted {share(self.wasted, self.sent)}"
+        return f"CPU {cpu}, all {total}; lost {share(self.lost, self.sent)}, spurious {share(self.spurious, self.sent)}"
 
 
 def share(part: int, whole: int) -> str:
@@ -126,7 +126,7 @@ def costing(watched: Watched) -> Iterator[Cost]:
     cost.busy = (_busy_seconds() - busy) / seconds
     cost.cpu = {name: (now - cpu[name]) / seconds for name, now in watched.cpu().items()}
     now_links, cost.downs = watched.links(), watched.downs() - downs
-    for name, field in (("sent", "data_sent"), ("lost", "lost"), ("wasted", "wasted")):
+    for name, field in (("sent", "data_sent"), ("lost", "lost"), ("spurious", "spurious")):
         setattr(cost, name, sum(link[field] for link in now_links) - sum(link[field] for link in links))
 
 

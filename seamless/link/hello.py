@@ -105,7 +105,7 @@ class Adjacency:
         self._enter(_AFTER_HELLO[theirs], reason, now)
 
     def closed(self, reason: str, now: float) -> None:
-        """Take note that the neighbor as we knew it is gone: it said goodbye, restarted, or is shut out."""
+        """Take note that the neighbor as we knew it is gone: it said goodbye, restarted, or is blocked."""
         self._driven_at = now
         self.reason = reason
         self._enter(AdjacencyState.DOWN, reason, now)

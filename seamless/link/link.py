@@ -36,12 +36,12 @@ from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.control import ControlQueue
-from seamless.link.copies import SPARSE_BATCH, Seen
 from seamless.link.events import Accepted, LinkEvent, PacketsReceived
 from seamless.link.hello import AdjacencyState
 from seamless.link.mtu import MtuSearch, MtuState, Probe
 from seamless.link.neighbor import Neighbor
 from seamless.link.recovery import Acknowledged, Control
+from seamless.link.redundant import FEW_PACKETS, DuplicateFilter
 from seamless.link.sender import Sender
 from seamless.link.status import LinkCounters, LinkSettings, LinkState, LinkStatus
 from seamless.wire.ack import MAX_ACK_RANGES, Ack
@@ -108,7 +108,7 @@ class Link:
         self._recovery = self._sender.recovery
         self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes)
         self._orphans: list[bytes] = []
-        self._seen = Seen()
+        self._duplicates = DuplicateFilter()
         self._events: deque[LinkEvent] = deque()
         self._closed = False
 
@@ -278,8 +278,8 @@ class Link:
         key = self._association.receive_key(int.from_bytes(buffer[1:4], "big"))
         if key is None:
             return
-        if now < self._neighbor.conduct.shut_out_until:
-            self.counters.shut_out += -(-len(buffer) // segment_size)
+        if now < self._neighbor.misbehavior.blocked_until:
+            self.counters.blocked += -(-len(buffer) // segment_size)
             return
         if segment_size > self.settings.mtu_bytes - self._ip_udp_bytes:
             buffer = self._without_longer(buffer, segment_size)
@@ -294,8 +294,8 @@ class Link:
             self.counters.data_received += len(numbers)
             self._acknowledger.receive(numbers, now)
             self._acknowledger.ask(0.0, now)
-            if len(contents) <= SPARSE_BATCH:
-                contents = self._seen.first(contents)
+            if len(contents) <= FEW_PACKETS:
+                contents = self._duplicates.first(contents)
             if contents:
                 self._events.append(PacketsReceived(contents))
         else:
@@ -335,7 +335,7 @@ class Link:
         for number, content in zip(numbers, contents):
             try:
                 for frame in parse_link_frames(content):
-                    if now < self._neighbor.conduct.shut_out_until:
+                    if now < self._neighbor.misbehavior.blocked_until:
                         break
                     if not isinstance(frame, (Ack, Close)):
                         ack_eliciting = True
@@ -432,7 +432,7 @@ class Link:
             self._mtu.next_timeout(),
             self._acknowledger.due_at if self._association.send_key is not None else None,
             self._sender.ready_at() if self.is_up else None,
-            self._sender.copies.due_at,
+            self._sender.redundant.due_at,
         ):
             if at is not None and at < earliest:
                 earliest = at
@@ -461,8 +461,8 @@ class Link:
             self._send_probes(key, transmits, now)
             if self.is_up and self._queue and not self._closed:
                 self._sender.send(key, self._neighbor.remote, transmits, now)
-            if self._sender.copies.due_at is not None:
-                self._sender.send_copies(key, self._neighbor.remote, transmits, now)
+            if self._sender.redundant.due_at is not None:
+                self._sender.send_redundant(key, self._neighbor.remote, transmits, now)
             if self._recovery.next_number != before:
                 self._association.sent(self._recovery.next_number - before, now)
         return transmits
@@ -527,18 +527,18 @@ class Link:
             mtu_ceiling_bytes=self._mtu.ceiling_bytes,
             mtu_state=self._mtu.state.value,
             rtt=state.rtt,
-            rtt_variation=recovery.rtt.rttvar,
+            rttvar=recovery.rtt.rttvar,
             received=self._acknowledger.count,
             neighbor_received=self._neighbor_received,
             sent_at_report=self._sent_at_report,
             bytes_in_flight=recovery.bytes_in_flight,
             queued_bytes=queue.size_bytes,
-            copies_dropped=self._seen.dropped,
+            duplicates_dropped=self._duplicates.dropped,
             sent=recovery.counters.sent,
             acked=recovery.counters.acked,
             lost=recovery.counters.lost,
             probes=recovery.counters.probes,
-            wasted=recovery.counters.spurious,
+            spurious=recovery.counters.spurious,
             **attrs.asdict(queue.counters),
             **attrs.asdict(self.counters),
             **attrs.asdict(self._mtu.counters),

@@ -7,8 +7,8 @@ The rules:
 
 * Keys and liveness are separate. Keys come from the `Association` and outlive silence; the `Adjacency` says whether
   the neighbor is heard.
-* A neighbor that breaks the protocol again and again, or comes and goes all the time, is shut out for a while
-  (`seamless.link.conduct`).
+* A neighbor that breaks the protocol again and again, or comes and goes all the time, is blocked for a while
+  (`seamless.link.misbehavior`).
 * A restart is a new incarnation: the link is told, since nothing that the former one has said holds any more.
 * A neighbor's goodbye ends all that was learned of its process, keys and address. Somebody may have started it a second
   time by mistake, and then the right one is still where it should be: it is dialled at once.
@@ -23,8 +23,8 @@ from seamless.crypto.association import Association, KeysEstablished
 from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey
 from seamless.interfaces import Address
-from seamless.link.conduct import SHUT_OUT_SECONDS, Conduct
 from seamless.link.hello import Adjacency, AdjacencyState
+from seamless.link.misbehavior import BLOCKED_SECONDS, MisbehaviorLimiter
 from seamless.link.status import LinkSettings
 from seamless.wire.link_frames import Hello
 
@@ -40,7 +40,7 @@ class Neighbor:
     ) -> None:
         self.association = association
         self.adjacency = Adjacency(settings.hello_interval, settings.dead_interval, now)
-        self.conduct = Conduct(now)
+        self.misbehavior = MisbehaviorLimiter(now)
         self.remote = settings.remote
         self.dials = settings.dials
         """Whether we open the link when nobody else does."""
@@ -114,8 +114,8 @@ class Neighbor:
 
     def violated(self, how: str, now: float) -> None:
         """Take note of what a neighbor should not do, or not often."""
-        if self.conduct.violated(now):
-            self.adjacency.closed(f"{how}, again and again; shut out for {SHUT_OUT_SECONDS:g} s", now)
+        if self.misbehavior.violated(now):
+            self.adjacency.closed(f"{how}, again and again; blocked for {BLOCKED_SECONDS:g} s", now)
 
     # Time.
 

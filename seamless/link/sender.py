@@ -21,10 +21,10 @@ from typing import Final
 from seamless.crypto.sealing import SendKey
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.batches import seal_batches
-from seamless.link.copies import SPARSE_BATCH, Copies
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
 from seamless.link.recovery import Acknowledged, Control, Recovery
+from seamless.link.redundant import FEW_PACKETS, RedundantSends
 from seamless.link.status import LinkCounters
 from seamless.wire.fragment import cut_packet
 from seamless.wire.traffic_class import TRAFFIC_CLASSES
@@ -60,7 +60,7 @@ class Sender:
         self.queue = FairQueue(QUEUE_LIMIT_BYTES)
         self.recovery = Recovery(MAX_ACK_DELAY)
         self.pacer = Pacer(controller.pacing_rate_bps(), now)
-        self.copies = Copies()
+        self.redundant = RedundantSends()
         self.loss_rate = 0.0
         self.packet_bytes = 0
         """The longest overlay packet that goes out whole; set by the owner, as the path's MTU is found."""
@@ -122,8 +122,8 @@ class Sender:
         if attempts:
             self.recovery.sent_before(number + resends_at, attempts)
         transmits += seal_batches(key, number, packets, self._local, remote)
-        if len(packets) <= SPARSE_BATCH:
-            self.copies.sent(packets, self.recovery.bytes_in_flight, now)
+        if len(packets) <= FEW_PACKETS:
+            self.redundant.sent(packets, self.recovery.bytes_in_flight, now)
         self._count(packets, now)
 
     def _cut(self, packets: list[bytes], resends_at: int, attempts: list[int]) -> tuple[list[bytes], list[int]]:
@@ -143,15 +143,15 @@ class Sender:
             lost += [count] * len(parts)
         return fitting, lost
 
-    def send_copies(self, key: SendKey, remote: Address, transmits: list[Transmit], now: float) -> None:
-        """Seal the copies of sparse packets that are due, under numbers that nobody waits for."""
-        copies = self.copies.take(now)
-        if not copies:
+    def send_redundant(self, key: SendKey, remote: Address, transmits: list[Transmit], now: float) -> None:
+        """Seal the redundant sends that are due, under numbers that are not recovered."""
+        packets = self.redundant.take(now)
+        if not packets:
             return
-        transmits += seal_batches(key, self.recovery.next_number, copies, self._local, remote)
-        self.recovery.next_number += len(copies)
-        self._counters.copies += len(copies)
-        self._count(copies, now)
+        transmits += seal_batches(key, self.recovery.next_number, packets, self._local, remote)
+        self.recovery.next_number += len(packets)
+        self._counters.redundant += len(packets)
+        self._count(packets, now)
 
     def _count(self, packets: list[bytes], now: float) -> None:
         size = sum(map(len, packets)) + self._overhead_bytes * len(packets)
@@ -178,7 +178,7 @@ class Sender:
             self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
         lost: list[Control] = []
         if result.lost:
-            self.copies.lost(now)
+            self.redundant.lost(now)
             for contents, attempts in zip(result.lost, result.attempts):
                 if isinstance(contents, Control):
                     lost.append(contents)
@@ -211,5 +211,5 @@ class Sender:
             if isinstance(contents, bytes) and TRAFFIC_CLASSES[contents[0]].is_recovered
         ]
         packets += self.queue.drain()
-        self.copies.clear()
+        self.redundant.clear()
         return packets

@@ -75,16 +75,16 @@ class LinkStatus:
     black_holes: int
     """How often the path was found to carry less than before."""
     rtt: float
-    rtt_variation: float
+    rttvar: float
     sent: int
     acked: int
     lost: int
     probes: int
-    wasted: int
+    spurious: int
     resent: int
-    copies: int
-    """Of sparse packets, on a link that loses (`seamless.link.copies`)."""
-    copies_dropped: int
+    redundant: int
+    """Small packets sent once more, on a link that loses (`seamless.link.redundant`)."""
+    duplicates_dropped: int
     """Packets received a second time."""
     forgotten: int
     """Packets lost, of the class that is not sent again."""
@@ -112,7 +112,7 @@ class LinkStatus:
     failed_authentication: int
     replayed: int
     malformed: int
-    shut_out: int
+    blocked: int
     """Datagrams that were not read, because the neighbor had broken the protocol too often."""
     restarts: int
     """How often the neighbor was another process than before."""
@@ -129,7 +129,7 @@ class LinkCounters:
     data_sent: int = 0
     control_sent: int = 0
     resent: int = 0
-    copies: int = 0
+    redundant: int = 0
     forgotten: int = 0
     undelivered: int = 0
     cut: int = 0
@@ -138,7 +138,7 @@ class LinkCounters:
     failed_authentication: int = 0
     replayed: int = 0
     malformed: int = 0
-    shut_out: int = 0
+    blocked: int = 0
     pauses_sent: int = 0
     pauses_received: int = 0
     restarts: int = 0

@@ -47,7 +47,7 @@ class SessionStatus:
     records_sent: int
     records_acked: int
     records_lost: int
-    records_wasted: int
+    records_spurious: int
     """Spurious resends: records that were declared lost and arrived after all."""
     records_received: int
     records_repeated: int

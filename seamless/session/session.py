@@ -483,7 +483,7 @@ class Session:
             records_sent=recovery.next_number,
             records_acked=recovery.acked_records,
             records_lost=recovery.lost_records,
-            records_wasted=recovery.spurious_records,
+            records_spurious=recovery.spurious_records,
             records_received=receiver.acknowledger.count,
             records_repeated=receiver.repeated,
             records_forged=receiver.forged,

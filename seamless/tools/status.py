@@ -1,7 +1,7 @@
 """``seamless status``: what is this node doing? The answer of its daemon, for people, for programs, for Prometheus.
 
-What is sent, what arrives and what is wasted stand side by side for every link, because a rate that was set too high
-shows nowhere else. Everything that is refused or dropped is there with its reason.
+What is sent, what arrives and what is sent again without need stand side by side for every link, because a rate that
+was set too high shows nowhere else. Everything that is refused or dropped is there with its reason.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _links(report: Json) -> str:
                 units.rate(rates["sent_bps"]),
                 units.ratio(rates["arrived_ratio"]),
                 units.ratio(rates["lost_ratio"]),
-                units.ratio(rates["wasted_ratio"]),
+                units.ratio(rates["spurious_ratio"]),
                 units.rate(rates["received_bps"]),
                 units.milliseconds(link["rtt"]),
                 units.size(link["queued_bytes"]),
@@ -121,7 +121,7 @@ def _remarks(link: Json) -> Iterator[str]:
     yield (
         f"in all: sent {units.size(link['sent_bytes'])}, received {units.size(link['received_bytes'])}, "
         f"lost {units.quotient(link['lost'], link['sent'])}, resent {link['resent']}, "
-        f"wasted {units.quotient(link['wasted'], link['sent'])}"
+        f"spurious {units.quotient(link['spurious'], link['sent'])}"
     )
     trouble = {
         "dropped from a full queue": link["dropped_bulk"] + link["dropped_express"],
@@ -173,7 +173,7 @@ def _sessions(report: Json) -> str:
                 units.milliseconds(session["smoothed_rtt"]) if session["established"] else "no keys yet",
                 str(sent),
                 units.quotient(session["records_lost"], sent),
-                units.quotient(session["records_wasted"], sent),
+                units.quotient(session["records_spurious"], sent),
                 units.size(session["unsent_bytes"]),
                 units.size(session["unread_bytes"]),
             )

@@ -83,7 +83,7 @@ class LinkRates:
     arrived_ratio: float | None
     """Of the datagrams that we sent, what the neighbor says it received; None where it is few, too."""
     lost_ratio: float | None
-    wasted_ratio: float | None
+    spurious_ratio: float | None
 
 
 @attrs.frozen
@@ -279,7 +279,7 @@ def _rates(before: LinkStatus, after: LinkStatus, interval: float) -> LinkRates:
         received_bps=_per_second((after.received_bytes - before.received_bytes) * 8, interval),
         arrived_ratio=_ratio(arrived, seen) if seen >= REPORTED_MIN else None,
         lost_ratio=_ratio(after.lost - before.lost, sent),
-        wasted_ratio=_ratio(after.wasted - before.wasted, sent),
+        spurious_ratio=_ratio(after.spurious - before.spurious, sent),
     )
 
 

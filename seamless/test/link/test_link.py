@@ -44,7 +44,7 @@ class DeliveryTests(SynchronousTestCase):
         self.assertGreater(pair.wires[0].lost, 50)
         self.assertEqual(sorted(pair.ends[1].packets), sorted(PACKETS))
         self.assertEqual(status.data_sent, len(PACKETS) + status.resent)
-        self.assertEqual(status.wasted, 0)
+        self.assertEqual(status.spurious, 0)
         self.assertEqual(status.undelivered, 0)
 
     def test_packets_go_up_at_once_whatever_is_missing(self) -> None:
@@ -61,13 +61,13 @@ class DeliveryTests(SynchronousTestCase):
         self.deliver(pair)
         first = pair.ends[0].status
         self.assertGreater(pair.wires[0].overtaken, 100)
-        self.assertGreater(first.wasted, 0)
+        self.assertGreater(first.spurious, 0)
         pair.ends[1].packets.clear()
         self.deliver(pair)
         second = pair.ends[0].status
         self.assertEqual({*pair.ends[1].packets}, {*PACKETS})
-        self.assertEqual(second.wasted, second.lost)
-        self.assertLess(second.wasted - first.wasted, first.wasted / 10)
+        self.assertEqual(second.spurious, second.lost)
+        self.assertLess(second.spurious - first.spurious, first.spurious / 10)
 
     def test_what_the_wire_doubles_is_dropped(self) -> None:
         pair = LinkPair(4)
@@ -162,15 +162,15 @@ class RedundantSendTests(SynchronousTestCase):
         pair.ends[1].packets.clear()
         pair.ends[0].put(packet(1, 100, CLASS_EXPRESS))
         pair.run(0.2)
-        self.assertEqual(pair.ends[0].status.copies, 2)
+        self.assertEqual(pair.ends[0].status.redundant, 2)
         self.assertEqual(pair.ends[1].numbers, [1])
-        self.assertEqual(pair.ends[1].status.copies_dropped, 2)
+        self.assertEqual(pair.ends[1].status.duplicates_dropped, 2)
 
     def test_not_on_a_link_that_loses_nothing(self) -> None:
         pair = LinkPair(6)
         pair.ends[0].put(packet(1, 100, CLASS_EXPRESS))
         pair.run(0.2)
-        self.assertEqual(pair.ends[0].status.copies, 0)
+        self.assertEqual(pair.ends[0].status.redundant, 0)
         self.assertEqual(pair.ends[1].numbers, [1])
 
     def test_handshakes_are_sent_once(self) -> None:
@@ -181,7 +181,7 @@ class RedundantSendTests(SynchronousTestCase):
         pair.ends[0].put(packet(1, 100, CLASS_HANDSHAKE))
         pair.run(0.2)
         self.assertGreater(pair.wires[0].lost, 10)
-        self.assertEqual(pair.ends[0].status.copies, 0)
+        self.assertEqual(pair.ends[0].status.redundant, 0)
 
 
 class OrderTests(SynchronousTestCase):

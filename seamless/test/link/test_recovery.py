@@ -73,7 +73,7 @@ class RecoveryTests(SynchronousTestCase):
         assert second is not None
         self.assertAlmostEqual(second - 1.0, 2 * (first - 1.0))
 
-    def test_late_packet_is_a_wasted_resend_and_teaches(self) -> None:
+    def test_a_spurious_loss_is_counted_and_teaches(self) -> None:
         self.send(20, 0.0)
         self.assertEqual(len(self.ack(0.010, (10, 15), (0, 4)).lost), 5)
         self.ack(0.011, (0, 19))

@@ -36,9 +36,9 @@ class CopyTests(SynchronousTestCase):
         self.send(100, True)
         self.assertGreater(self.net.counters("r1", "r2").lost, 0)
         sent, received = self.link("r1", "r2"), self.link("r2", "r1")
-        self.assertGreater(sent.copies, 100)
-        self.assertTrue(0 < received.copies_dropped <= sent.copies)
-        self.assertEqual((self.link("src", "r1").copies, self.link("r1", "src").copies_dropped), (0, 0))
+        self.assertGreater(sent.redundant, 100)
+        self.assertTrue(0 < received.duplicates_dropped <= sent.redundant)
+        self.assertEqual((self.link("src", "r1").redundant, self.link("r1", "src").duplicates_dropped), (0, 0))
 
     def test_what_is_lost_for_good_is_counted(self) -> None:
         self.send(300, False)

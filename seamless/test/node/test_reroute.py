@@ -89,7 +89,7 @@ class RerouteTests(SynchronousTestCase):
         before = self.session()
         self.assertGreater(before.records_sent, before.records_acked + 10)
         self.finish()
-        self.assertEqual((self.session().records_lost, self.session().records_wasted), (0, 0))
+        self.assertEqual((self.session().records_lost, self.session().records_spurious), (0, 0))
 
     def test_a_dead_relay(self) -> None:
         """What it took with it is sent again at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.interfaces import LinkUp, StreamOpened
-from seamless.link.conduct import VIOLATIONS_MAX
+from seamless.link.misbehavior import VIOLATIONS_MAX
 from seamless.link.status import LinkStatus
 from seamless.node import Node
 from seamless.test.node.network import Network, node, overlay
@@ -75,13 +75,13 @@ class TwinTests(SynchronousTestCase):
         self.assertTrue(self.carry(self.r1, self.src))
 
     def test_one_that_comes_and_says_goodbye_all_the_time(self) -> None:
-        """It is shut out, and whoever else has its key with it."""
+        """It is blocked, and whoever else has its key with it."""
         for _ in range(VIOLATIONS_MAX):
             twin = self.network.start(WRONG, "src")
             self.network.run(0.1)
             self.network.stop(twin)
             self.network.run(0.1)
-        self.assertIn("again and again; shut out for", self.link().reason)
+        self.assertIn("again and again; blocked for", self.link().reason)
         self.assertGreater(self.link().restarts, VIOLATIONS_MAX // 4)
 
     def test_a_node_that_stops_answers_no_handshake(self) -> None:

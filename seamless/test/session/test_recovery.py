@@ -38,7 +38,7 @@ class RecoveryTests(SynchronousTestCase):
         pair.run_until(lambda: len(pair.b.received[there]) > stood_at, 1)
         self.assertLess(pair.now - begin, 0.02, "one way, and no timeout")
         pair.run_until(lambda: pair.b.received[there] == pair.a.written[here], 3)
-        self.assertEqual(pair.a.session.status(pair.now).records_wasted, 0)
+        self.assertEqual(pair.a.session.status(pair.now).records_spurious, 0)
 
     def test_dead_relay_that_nobody_noticed(self) -> None:
         """The path stays as it is: later acknowledgements show what is missing."""
@@ -53,7 +53,7 @@ class RecoveryTests(SynchronousTestCase):
         pair.run_until(lambda: pair.b.received[there] == pair.a.written[here], 3)
         status = pair.a.session.status(pair.now)
         self.assertGreater(status.records_lost, 10)
-        self.assertEqual(status.records_wasted, 0)
+        self.assertEqual(status.records_spurious, 0)
 
     def test_tail_that_is_lost(self) -> None:
         """The last record has no later one to show its loss: a probe asks, and does not resend what it need not."""
@@ -113,9 +113,9 @@ class RecoveryTests(SynchronousTestCase):
         pair.run(4)
         status = pair.a.session.status(pair.now)
         self.assertEqual(len(pair.b.received[there]), 110_000)
-        self.assertEqual((status.records_lost, status.records_wasted), (0, 0))
+        self.assertEqual((status.records_lost, status.records_spurious), (0, 0))
 
-    def test_wasted_resends_are_counted_and_teach_patience(self) -> None:
+    def test_spurious_losses_are_counted_and_lengthen_the_loss_delay(self) -> None:
         """Lateness beyond all expectation is resent, counted, and soon expected."""
         pair = Pair(room=100)
         pair.accept_all()
@@ -125,10 +125,10 @@ class RecoveryTests(SynchronousTestCase):
         pair.a.write(here, bytes(20_000_000), pair.now)
         pair.run(1)
         early = pair.a.session.status(pair.now)
-        self.assertGreater(early.records_wasted, 3)
+        self.assertGreater(early.records_spurious, 3)
         pair.run(1)
         later = pair.a.session.status(pair.now)
-        self.assertLess(later.records_wasted - early.records_wasted, early.records_wasted)
+        self.assertLess(later.records_spurious - early.records_spurious, early.records_spurious)
         self.assertGreater(len(pair.b.received[there]), 5_000_000)
 
     def test_acknowledgements_are_few(self) -> None:

@@ -89,7 +89,7 @@ def neighbor() -> Target:
 def _is_blocked(villain: VillainNeighbor) -> bool:
     """Return whether r2 reads nothing of the villain any more, as it does of a neighbor that breaks the protocol."""
     links = villain.bed.status("r2").links
-    return any(link.neighbor == "r1" and link.shut_out for link in links)
+    return any(link.neighbor == "r1" and link.blocked for link in links)
 
 
 def packets_of_neighbor() -> Target:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.link import conduct
+from seamless.link import misbehavior
 from seamless.test.trust.tapped import refusals, tapped_bed
 from seamless.test.trust.targets import CORES, PARSERS, Target
 
@@ -43,7 +43,7 @@ class ParserTests(SynchronousTestCase):
 class CoreTests(SynchronousTestCase):
     def setUp(self) -> None:
         # One target changes it for good.
-        self.patch(conduct, "VIOLATIONS_MAX", conduct.VIOLATIONS_MAX)
+        self.patch(misbehavior, "VIOLATIONS_MAX", misbehavior.VIOLATIONS_MAX)
 
     def feed(self, name: str, examples: int) -> None:
         target: Target = CORES[name]()

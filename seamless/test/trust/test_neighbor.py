@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.crypto.initiation import InitiationReader
 from seamless.crypto.messages import build_initiation, mac1_key
 from seamless.interfaces import LinkDown, LinkUp
-from seamless.link.conduct import SHUT_OUT_SECONDS, VIOLATIONS_MAX
+from seamless.link.misbehavior import BLOCKED_SECONDS, VIOLATIONS_MAX
 from seamless.routing.exchange import VERIFY_MIN_BURST, VERIFY_PER_SECOND
 from seamless.routing.lsa import Lsa, LsaLink, Refusal, encode_lsa
 from seamless.routing.routing import MIN_ARRIVAL_INTERVAL
@@ -135,10 +135,10 @@ class NeighborTests(SynchronousTestCase):
         """It is, with a reason; and comes back when the time is over and it behaves."""
         link = self.bed.link("r2", "r1")
         self.assertIn(reason, link.reason)
-        self.assertIn("shut out", link.reason)
+        self.assertIn("blocked", link.reason)
         self.assertEqual(link.state, "DOWN")
         self.assertLessEqual(link.malformed, VIOLATIONS_MAX + 4)
-        self.bed.run(self.bed.now + SHUT_OUT_SECONDS + 1)
+        self.bed.run(self.bed.now + BLOCKED_SECONDS + 1)
         self.villain.say(hello())
         self.bed.run(self.bed.now + 0.01)
         self.assertEqual(self.bed.link("r2", "r1").state, "UP")
