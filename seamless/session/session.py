@@ -344,14 +344,15 @@ class Session:
 
     def _take_output(self) -> None:
         """Take frames and events from the streams; hold back events of streams that are not accepted yet."""
-        streams, early = self._streams, self._early
-        if streams.frames:
-            self._sender.frames.extend(streams.frames)
-            streams.frames.clear()
-        while (event := streams.next_event()) is not None:
+        frames, events, early = self._streams.frames, self._streams.events, self._early
+        if frames:
+            self._sender.frames.extend(frames)
+            frames.clear()
+        while events:
+            event = events.popleft()
             if type(event) is StreamOpened:
                 early[event.stream] = []
-            elif event.stream in early:
+            elif early and event.stream in early:
                 early[event.stream].append(event)
                 continue
             self._events.append(event)
@@ -439,7 +440,8 @@ class Session:
 
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged; ask for keys if they are missing."""
-        self._take_output()
+        if self._streams.frames or self._streams.events:
+            self._take_output()
         sender, progress = self._sender, self._progress
         for record_class in sender.recovery.classes:
             progress.note(record_class, not self._closed and sender.waits(record_class), now)

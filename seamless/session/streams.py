@@ -75,11 +75,12 @@ class Streams:
         """The number of streams that an application knows."""
         self.frames: deque[PendingFrame] = deque()
         """Frames for the peer, which the session takes and sends."""
+        self.events: deque[StreamEvent] = deque()
+        """Events, oldest first, which the session takes."""
         self._peer = peer
         self._parity = 0 if local < peer else 1
         self._limits = limits
         self._scheduler = scheduler
-        self._events: deque[StreamEvent] = deque()
         self._streams: dict[int, Stream] = {}
         self._seen = RangeSet()
         self._seen_floor = 0
@@ -120,7 +121,7 @@ class Streams:
             self._scheduler.write(half, data, now)
         self._scheduler.wake(half, now)
         if old.send.starved and not half.starved:
-            self._events.append(StreamWritable((self._peer, half.stream)))
+            self.events.append(StreamWritable((self._peer, half.stream)))
 
     def accept(self, key: StreamKey) -> None:
         """Send ACCEPT for a stream that the peer opened."""
@@ -224,7 +225,7 @@ class Streams:
         if stream.reset_sent:
             return
         self.live += 1
-        self._events.append(StreamOpened(stream.key, frame.target))
+        self.events.append(StreamOpened(stream.key, frame.target))
         self._deliver(stream, stream.receive.take())
         self._report_end(stream)
 
@@ -241,7 +242,7 @@ class Streams:
         stream.send.limit = max(stream.send.limit, frame.window)
         if stream.reset_sent:
             return
-        self._events.append(StreamAccepted(stream.key))
+        self.events.append(StreamAccepted(stream.key))
         self._scheduler.wake(stream.send, now)
         self._deliver(stream, stream.receive.take())
         self._report_end(stream)
@@ -282,7 +283,7 @@ class Streams:
         for number in reversed(numbers):
             stream = self._streams.get(number)
             if stream is not None and not stream.reset_sent:
-                self._events.append(StreamWritable(stream.key))
+                self.events.append(StreamWritable(stream.key))
 
     def forget_ended(self) -> None:
         """Forget the streams of which the last acknowledgement has come."""
@@ -290,10 +291,6 @@ class Streams:
             stream = self._streams.get(number)
             if stream is not None:
                 self._forget_if_over(stream)
-
-    def next_event(self) -> StreamEvent | None:
-        """Remove and return the oldest event; None when there is no more."""
-        return self._events.popleft() if self._events else None
 
     def take_unanswered(self) -> list[Stream]:
         """Remove and return the streams of ours of which the peer has given no sign."""
@@ -307,7 +304,7 @@ class Streams:
         """Forget all streams, and report a reset of each that an application knows."""
         for stream in self._streams.values():
             if not stream.reset_sent and self._known(stream):
-                self._events.append(StreamReset(stream.key, code, reason))
+                self.events.append(StreamReset(stream.key, code, reason))
         self._streams.clear()
         self.live = 0
 
@@ -374,7 +371,7 @@ class Streams:
         event = self._batch.get(stream.key[1])
         if event is None:
             event = self._batch[stream.key[1]] = DataReceived(stream.key, chunks)
-            self._events.append(event)
+            self.events.append(event)
         else:
             event.chunks += chunks
 
@@ -386,12 +383,12 @@ class Streams:
         half = stream.receive
         if half.fin and half.complete and stream.flowing and not stream.end_reported:
             stream.end_reported = True
-            self._events.append(StreamFinished(stream.key))
+            self.events.append(StreamFinished(stream.key))
         if stream.reset_due:
             reset = stream.peer_reset
             assert reset is not None
             if self._known(stream):
-                self._events.append(StreamReset(stream.key, reset.code, reset.reason))
+                self.events.append(StreamReset(stream.key, reset.code, reset.reason))
                 self.live -= 1
             half.discard()
             self._send_reset(stream, ResetFrame(stream.key[1], reset.code, stream.send.final, ""))
@@ -408,7 +405,7 @@ class Streams:
             return
         if not stream.reset_sent:
             self.live -= 1
-            self._events.append(StreamClosed(stream.key))
+            self.events.append(StreamClosed(stream.key))
         self._scheduler.close(stream.send)
         stream.receive.discard()
         self._no_longer_unopened(stream)
