@@ -22,6 +22,8 @@ class RoutingCounters:
     lsas_equivocal: int = 0
     lsas_originated: int = 0
     lsas_flooded: int = 0
+    unknown_links: int = 0
+    """Links in accepted LSAs that our configuration does not have, and that therefore count for nothing here."""
     summaries_received: int = 0
     summaries_sent: int = 0
     jumps: int = 0

@@ -59,7 +59,6 @@ class Refusal(enum.Enum):
     MALFORMED = "malformed"
     UNKNOWN_ORIGIN = "unknown origin"
     NOT_AUTHENTIC = "not authentic"
-    UNKNOWN_LINK = "unknown link"
     NOT_A_LEAF = "leaf that offers transit"
     OVER_BUDGET = "over budget"
 

@@ -1,11 +1,13 @@
 """The link state database: the newest LSA of every node, and the rules by which one takes another's place.
 
 It stands between flooding (`seamless.routing.routing`) and the computation of paths (`seamless.routing.spf`). The
-configuration bounds it: one LSA for each node that the configuration names, with no link that it does not name.
+configuration bounds it: one LSA for each node that the configuration names.
 
 Rules, for an LSA whose signature was verified:
 
-* a node or link that the configuration does not name, or transit offered by a leaf, is refused;
+* a node that the configuration does not name, or transit offered by a leaf, is refused;
+* links that the configuration does not name count for nothing here, but the LSA is kept and flooded whole: its origin
+  has signed it, and other nodes may have another configuration;
 * a higher sequence than ever seen from this origin takes the place of the former; of two LSAs with one sequence, the
   one with the higher digest does, so that all nodes end up with the same one;
 * the same LSA again is a duplicate; a lower one is old, and its sender is answered with the newer;
@@ -36,7 +38,7 @@ class Topology:
     leaves: frozenset[int] = frozenset()
 
     def allows_link(self, one: int, other: int) -> bool:
-        """Tell whether the configuration has a link between these two nodes."""
+        """Return whether the configuration has a link between these two nodes."""
         return frozenset((one, other)) in self.links
 
 
@@ -51,12 +53,16 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class Entry:
-    """An LSA, the bytes in which it goes on to the next neighbor, its rank among those of its origin, when it came."""
+    """An LSA: what of it counts here, its bytes for other nodes, its rank among those of its origin, when it came.
+
+    ``unknown_links``: how many links it names that the configuration does not have.
+    """
 
     lsa: Lsa
     data: bytes
     rank: Rank
     received_at: float
+    unknown_links: int = 0
 
 
 class Lsdb:
@@ -80,15 +86,13 @@ class Lsdb:
         """Return the newest LSA of ``origin`` that was ever seen, whether it still counts or not."""
         return self._fresh.get(origin) or self._expired.get(origin)
 
+    def unknown_links(self, origin: int) -> int:
+        """Return how many links the newest LSA of ``origin`` names that the configuration does not have."""
+        entry = self.newest(origin)
+        return 0 if entry is None else entry.unknown_links
+
     def check(self, lsa: Lsa) -> None:
         """Raise `LsaRefusedError` when ``lsa`` says what the configuration does not allow."""
-        for link in lsa.links:
-            if not self._topology.allows_link(lsa.origin, link.neighbor):
-                raise LsaRefusedError(
-                    Refusal.UNKNOWN_LINK,
-                    f"node {lsa.origin:08x} announces a link to {link.neighbor:08x} that this node's configuration"
-                    " does not have; use the same configuration on every host",
-                )
         if lsa.origin in self._topology.leaves and not lsa.leaf:
             raise LsaRefusedError(
                 Refusal.NOT_A_LEAF,
@@ -104,9 +108,14 @@ class Lsdb:
             return Verdict.DUPLICATE if rank == known.rank else Verdict.OLDER
         former = self._fresh.pop(lsa.origin, None)
         self._expired.pop(lsa.origin, None)
-        self._fresh[lsa.origin] = Entry(lsa, data, rank, now)
-        unchanged = former is not None and lsa.says_the_same_as(former.lsa)
+        counted = self._with_known_links(lsa)
+        self._fresh[lsa.origin] = Entry(counted, data, rank, now, len(lsa.links) - len(counted.links))
+        unchanged = former is not None and counted.says_the_same_as(former.lsa)
         return Verdict.REFRESHED if unchanged else Verdict.CHANGED
+
+    def _with_known_links(self, lsa: Lsa) -> Lsa:
+        links = tuple(link for link in lsa.links if self._topology.allows_link(lsa.origin, link.neighbor))
+        return lsa if len(links) == len(lsa.links) else attrs.evolve(lsa, links=links)
 
     def next_expiry(self) -> float | None:
         """Return when the next LSA stops counting."""

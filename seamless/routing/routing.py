@@ -270,6 +270,7 @@ class Routing:
             self._exchange(neighbor, now).answer(lsa.origin)
             return
         self._neighbor_has(lsa.origin, neighbor, now)
+        self.counters.unknown_links += self._lsdb.unknown_links(lsa.origin)
         if verdict is Verdict.CHANGED:
             self.counters.lsas_changed += 1
             self._routes.changed_elsewhere(now)

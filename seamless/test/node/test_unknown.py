@@ -80,6 +80,18 @@ class UnknownNodeTests(SynchronousTestCase):
         self.start(*links, r2=file(*links, without="src"))
         self.check_detour("r2", "dst", "src")
 
+    def test_a_relay_that_lacks_a_neighbor_of_others(self) -> None:
+        """It takes what r2 says of itself, but for the link to dst: its own way to r2 and r3 is the shortest."""
+        links = (*CHAIN, *DETOUR)
+        self.start(*links, src=file(*links, without="dst"))
+        status = self.net.node("src").status(self.net.now)
+        self.assertEqual({link.state for link in status.links}, {"UP"})
+        names = {self.net.node("src").peer_name(route.destination) for route in status.routing.routes}
+        self.assertEqual(names, {"r1", "r2", "r3"})
+        self.assertGreater(status.routing.counters.unknown_links, 0)
+        self.open("src", "r2")
+        self.within(SOON, lambda: self.events("r2", StreamOpened))
+
     def check_no_path(self, restarted: str, without: str) -> None:
         """Check that a relay's start with the wrong file makes the ends unreachable at once for one another."""
         self.start(*CHAIN)

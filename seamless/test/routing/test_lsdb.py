@@ -78,10 +78,18 @@ class CheckTests(SynchronousTestCase):
         lsdb.check(SAMPLE)
         lsdb.check(Lsa(2, 1, False, (LsaLink(1, 1, 1400), LsaLink(3, 1, 1400))))
 
-    def test_link_that_is_not_configured(self) -> None:
-        self.assertIs(self.refusal(Lsa(1, 1, False, (LsaLink(3, 1, 1400),))), Refusal.UNKNOWN_LINK)
-        self.assertIs(self.refusal(Lsa(1, 1, False, (LsaLink(1, 1, 1400),))), Refusal.UNKNOWN_LINK)
-        self.assertIs(self.refusal(Lsa(1, 1, False, (LsaLink(77, 1, 1400),))), Refusal.UNKNOWN_LINK)
+    def test_link_that_is_not_configured_counts_for_nothing(self) -> None:
+        """The others of the LSA do, and it goes on as it came."""
+        known = LsaLink(2, 1, 1400)
+        for unknown in (LsaLink(3, 1, 1400), LsaLink(1, 1, 1400), LsaLink(77, 1, 1400)):
+            lsdb = Lsdb(TOPOLOGY)
+            lsa = Lsa(1, 1, False, tuple(sorted((known, unknown), key=lambda link: link.neighbor)))
+            lsdb.check(lsa)
+            self.assertIs(lsdb.offer(lsa, b"as it came", 0.0), Verdict.CHANGED)
+            (entry,) = lsdb
+            self.assertEqual((entry.lsa.links, entry.data, entry.unknown_links), ((known,), b"as it came", 1))
+            dearer = attrs.evolve(lsa, sequence=2, links=(known, attrs.evolve(unknown, neighbor=77, cost=9)))
+            self.assertIs(lsdb.offer(dearer, b"second", 1.0), Verdict.REFRESHED, "nothing new that counts")
 
     def test_leaf_may_not_offer_transit_but_anybody_may_decline_it(self) -> None:
         self.assertIs(self.refusal(Lsa(3, 1, False, ())), Refusal.NOT_A_LEAF)

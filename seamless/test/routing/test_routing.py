@@ -127,7 +127,14 @@ class RefusalTests(RoutingTestCase):
         self.assertIs(self.refusal(lsa_bytes(99, 5, [2])), Refusal.UNKNOWN_ORIGIN)
 
     def test_link_that_is_not_configured(self) -> None:
-        self.assertIs(self.refusal(lsa_bytes(4, 5, [1])), Refusal.UNKNOWN_LINK)
+        """It counts for nothing and is counted; the rest of the LSA does, and all of it goes on."""
+        data = lsa_bytes(4, 5, [1, 3])
+        self.core.receive_lsa(data, 3, 2.0)
+        (entry,) = self.core.status().lsas[1:]
+        self.assertEqual([link.neighbor for link in entry.lsa.links], [3])
+        self.assertEqual(self.core.counters.unknown_links, 1)
+        self.assertEqual(self.flood(), [(2, decode_lsa(data))])
+        self.assertEqual(sum(self.core.counters.refused.values()), 0)
 
     def test_leaf_that_offers_transit(self) -> None:
         self.assertIs(self.refusal(encode_lsa(Lsa(4, 5, False, ()), sign_as(4))), Refusal.NOT_A_LEAF)

@@ -233,7 +233,7 @@ class NeighborTests(SynchronousTestCase):
         self.assertEqual(newest, [start + 10 * 999 + 4], "what it said last counts")
 
     def test_lsas_of_others(self) -> None:
-        """r1 cannot take dst off the map, nor itself to where it is not."""
+        """r1 cannot take dst off the map; a link that it makes up is no link, and what else it says counts."""
 
         def act(turn: int) -> None:
             sequence = (LATER_INCARNATION << 22) + turn
@@ -241,12 +241,15 @@ class NeighborTests(SynchronousTestCase):
 
         before = self.bed.status("r2").routing.counters.refused.copy()
         self.misbehave(act)
-        refused = self.bed.status("r2").routing.counters.refused
+        routing = self.bed.status("r2").routing
+        refused = routing.counters.refused
         forged = refused[Refusal.NOT_AUTHENTIC] - before[Refusal.NOT_AUTHENTIC]
         over_budget = refused[Refusal.OVER_BUDGET] - before[Refusal.OVER_BUDGET]
-        self.assertEqual(forged + over_budget, 1000)
+        self.assertGreaterEqual(forged + over_budget, 1000)
         self.assertLess(forged, VERIFY_MIN_BURST + VERIFY_PER_SECOND + 10, "a bounded number was verified")
-        self.assertEqual(refused[Refusal.UNKNOWN_LINK] - before[Refusal.UNKNOWN_LINK], 1000)
+        self.assertGreater(routing.counters.unknown_links, 0)
+        announced = [entry.lsa for entry in routing.lsas if entry.lsa.origin == self.villain.identifier["r1"]]
+        self.assertEqual([link.neighbor for link in announced[0].links], [self.villain.identifier["r2"]])
         self.assertTrue(self.bed.node("r2").is_reachable("dst"))
 
     # Packets.
