@@ -23,6 +23,7 @@ from seamless.link.link import Link
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters
 from seamless.routing.lsdb import Topology
+from seamless.routing.policies import RoutePolicy
 from seamless.routing.routing import Routing
 from seamless.routing.sources import feasible_sources
 from seamless.wire.header import (
@@ -58,6 +59,7 @@ class Forwarding:
         topology: Topology,
         links: Links,
         routing: Routing,
+        policy: RoutePolicy,
         counters: NodeCounters,
         deliver_here: DeliverHere,
     ) -> None:
@@ -69,19 +71,16 @@ class Forwarding:
         self._returns_until = 0.0
         self._links = links
         self._routing = routing
+        self._policy = policy
         self._counters = counters
         self._deliver_here = deliver_here
         self._pause_again_at: dict[tuple[int, int, int], float] = {}
 
-    def link_towards(self, destination: int) -> Link | None:
-        """Return the link of the next hop to ``destination`` for packets in transit; None when there is no way."""
-        neighbor = self._routing.next_hop(destination)
-        return None if neighbor is None else self._links.best(neighbor)
-
-    def own_link_towards(self, destination: int) -> Link | None:
-        """Return the link of the next hop to ``destination`` for our own packets; None when there is no way."""
-        neighbor = self._routing.own_next_hop(destination)
-        return None if neighbor is None else self._links.best(neighbor)
+    def links_towards(self, source: int, destination: int, packet_class: int) -> list[Link]:
+        """Return the links that packets with this header go out by, a copy by each; none when there is no path."""
+        best = self._links.best
+        hops = self._policy.next_hops(source, destination, packet_class)
+        return [link for link in map(best, hops) if link is not None]
 
     def receive(self, packets: list[bytes], link: Link, now: float) -> None:
         """Hand on packets that ``link`` has opened, run by run."""
@@ -141,15 +140,16 @@ class Forwarding:
     def _forward(
         self, packet_class: int, source: int, destination: int, packets: list[bytes], came_by: Link | None, now: float
     ) -> None:
-        is_own = source == self._identifier
-        onward = self.own_link_towards(destination) if is_own else self.link_towards(destination)
-        if onward is None:
+        links = self.links_towards(source, destination, packet_class)
+        if not links:
             self._counters.no_route += len(packets)
             return
-        pause = onward.enqueue(packets, packet_class, flow_key(source, destination)).pause
-        if came_by is not None and pause > 0:
-            paused_class = TRAFFIC_CLASSES[packet_class].queue
-            self._push_back(paused_class, source, destination, pause, came_by, now)
+        key = flow_key(source, destination)
+        for onward in links:
+            pause = onward.enqueue(packets, packet_class, key).pause
+            if came_by is not None and pause > 0:
+                paused_class = TRAFFIC_CLASSES[packet_class].queue
+                self._push_back(paused_class, source, destination, pause, came_by, now)
 
     def _push_back(
         self, packet_class: int, source: int, destination: int, seconds: float, came_by: Link, now: float
@@ -177,17 +177,19 @@ class Forwarding:
         """Send by another link or neighbor what ``link`` has lost too often, though its neighbor is heard."""
         for packet in packets:
             packet_class, _, source, destination = PACKET_HEADER.unpack_from(packet)
-            onward = self._other_link(link, destination)
-            if onward is None:
+            links = self._links_around(link, source, destination, packet_class)
+            if not links:
                 self._counters.undeliverable += 1
                 continue
             self._counters.rerouted += 1
-            onward.enqueue([packet], packet_class, flow_key(source, destination))
+            for onward in links:
+                onward.enqueue([packet], packet_class, flow_key(source, destination))
 
-    def _other_link(self, link: Link, destination: int) -> Link | None:
-        neighbor = link.settings.neighbor_id
-        other = self._links.best(neighbor, besides=link)
-        if other is None:
-            around = self._routing.next_hop_around(destination, neighbor)
-            other = None if around is None else self._links.best(around)
-        return other
+    def _links_around(self, link: Link, source: int, destination: int, packet_class: int) -> list[Link]:
+        """Return another link to the neighbor of ``link``, or the links to others that the policy names."""
+        best, neighbor = self._links.best, link.settings.neighbor_id
+        other = best(neighbor, besides=link)
+        if other is not None:
+            return [other]
+        hops = self._policy.next_hops_around(neighbor, source, destination, packet_class)
+        return [link for link in map(best, hops) if link is not None]

@@ -51,6 +51,7 @@ from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
 from seamless.node.status import NodeCounters, NodeStatus
 from seamless.routing.lsdb import Topology
+from seamless.routing.policies import ShortestPath, make_policy
 from seamless.routing.routing import Routing
 from seamless.session.events import PathStalled, PeerLost, SessionUp
 from seamless.session.limits import Limits
@@ -142,6 +143,7 @@ class Node:
             topology=topology,
             links=self._links,
             routing=self._routing,
+            policy=make_policy(ShortestPath.name, self.identifier, self._routing),
             counters=self.counters,
             deliver_here=self._deliver_here,
         )
@@ -392,17 +394,18 @@ class Node:
         for session in self._sessions.values():
             if not session.wants_to_send:
                 continue
-            link = self._forwarding.own_link_towards(session.peer)
-            if link is None:
+            links = self._forwarding.links_towards(self.identifier, session.peer, CLASS_BULK)
+            if not links:
                 continue
             key = flow_key(self.identifier, session.peer)
-            room = link.room_bytes(key, CLASS_BULK) // link.packet_bytes
-            express_room = link.room_bytes(key, CLASS_EXPRESS) // link.packet_bytes
+            room = min(link.room_bytes(key, CLASS_BULK) // link.packet_bytes for link in links)
+            express_room = min(link.room_bytes(key, CLASS_EXPRESS) // link.packet_bytes for link in links)
             express, bulk = session.packets_to_send(max(0, room), now, max(0, express_room))
-            if express:
-                link.enqueue(express, CLASS_EXPRESS, key)
-            if bulk:
-                link.enqueue(bulk, CLASS_BULK, key)
+            for link in links:
+                if express:
+                    link.enqueue(express, CLASS_EXPRESS, key)
+                if bulk:
+                    link.enqueue(bulk, CLASS_BULK, key)
             pulled = pulled or bool(express or bulk)
         return pulled
 

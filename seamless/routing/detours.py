@@ -2,8 +2,8 @@
 
 Links and hellos say nothing about a relay that forwards nothing, or only what is small. The two ends of a session
 notice, and ask for another way for what they send themselves. Forwarding is hop by hop, so a node chooses its first hop
-alone: a detour is a neighbor whose own shortest path to the destination does not lead through this node (a loop-free
-alternate, RFC 5286), of those the one whose path has the fewest relays in common with the paths that failed.
+alone: a detour begins with a loop-free alternate (`seamless.routing.alternates`), of those with the one whose path has
+the fewest relays in common with the paths that failed.
 
 The rules:
 
@@ -16,14 +16,13 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
 from typing import Final
 
 import attrs
 
-from seamless.routing.spf import Graph, shortest_paths
-from seamless.routing.table import Route, Table
+from seamless.routing.alternates import loop_free_alternate
+from seamless.routing.spf import Graph, Route
+from seamless.routing.table import Table
 
 FIRST_SECONDS: Final = 10.0
 """Several times what it takes to notice that the shortest path still fails."""
@@ -57,7 +56,7 @@ class Detours:
             detour.relays.clear()
         detour.first_hops.add(route.next_hop)
         detour.relays.update(route.path[1:-1])
-        if loop_free_alternate(graph, self._local, route.destination, detour) is None:
+        if self._alternate(graph, route.destination, detour) is None:
             # All have failed. The shortest path is as good as any, and whether it may be left again is up to the next.
             detour.first_hops.clear()
             detour.relays.clear()
@@ -79,36 +78,12 @@ class Detours:
     def apply(self, table: Table, graph: Graph) -> Table:
         """Return ``table`` with the detours in it."""
         routes = {
-            destination: loop_free_alternate(graph, self._local, destination, detour)
+            destination: self._alternate(graph, destination, detour)
             for destination, detour in self._detours.items()
             if detour.first_hops and destination in table
         }
         found = {destination: route for destination, route in routes.items() if route is not None}
         return {**table, **found} if found else table
 
-
-def loop_free_alternate(graph: Graph, local: int, destination: int, detour: Detour) -> Route | None:
-    """Return the best route that begins with none of the avoided first hops; None when there is none."""
-    candidates = [
-        (len(detour.relays.intersection(path[1:-1])), distance, path)
-        for distance, path in _paths(graph, local, destination, graph.links.get(local, {}).keys() - detour.first_hops)
-    ]
-    if not candidates:
-        return None
-    _, distance, path = min(candidates)
-    mtu_bytes = min(graph.links[node][neighbor].mtu_bytes for node, neighbor in pairwise(path))
-    return Route(destination, path[1], path, distance, mtu_bytes)
-
-
-def _paths(
-    graph: Graph, local: int, destination: int, first_hops: Iterable[int]
-) -> Iterable[tuple[int, tuple[int, ...]]]:
-    """Yield (distance, path) by way of each first hop whose own shortest path does not lead through ``local``."""
-    avoided = graph.unknown.get(destination, frozenset())
-    strangers = graph.unknown.get(local, frozenset())
-    for neighbor in first_hops:
-        if neighbor in graph.leaves | avoided and neighbor != destination:
-            continue
-        distance, path = shortest_paths(graph, neighbor, avoided).get(destination, (0, ()))
-        if path and local not in path and strangers.isdisjoint(path):
-            yield graph.links[local][neighbor].cost + distance, (local, *path)
+    def _alternate(self, graph: Graph, destination: int, detour: Detour) -> Route | None:
+        return loop_free_alternate(graph, self._local, self._local, destination, detour.first_hops, detour.relays)

@@ -16,13 +16,13 @@ from typing import Final
 
 import attrs
 
+from seamless.routing.alternates import loop_free_alternate
 from seamless.routing.counters import RoutingCounters
 from seamless.routing.detours import Detours
 from seamless.routing.lsa import Lsa
-from seamless.routing.spf import Graph, two_way_graph
+from seamless.routing.spf import Graph, Route, two_way_graph
 from seamless.routing.table import (
     MAX_UNKNOWN_SETS,
-    Route,
     Table,
     changed_destinations,
     compute_table,
@@ -60,7 +60,6 @@ class Routes:
         """The shortest routes that meet no node that does not know us..."""
         self._own_table: Table = {}
         """...and these with their detours."""
-        self._others: dict[int, Table] = {}
         self._announced_table: Table = {}
         self._detours = Detours(local)
         self._left: set[int] = set()
@@ -108,7 +107,6 @@ class Routes:
             self._table = compute_table(self._graph, self._local)
             self._known_table = own_table(self._graph, self._local, self._table)
             self._own_table = self._detours.apply(self._known_table, self._graph)
-            self._others = {}
             self._compute_at = None
             self._computed_at = now
             self._counters.table_computations += 1
@@ -127,12 +125,10 @@ class Routes:
         """Return the route of our own packets to ``destination``; None when there is no way."""
         return self.own_table(now).get(destination)
 
-    def seen_from(self, node: int, destination: int, now: float) -> Route | None:
-        """Return the route from another node to ``destination``; its table is kept until ours is computed again."""
+    def around(self, neighbor: int, source: int, destination: int, now: float) -> Route | None:
+        """Return the best route for packets of ``source`` that neither begins with ``neighbor`` nor leads back here."""
         self.table(now)
-        if node not in self._others:
-            self._others[node] = compute_table(self._graph, node)
-        return self._others[node].get(destination)
+        return loop_free_alternate(self._graph, self._local, source, destination, {neighbor})
 
     def next_event(self, now: float) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""

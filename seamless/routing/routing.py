@@ -51,8 +51,8 @@ from seamless.routing.lsa import (
 from seamless.routing.lsdb import Entry, Lsdb, Topology, Verdict
 from seamless.routing.origination import Origination
 from seamless.routing.routes import Routes, RoutesChanged
+from seamless.routing.spf import Route
 from seamless.routing.summary import KIND_SUMMARY, Summary, decode_summary, encode_summary, summaries_of
-from seamless.routing.table import Route
 
 MIN_ARRIVAL_INTERVAL: Final = 0.025
 """Seconds between two LSAs of one origin that we act upon (RFC 2328's MinLSArrival), however many come: half of what
@@ -439,22 +439,11 @@ class Routing:
         route = self._routes.own(destination, self._now)
         return None if route is None else route.next_hop
 
-    def next_hop_around(self, destination: int, neighbor: int) -> int | None:
-        """Return the next hop of the shortest path that does not begin with ``neighbor``, nor lead back to this node.
-
-        None: there is none (a loop-free alternate of RFC 5286).
-        """
-        shortest, best = MAX_COST, None
-        for other, link in sorted(self._links.items()):
-            if other == neighbor or (other in self._topology.leaves and other != destination):
-                continue
-            route = None if other == destination else self._routes.seen_from(other, destination, self._now)
-            if other != destination and (route is None or self._local in route.path):
-                continue
-            distance = link.cost + (route.distance if route else 0)
-            if distance < shortest:
-                shortest, best = distance, other
-        return best
+    def next_hop_around(self, neighbor: int, source: int, destination: int) -> int | None:
+        """Return the next hop of the best path for packets of ``source`` that neither begins with ``neighbor`` nor
+        leads back to this node; None: there is none."""
+        route = self._routes.around(neighbor, source, destination, self._now)
+        return None if route is None else route.next_hop
 
     def path(self, destination: int) -> tuple[int, ...]:
         """Return the nodes from here to ``destination``, both included, that our own packets pass; empty when there is

@@ -22,6 +22,17 @@ Path: TypeAlias = tuple[int, ...]
 
 
 @attrs.frozen
+class Route:
+    """The way to one destination; ``path`` begins with the local node, ``mtu_bytes`` is that of its narrowest link."""
+
+    destination: int
+    next_hop: int
+    path: Path
+    distance: int
+    mtu_bytes: int
+
+
+@attrs.frozen
 class Graph:
     """The links that may be used: for each node its links by neighbor; and the nodes that no path leads through."""
 
@@ -29,6 +40,8 @@ class Graph:
     leaves: frozenset[int]
     unknown: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
     """By destination: the nodes that say that they do not know it."""
+    tables: dict[int, Mapping[int, Route]] = attrs.field(factory=dict, eq=False, repr=False)
+    """Routing tables computed from this graph so far, by node (`seamless.routing.table.table_of`)."""
 
 
 def two_way_graph(lsas: Iterable[Lsa]) -> Graph:

@@ -6,22 +6,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final, TypeAlias
 
-import attrs
-
 from seamless.routing.lsa import MAX_MTU_BYTES
-from seamless.routing.spf import Graph, Path, shortest_paths
-
-
-@attrs.frozen
-class Route:
-    """The way to one destination; ``path`` begins with the local node, ``mtu_bytes`` is that of its narrowest link."""
-
-    destination: int
-    next_hop: int
-    path: tuple[int, ...]
-    distance: int
-    mtu_bytes: int
-
+from seamless.routing.spf import Graph, Path, Route, shortest_paths
 
 Table: TypeAlias = Mapping[int, Route]
 """Routes by destination; who is not in it cannot be reached. The local node is not in it."""
@@ -46,6 +32,14 @@ def compute_table(graph: Graph, local: int) -> Table:
             routes[destination] = Route(destination, path[1], path, distance, mtu_bytes)
     _lead_around_unknown(graph, local, routes)
     return routes
+
+
+def table_of(graph: Graph, node: int) -> Table:
+    """Return the routes from ``node``, computed once for each graph."""
+    table = graph.tables.get(node)
+    if table is None:
+        table = graph.tables[node] = compute_table(graph, node)
+    return table
 
 
 def _lead_around_unknown(graph: Graph, local: int, routes: dict[int, Route]) -> None:
@@ -84,7 +78,7 @@ def own_table(graph: Graph, local: int, table: Table) -> Table:
     by_cost = sorted((link.cost, neighbor) for neighbor, link in graph.links[local].items())
     for _, neighbor in [each for each in by_cost if each[1] not in strangers][:MAX_NEIGHBORS_ASKED] if lost else ():
         link = graph.links[local][neighbor]
-        theirs = {} if neighbor in graph.leaves else compute_table(graph, neighbor)
+        theirs = {} if neighbor in graph.leaves else table_of(graph, neighbor)
         for destination in lost & theirs.keys():
             onward = theirs[destination]
             distance = link.cost + onward.distance

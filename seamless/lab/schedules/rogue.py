@@ -51,10 +51,10 @@ def flood(node: Node, destination: str, packet_bytes: int, count: int) -> int:
     They go past the session and its push-back, straight to the queue of the next link.
     """
     identifier = node.peer_identifier(destination)
-    link = node._forwarding.link_towards(identifier)
-    if link is None:
+    links = node._forwarding.links_towards(node.identifier, identifier, CLASS_EXPRESS)
+    if not links:
         return 0
     head = PACKET_HEADER.pack(CLASS_EXPRESS, INITIAL_HOP_LIMIT, node.identifier, identifier)
     packet = head + bytes(packet_bytes - PACKET_HEADER_BYTES)
-    link.enqueue([packet] * count, CLASS_EXPRESS, flow_key(node.identifier, identifier))
+    links[0].enqueue([packet] * count, CLASS_EXPRESS, flow_key(node.identifier, identifier))
     return count

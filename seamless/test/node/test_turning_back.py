@@ -12,10 +12,8 @@ from seamless.link.events import Accepted
 from seamless.node.forwarding import TURNED_BACK_HOPS, Forwarding
 from seamless.node.status import NodeCounters
 from seamless.routing.lsdb import Topology
-from seamless.wire.header import (
-    INITIAL_HOP_LIMIT,
-    PACKET_HEADER,
-)
+from seamless.routing.policies import ShortestPath
+from seamless.wire.header import INITIAL_HOP_LIMIT, PACKET_HEADER
 from seamless.wire.traffic_class import CLASS_BULK
 
 
@@ -60,6 +58,7 @@ def relay(identifier: int, view: _View) -> tuple[Forwarding, NodeCounters]:
         topology=Topology(frozenset(range(10)), frozenset(map(frozenset, combinations(range(10), 2)))),
         links=cast(Any, view),
         routing=cast(Any, view),
+        policy=ShortestPath(identifier, cast(Any, view)),
         counters=counters,
         deliver_here=lambda *_: None,
     )
