@@ -184,6 +184,11 @@ class Association:
     # What the data path asks.
 
     @property
+    def incarnation(self) -> int:
+        """Return which incarnation this node is towards the remote one; it rises with each `begin_anew`."""
+        return self._incarnation
+
+    @property
     def send_key(self) -> SendKey | None:
         """Return the key to send under now; None before the first handshake and after expiry."""
         current = self._ring.current

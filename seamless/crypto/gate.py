@@ -131,6 +131,10 @@ class HandshakeGate:
             SOURCE_OPENINGS_PER_SECOND * BURST_SECONDS, SOURCE_OPENINGS_PER_SECOND, MAX_SOURCES
         )
 
+    def set_known_keys(self, known_keys: Iterable[bytes]) -> None:
+        """Admit the nodes with these public keys from now on, and no others."""
+        self._reader.set_known_keys(known_keys)
+
     @property
     def sources(self) -> int:
         """Return how many hosts have a bucket of their own."""

@@ -42,6 +42,10 @@ class InitiationReader:
         self._prologue = prologue
         self._static_static: dict[bytes, bytes | None] = dict.fromkeys(known_keys)
 
+    def set_known_keys(self, known_keys: Iterable[bytes]) -> None:
+        """Open only initiations of these keys from now on."""
+        self._static_static = {key: self._static_static.get(key) for key in known_keys}
+
     def is_addressed(self, message: bytes) -> bool:
         """Return whether ``message`` has the form and the mac1 of an INITIATION to us: 5 us, where `open` takes 82."""
         try:

@@ -22,6 +22,7 @@ from seamless.errors import SeamlessError
 from seamless.interfaces import Address, Event, Transmit
 from seamless.lab.impair import Counters, ImpairedDirection, Randomness, corrupted
 from seamless.node import Node
+from seamless.node.change import Change
 from seamless.wire.header import ip_udp_bytes
 
 EVENTS_AT_ONCE_MAX: Final = 100_000
@@ -135,6 +136,24 @@ class Simulation:
         )
         self._after(place)
         return place.node
+
+    def apply(self, name: str, configuration: Configuration) -> Change:
+        """Have a running node go on with another configuration, with which it also starts the next time.
+
+        Addresses of nodes that are new are added to those where datagrams arrive; wires stay as they are.
+        """
+        change: Change = self.command(name, lambda node, now: node.apply(configuration, now))
+        self.configurations[name] = configuration
+        self.add(configuration)
+        return change
+
+    def add(self, configuration: Configuration) -> None:
+        """Make room for the nodes of ``configuration`` that are new; start them when they shall run."""
+        for node in configuration.nodes.values():
+            if node.name not in self.nodes:
+                self.nodes[node.name] = SimulatedNode(node.name, None)
+                self.configurations[node.name] = configuration
+                self._nodes_at.update(dict.fromkeys(node.addresses, node.name))
 
     def crash(self, name: str) -> None:
         """Stop a node without a word, as ``kill -9`` does."""

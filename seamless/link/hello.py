@@ -79,11 +79,19 @@ class Adjacency:
         self._hello_interval = hello_interval
         self._own_dead_interval = dead_interval
         self._dead_interval = dead_interval
+        self._remote_dead_interval = 0.0
         self._heard_at = now
         self._driven_at = now
         self._grace_until: float | None = None
         self._last_hello_at = now - hello_interval
         self._hello_is_due = False
+
+    def set_intervals(self, hello_interval: float, dead_interval: float) -> None:
+        """Go on with other intervals, in the same state; a HELLO that announces them is due at once."""
+        self._hello_interval = hello_interval
+        self._own_dead_interval = dead_interval
+        self._dead_interval = max(dead_interval, self._remote_dead_interval)
+        self._hello_is_due = True
 
     # What the link tells of.
 
@@ -97,7 +105,8 @@ class Adjacency:
         """Take note of a HELLO: the state that the neighbor is in, one of 0, 1, 2, and its intervals."""
         self.heard(now)
         # Its own hello interval bounds nothing that its dead interval does not, unless its configuration is absurd.
-        self._dead_interval = max(self._own_dead_interval, dead_interval, hello_interval)
+        self._remote_dead_interval = max(dead_interval, hello_interval)
+        self._dead_interval = max(self._own_dead_interval, self._remote_dead_interval)
         theirs = AdjacencyState(state)
         if theirs is AdjacencyState.INIT:
             self._hello_is_due = True

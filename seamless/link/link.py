@@ -95,6 +95,7 @@ class Link:
         self.counters = LinkCounters()
         self._neighbor = Neighbor(settings, association, self._restarted, now)
         self._adjacency = self._neighbor.adjacency
+        self._longest_received_bytes = settings.mtu_bytes
         self._neighbor_received = 0
         self._sent_at_report = 0
         self._controller = controller
@@ -185,6 +186,19 @@ class Link:
         return max(EXPRESS_TARGET_MIN_BYTES, int(self._controller.pacing_rate_bps() * EXPRESS_TARGET_INTERVAL / 8))
 
     # Commands.
+
+    def configure(self, settings: LinkSettings, controller: CongestionController | None, now: float) -> None:
+        """Go on with other settings, and with another controller if there is one; keys, numbers and queue stay."""
+        self._neighbor.configure(settings)
+        if settings.mtu_bytes != self.settings.mtu_bytes:
+            # The neighbor may send as long as before until it has the new configuration, too.
+            self._longest_received_bytes = max(self._longest_received_bytes, settings.mtu_bytes)
+            self._mtu.set_ceiling(settings.mtu_bytes, now)
+            self._fit()
+        self.settings = settings
+        if controller is not None:
+            self._controller = controller
+            self._sender.set_controller(controller, now)
 
     def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes) -> Accepted:
         """Queue packets of one class of the session ``flow`` (`PACKET_ENDS`); those beyond its bound are dropped.
@@ -281,7 +295,7 @@ class Link:
         if now < self._neighbor.misbehavior.blocked_until:
             self.counters.blocked += -(-len(buffer) // segment_size)
             return
-        if segment_size > self.settings.mtu_bytes - self._ip_udp_bytes:
+        if segment_size > self._longest_received_bytes - self._ip_udp_bytes:
             buffer = self._without_longer(buffer, segment_size)
         numbers, contents = self._open(key, memoryview(buffer), segment_size)
         if not numbers:
@@ -309,7 +323,7 @@ class Link:
         """
         last_bytes = len(buffer) % segment_size
         self.counters.malformed += len(buffer) // segment_size
-        if last_bytes <= self.settings.mtu_bytes - self._ip_udp_bytes:
+        if last_bytes <= self._longest_received_bytes - self._ip_udp_bytes:
             return buffer[len(buffer) - last_bytes :]
         self.counters.malformed += 1
         return buffer[:0]

@@ -132,6 +132,19 @@ class MtuSearch:
         self.mtu_bytes = self.base_bytes
         self._search(MtuState.BASE, 0, [self.ceiling_bytes, self.base_bytes])
 
+    def set_ceiling(self, ceiling_bytes: int, now: float) -> None:
+        """Search up to another ceiling. What is known to pass goes on to be used, as far as the ceiling allows."""
+        self.ceiling_bytes = ceiling_bytes
+        self.mtu_bytes = min(self.mtu_bytes, ceiling_bytes)
+        if self.state is MtuState.DISABLED:
+            self.stop()
+        elif self.state is MtuState.BASE:
+            self.begin()
+        elif self.state is not MtuState.ERROR:
+            self._search(MtuState.SEARCHING, self.mtu_bytes)
+            if self.mtu_bytes == ceiling_bytes:
+                self._complete(now)
+
     @property
     def carries_base(self) -> bool:
         """Return whether the path carries datagrams of the base size, as far as is known."""

@@ -49,6 +49,12 @@ class Neighbor:
         self._incarnation: int | None = None
         self._redial_at = now
 
+    def configure(self, settings: LinkSettings) -> None:
+        """Go on with other settings; keys, and whether the neighbor is heard, stay."""
+        self._settings = settings
+        self.dials = settings.dials
+        self.adjacency.set_intervals(settings.hello_interval, settings.dead_interval)
+
     # Keys.
 
     def receive_initiation(self, opened: OpenedInitiation, remote: Address, now: float) -> None:

@@ -72,6 +72,11 @@ class Sender:
         self._counters = counters
         self._bulk_waits_until = now
 
+    def set_controller(self, controller: CongestionController, now: float) -> None:
+        """Send as another controller says from now on."""
+        self._controller = controller
+        self.pacer.set_rate(controller.pacing_rate_bps(), now)
+
     def ready_at(self) -> float | None:
         """Return when packets may go; None when there are none, or only an ACK can make room for them."""
         queue = self.queue

@@ -2,8 +2,8 @@
 
 The problem: one file is to be the same on every host, and a node whose file is another works on, for the most part. A
 relay that lacks a node drops what goes there, another ``rate`` floods one direction, and nobody says so. So a node
-sends digests of what concerns both ends: to a neighbor when their link comes up, to a peer when their session has keys.
-Its configuration does not change while it runs.
+sends digests of what concerns both ends: to a neighbor when their link comes up, to a peer when their session has keys,
+and to all of them when its configuration changes.
 
 The rules:
 
@@ -17,7 +17,7 @@ The rules:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from hashlib import blake2s
 from typing import Final
@@ -180,6 +180,7 @@ class _Other:
     """What is known of one neighbor's or peer's configuration."""
 
     budget: TokenBucket
+    received: dict[Section, ConfigurationDigest] = attrs.field(factory=dict)
     found: dict[Section, tuple[str, ...]] = attrs.field(factory=dict)
     reported: tuple[str, ...] = ()
     due_at: float | None = None
@@ -193,13 +194,27 @@ class Drift:
     """What the node ``name`` tells of its configuration, and what it has heard of others'."""
 
     def __init__(self, configuration: Configuration, name: str) -> None:
-        self._configuration = configuration
         self._name = name
-        self._shared = shared_items(configuration)
         self._others: dict[str, _Other] = {}
         self.compared = 0
         """Digests that were looked at."""
+        self._set_configuration(configuration)
+
+    def _set_configuration(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._shared = shared_items(configuration)
         self._view = cache(self._make_view)
+
+    def configure(self, configuration: Configuration, neighbors: Set[str], peers: Set[str], now: float) -> None:
+        """Compare what others have sent with another configuration of ours; forget those that are no longer there."""
+        self._set_configuration(configuration)
+        self._others = {name: known for name, known in self._others.items() if name in neighbors | peers}
+        for name, known in self._others.items():
+            if name not in neighbors:
+                known.received.pop(Section.LINK, None)
+                known.found.pop(Section.LINK, None)
+            for section, digest in known.received.items():
+                self._compare(name, known, section, digest, now)
 
     # Out.
 
@@ -226,6 +241,10 @@ class Drift:
             return
         self.compared += 1
         section = Section(digest.section)
+        known.received[section] = digest
+        self._compare(other, known, section, digest, now)
+
+    def _compare(self, other: str, known: _Other, section: Section, digest: ConfigurationDigest, now: float) -> None:
         own = self._view(section, other if section is Section.LINK else "", digest.is_folded)
         known.found[section] = differences(section, own, digest)
         if known.due_at is None and known.all_found() != known.reported:

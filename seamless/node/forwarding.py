@@ -37,6 +37,9 @@ RETURN_INTERVAL: Final = 1.0
 """Seconds after a change of paths for which a relay may hand back what it was sent: a link behind it has died, and the
 other way leads back over us, which is no path of the source's."""
 
+RECONFIGURE_INTERVAL: Final = 60.0
+"""Seconds from a change of the configuration here within which the others should have it, too."""
+
 TURNED_BACK_HOPS: Final = 1
 """Hops more than the path of the relay that turns a packet back: the others may know a shorter one, not a longer."""
 
@@ -64,17 +67,31 @@ class Forwarding:
         deliver_here: DeliverHere,
     ) -> None:
         self._identifier = identifier
-        self._is_leaf = identifier in topology.leaves
-        self._nodes = topology.nodes
-        self._leaves = topology.leaves
-        self._sources = feasible_sources(topology, identifier)
+        self._sources: dict[int, frozenset[int]] = {}
+        self._former_sources: dict[int, frozenset[int]] = {}
+        self._former_sources_until = 0.0
+        self._pause_again_at: dict[tuple[int, int, int], float] = {}
+        self._set_topology(topology)
         self._returns_until = 0.0
         self._links = links
         self._routing = routing
         self._policy = policy
         self._counters = counters
         self._deliver_here = deliver_here
-        self._pause_again_at: dict[tuple[int, int, int], float] = {}
+
+    def _set_topology(self, topology: Topology) -> None:
+        self._is_leaf = self._identifier in topology.leaves
+        self._nodes = topology.nodes
+        self._leaves = topology.leaves
+        self._sources = feasible_sources(topology, self._identifier)
+
+    def configure(self, topology: Topology, now: float) -> None:
+        """Go on in another topology. Sources that were feasible before are for `RECONFIGURE_INTERVAL` more."""
+        self._former_sources, self._former_sources_until = self._sources, now + RECONFIGURE_INTERVAL
+        self._set_topology(topology)
+        self._pause_again_at = {
+            key: at for key, at in self._pause_again_at.items() if at > now and {key[1], key[2]} <= self._nodes
+        }
 
     def links_towards(self, source: int, destination: int, packet_class: int) -> list[Link]:
         """Return the links that packets with this header go out by, a copy by each; none when there is no path."""
@@ -106,7 +123,7 @@ class Forwarding:
             self._routing.note_unknown(source, now)
         elif source == self._identifier or packet_class >= len(TRAFFIC_CLASSES):
             counters.foreign_packets += len(packets)
-        elif source not in self._sources[neighbor] and not self._may_return(neighbor, now):
+        elif source not in self._sources[neighbor] and not self._is_excused(source, neighbor, now):
             counters.source_refused += len(packets)
         elif destination == self._identifier:
             counters.delivered += len(packets)
@@ -129,9 +146,12 @@ class Forwarding:
             packets = [head + packet[PACKET_HEADER_BYTES:] for packet in packets]
             self._forward(packet_class, source, destination, packets, link, now)
 
-    def _may_return(self, neighbor: int, now: float) -> bool:
-        """Return whether ``neighbor`` may hand back packets that are not of sources behind it."""
-        return now < self._returns_until and neighbor not in self._leaves
+    def _is_excused(self, source: int, neighbor: int, now: float) -> bool:
+        """Return whether ``neighbor`` may send packets of a source that is not behind it: it hands back what we sent,
+        or does not have our new configuration yet."""
+        if now < self._returns_until and neighbor not in self._leaves:
+            return True
+        return now < self._former_sources_until and source in self._former_sources.get(neighbor, ())
 
     def paths_changed(self, now: float) -> None:
         """Take note that routing has found other paths."""

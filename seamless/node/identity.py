@@ -30,12 +30,21 @@ class Identity:
         self.random = random
         self._signing_key = Ed25519PrivateKey.from_private_bytes(private_key)
         self._counter = incarnation
+        self._next_incarnation = incarnation
         if public_key_of(private_key) != config.public_key:
             raise ConfigurationError(
                 f"the key does not belong to node {config.name}: its public key is not the one that the configuration"
                 f" has; start with the key of {config.name}, or put what 'seamless pubkey' prints for this one into"
                 " its block"
             )
+
+    def retire(self, association: Association) -> None:
+        """Forget an association; one with the same node later is that of a new incarnation.
+
+        Its packet and record numbers start anew, and only so does the remote node start its own anew.
+        """
+        association.close()
+        self._next_incarnation = max(self._next_incarnation, association.incarnation + 1)
 
     def next_counter(self) -> int:
         """Return a number greater than all before, of this process and of those before it."""
@@ -48,18 +57,18 @@ class Identity:
 
     def associate(
         self,
-        remote: NodeConfig,
+        remote_public_key: bytes,
         prologue: bytes,
         allocate_index: Callable[[], int],
         release_index: Callable[[int], None],
     ) -> Association:
-        """Return the association with another node for links or for a session, by ``prologue``."""
+        """Return the association with the owner of an X25519 key for links or for a session, by ``prologue``."""
         return Association(
             private_key=self.private_key,
             public_key=self.public_key,
-            remote_public_key=remote.x25519_public_key,
+            remote_public_key=remote_public_key,
             prologue=prologue,
-            incarnation=self.incarnation,
+            incarnation=self._next_incarnation,
             allocate_index=allocate_index,
             release_index=release_index,
             random=self.random,

@@ -9,18 +9,18 @@ Several underlay paths between two neighbors are several links here; routing see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
 
-from seamless.config.model import Configuration, LinkConfig, NodeConfig
+from seamless.crypto.association import Association
 from seamless.crypto.gate import Admitted, Answer, HandshakeGate
 from seamless.crypto.messages import LINK_PROLOGUE
 from seamless.errors import RemoteProtocolError
-from seamless.interfaces import Address, Transmit
+from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.congestion import make_controller
 from seamless.link.link import Link
-from seamless.link.status import LinkSettings
 from seamless.node.identity import Identity
+from seamless.node.plan import LinkPlan
 from seamless.node.status import NodeCounters
 from seamless.wire.header import CONTROL, COOKIE, DATA, INDEX_BITS, INDEX_MASK, INITIATION, RESPONSE, TAG_BYTES
 
@@ -30,18 +30,17 @@ UNKNOWN_COST: Final = 500
 """Cost of a link without an RTT sample: 50 ms one way."""
 SHORTEST_DATAGRAM: Final = 4 + 8 + TAG_BYTES
 
+_Key = TypeVar("_Key")
+
 
 class Links:
-    """All links of the node ``name``."""
+    """All links of one node, opened as ``plans`` say."""
 
-    def __init__(
-        self, configuration: Configuration, name: str, identity: Identity, counters: NodeCounters, now: float
-    ) -> None:
-        self._configuration = configuration
-        self._name = name
+    def __init__(self, plans: Iterable[LinkPlan], identity: Identity, counters: NodeCounters, now: float) -> None:
         self._identity = identity
         self._counters = counters
         self._links: list[Link] = []
+        self._associations: dict[Link, Association] = {}
         self._by_index: dict[int, Link] = {}
         self._by_key: dict[bytes, list[Link]] = {}
         self._to: dict[int, list[Link]] = {}
@@ -49,9 +48,8 @@ class Links:
         self._packet_bytes: dict[Link, int] = {}
         self._reported_mtu: dict[Link, int] = {}
         self._answers: list[Transmit] = []
-        for link in configuration.links:
-            if name in link.ends:
-                self._add(link, now)
+        for plan in plans:
+            self._open(plan, now)
         self._gate = HandshakeGate(
             private_key=identity.private_key,
             public_key=identity.public_key,
@@ -63,39 +61,59 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(self._links)
 
-    # Building.
+    # Links that come and go.
 
-    def _add(self, config: LinkConfig, now: float) -> None:
-        own_end = config.ends.index(self._name)
-        neighbor = self._configuration.nodes[config.ends[1 - own_end]]
-        overlay = self._configuration.overlay
-        for path in config.paths:
-            settings = LinkSettings(
-                neighbor=neighbor.name,
-                neighbor_id=neighbor.identifier,
-                local=path[own_end],
-                remote=path[1 - own_end],
-                mtu_bytes=config.mtu_bytes,
-                hello_interval=overlay.hello_interval,
-                dead_interval=overlay.dead_interval,
-                dials=config.passive != self._name,
-                neighbor_dials=config.passive != neighbor.name,
-                cost=config.cost,
-            )
-            self._open(settings, config, neighbor, now)
-
-    def _open(self, settings: LinkSettings, config: LinkConfig, neighbor: NodeConfig, now: float) -> None:
+    def _open(self, plan: LinkPlan, now: float) -> None:
         def allocate_index() -> int:
             index = self._free_index()
             self._by_index[index] = link
             return index
 
-        association = self._identity.associate(neighbor, LINK_PROLOGUE, allocate_index, self._release_index)
-        controller = make_controller(config.congestion, config.rate_bps, settings.mtu_bytes, now)
-        link = Link(settings, association, controller, now)
+        association = self._identity.associate(plan.public_key, LINK_PROLOGUE, allocate_index, self._release_index)
+        link = Link(plan.settings, association, _controller(plan, now), now)
         self._links.append(link)
-        self._by_key.setdefault(neighbor.x25519_public_key, []).append(link)
-        self._to.setdefault(neighbor.identifier, []).append(link)
+        self._associations[link] = association
+        self._by_key.setdefault(plan.public_key, []).append(link)
+        self._to.setdefault(plan.settings.neighbor_id, []).append(link)
+
+    def open(self, plans: Iterable[LinkPlan], now: float) -> None:
+        """Open further links."""
+        for plan in plans:
+            self._open(plan, now)
+        self._gate.set_known_keys(self._by_key)
+
+    def close(self, plan: LinkPlan, reason: str, now: float) -> tuple[Link, list[bytes]]:
+        """Close a link with CLOSE to its neighbor; return it, and the packets that it had not delivered."""
+        link = self._planned(plan)
+        link.close(reason)
+        self._answers += link.datagrams_to_send(now)
+        link.abandon()
+        self._identity.retire(self._associations.pop(link))
+        self._forget(link, plan)
+        self._gate.set_known_keys(self._by_key)
+        return link, link.take_orphans()
+
+    def is_known_up(self, plan: LinkPlan) -> bool:
+        """Return whether `changed` has last returned this link because it was UP."""
+        return self._planned(plan) in self._up
+
+    def _forget(self, link: Link, plan: LinkPlan) -> None:
+        self._links.remove(link)
+        _remove(self._by_key, plan.public_key, link)
+        _remove(self._to, plan.settings.neighbor_id, link)
+        self._up.discard(link)
+        self._packet_bytes.pop(link, None)
+        self._reported_mtu.pop(link, None)
+
+    def adjust(self, old: LinkPlan, new: LinkPlan, now: float) -> Link:
+        """Have a link go on with other settings; only another rate or congestion gives it another controller."""
+        link = self._planned(old)
+        same_controller = (old.congestion, old.rate_bps) == (new.congestion, new.rate_bps)
+        link.configure(new.settings, None if same_controller else _controller(new, now), now)
+        return link
+
+    def _planned(self, plan: LinkPlan) -> Link:
+        return next(link for link in self._to[plan.settings.neighbor_id] if link.settings == plan.settings)
 
     def _free_index(self) -> int:
         while True:
@@ -264,6 +282,16 @@ class Links:
             "answered": self._gate.answered,
             **{reason.name.lower(): count for reason, count in self._gate.dropped.items()},
         }
+
+
+def _controller(plan: LinkPlan, now: float) -> CongestionController:
+    return make_controller(plan.congestion, plan.rate_bps, plan.settings.mtu_bytes, now)
+
+
+def _remove(links: dict[_Key, list[Link]], key: _Key, link: Link) -> None:
+    links[key].remove(link)
+    if not links[key]:
+        del links[key]
 
 
 def _run_end(view: memoryview, offset: int, segment_size: int) -> int:

@@ -22,15 +22,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
 
-from seamless.config.model import Configuration
+from seamless.config.model import Configuration, NodeConfig
 from seamless.crypto.gate import BURST_SECONDS
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.delivery.token_bucket import TokenBuckets
-from seamless.errors import LocalProtocolError, RemoteProtocolError
+from seamless.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError
 from seamless.interfaces import (
     Address,
     Event,
@@ -45,12 +46,13 @@ from seamless.interfaces import (
 )
 from seamless.link.events import PacketsReceived
 from seamless.link.link import Link
+from seamless.node.change import Change, changes
 from seamless.node.drift import Drift
 from seamless.node.forwarding import Forwarding, flow_key
 from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
+from seamless.node.plan import LinkPlan, planned_links, topology_of
 from seamless.node.status import NodeCounters, NodeStatus
-from seamless.routing.lsdb import Topology
 from seamless.routing.policies import ShortestPath, make_policy
 from seamless.routing.routing import Routing
 from seamless.session.events import PathStalled, PeerLost, SessionUp
@@ -82,14 +84,8 @@ PULL_ROUNDS: Final = 4
 """How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
 
 
-def topology_of(configuration: Configuration) -> Topology:
-    """Return which nodes and links the configuration allows, as routing wants to know it."""
-    identifier = {name: node.identifier for name, node in configuration.nodes.items()}
-    return Topology(
-        nodes=frozenset(identifier.values()),
-        links=frozenset(frozenset(identifier[end] for end in link.ends) for link in configuration.links),
-        leaves=frozenset(node.identifier for node in configuration.nodes.values() if node.leaf),
-    )
+def _public_keys(configuration: Configuration) -> dict[int, bytes]:
+    return {identifier: node.public_key for identifier, node in configuration.node_by_identifier.items()}
 
 
 class Node:
@@ -127,12 +123,13 @@ class Node:
         self._cost_at = now + COST_INTERVAL
         self._served_at = math.inf
         """When the owner last called; infinity before the first time."""
-        self._links = Links(configuration, name, self._identity, self.counters, now)
+        plans = planned_links(configuration, name).values()
+        self._links = Links(plans, self._identity, self.counters, now)
         topology = topology_of(configuration)
         self._routing = Routing(
             local=self.identifier,
             topology=topology,
-            public_keys={identifier: node.public_key for identifier, node in self._nodes.items()},
+            public_keys=_public_keys(configuration),
             sign=self._identity.sign,
             incarnation=incarnation // 1_000_000,
             refresh_jitter=lambda: random(1)[0] / 256,
@@ -152,7 +149,7 @@ class Node:
         session = self._sessions.get(peer)
         if session is None:
             association = self._identity.associate(
-                self._nodes[peer],
+                self._nodes[peer].x25519_public_key,
                 SESSION_PROLOGUE,
                 lambda: int.from_bytes(self._identity.random(3), "big"),
                 lambda index: None,
@@ -168,6 +165,91 @@ class Node:
             )
             session.path_changed(self._routing.path_mtu_bytes(peer), now)
         return session
+
+    # Another configuration.
+
+    def apply(self, configuration: Configuration, now: float) -> Change:
+        """Go on with another configuration; return what differs.
+
+        What does not differ goes on undisturbed: a link keeps its keys, numbers, MTU and queue, a session its streams.
+        Raise `ConfigurationError`, with nothing changed, for what needs a restart: another key, name or address of
+        this node itself.
+        """
+        change = changes(self.configuration, configuration, self.name)
+        if change.needs_restart:
+            reasons = "; ".join(change.needs_restart)
+            raise ConfigurationError(f"the running node cannot take this configuration: {reasons}")
+        self._served(now)
+        self._watch_links(now)
+        undelivered = self._close_links(change.closed, now)
+        self._end_sessions(change.removed_nodes)
+        self.configuration = configuration
+        self.config = configuration.nodes[self.name]
+        self._nodes = configuration.node_by_identifier
+        if change.changes_topology:
+            topology = topology_of(configuration)
+            self._routing.configure(topology, _public_keys(configuration), now)
+            self._forwarding.configure(topology, now)
+        self._adjust_links(change.adjusted, now)
+        self._links.open(change.opened, now)
+        for session in self._sessions.values():
+            session.limits = attrs.evolve(session.limits, give_up=configuration.overlay.give_up)
+        self._take_routes(now)
+        self._forwarding.reroute(undelivered, now)
+        if change.differences:
+            self._tell_configuration(configuration, now)
+        return change
+
+    def _close_links(self, plans: Sequence[LinkPlan], now: float) -> list[bytes]:
+        """Close links; return the packets that they had not delivered."""
+        undelivered: list[bytes] = []
+        reason = "the link is not in the configuration any more"
+        for plan in plans:
+            was_up = self._links.is_known_up(plan)
+            link, packets = self._links.close(plan, reason, now)
+            undelivered += packets
+            if was_up:
+                self._events.append(LinkDown(link.settings.neighbor, reason))
+            self._announce_neighbor(link.settings.neighbor_id, now)
+        self._tell_sessions(undelivered, now)
+        return undelivered
+
+    def _end_sessions(self, removed: Sequence[NodeConfig]) -> None:
+        for node in removed:
+            reason = f"node {node.name} is not in the configuration any more"
+            session = self._sessions.pop(node.identifier, None)
+            if session is not None:
+                session.end(reason)
+                self._take_session_events(session)
+                self._identity.retire(session.association)
+            elif node.identifier in self._reachable:
+                self._events.append(PeerUnreachable(node.name, reason))
+            self._reachable.discard(node.identifier)
+
+    def _adjust_links(self, plans: Sequence[tuple[LinkPlan, LinkPlan]], now: float) -> None:
+        for old, new in plans:
+            self._links.adjust(old, new, now)
+            neighbor = new.settings.neighbor_id
+            best = self._links.best(neighbor)
+            if best is not None and old.settings.cost != new.settings.cost:
+                is_configured = best.settings.cost is not None
+                self._routing.link_cost(neighbor, self._links.cost(best), now, is_configured=is_configured)
+
+    def _tell_configuration(self, configuration: Configuration, now: float) -> None:
+        """Send the digests of our configuration to all neighbors and peers, and compare theirs anew."""
+        neighbors = {link.settings.neighbor for link in self._links}
+        peers = {self._nodes[peer].name for peer in self._sessions}
+        self._drift.configure(configuration, neighbors, peers, now)
+        for link in self._links:
+            if link.is_up:
+                self._send_digests(link)
+        for session in self._sessions.values():
+            if session.association.send_key is not None:
+                session.send_digests(self._drift.for_peer())
+
+    def _send_digests(self, link: Link) -> None:
+        for digest in self._drift.for_neighbor(link.settings.neighbor):
+            link.send_digest(digest)
 
     # In.
 
@@ -222,8 +304,7 @@ class Node:
             settings = link.settings
             if link.is_up:
                 self._events.append(LinkUp(settings.neighbor, link.local, link.remote))
-                for digest in self._drift.for_neighbor(settings.neighbor):
-                    link.send_digest(digest)
+                self._send_digests(link)
             else:
                 self._events.append(LinkDown(settings.neighbor, link.state().reason))
             self._announce_neighbor(settings.neighbor_id, now)
@@ -267,6 +348,8 @@ class Node:
         while event is not None:
             self._forwarding.paths_changed(now)
             for destination in event.destinations:
+                if destination not in self._nodes:
+                    continue
                 session = self._sessions.get(destination)
                 if session is not None:
                     mtu_bytes = self._routing.path_mtu_bytes(destination)
@@ -331,24 +414,33 @@ class Node:
         return self._session(self.peer_identifier(peer), now).open_stream(target, now)
 
     def accept_stream(self, stream: StreamKey, now: float) -> None:
-        """Accept a stream that `StreamOpened` told of."""
-        self._sessions[stream[0]].accept_stream(stream, now)
+        """Accept a stream of a `StreamOpened`."""
+        session = self._sessions.get(stream[0])
+        if session is not None:
+            session.accept_stream(stream, now)
 
     def send(self, stream: StreamKey, data: bytes, now: float) -> int:
         """Send ``data``; return the room left. When there is none, wait for StreamWritable."""
-        return self._sessions[stream[0]].send(stream, data, now)
+        session = self._sessions.get(stream[0])
+        return 0 if session is None else session.send(stream, data, now)
 
     def finish(self, stream: StreamKey, now: float) -> None:
         """Send FIN after all data so far; the other direction lives on."""
-        self._sessions[stream[0]].finish(stream, now)
+        session = self._sessions.get(stream[0])
+        if session is not None:
+            session.finish(stream, now)
 
     def reset(self, stream: StreamKey, code: int, reason: str, now: float) -> None:
         """End both directions, after the bytes in flight."""
-        self._sessions[stream[0]].reset(stream, code, reason, now)
+        session = self._sessions.get(stream[0])
+        if session is not None:
+            session.reset(stream, code, reason, now)
 
     def consumed(self, stream: StreamKey, nbytes: int, now: float) -> None:
         """Give ``nbytes`` of DataReceived back: the application's kernel has them."""
-        self._sessions[stream[0]].consumed(stream, nbytes, now)
+        session = self._sessions.get(stream[0])
+        if session is not None:
+            session.consumed(stream, nbytes, now)
 
     def send_packet(self, peer: str, packet: bytes, now: float, *, is_recovered: bool = True) -> None:
         """Send a whole packet: unordered, and recovered hop by hop or not at all."""

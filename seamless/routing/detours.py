@@ -16,6 +16,7 @@ The rules:
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 import attrs
@@ -63,6 +64,10 @@ class Detours:
             return False
         detour.until = now + min(FIRST_SECONDS * 2.0 ** (detour.failures - 1), MAX_SECONDS)
         return True
+
+    def keep_only(self, destinations: Set[int]) -> None:
+        """Forget the detours to all other nodes."""
+        self._detours = {node: detour for node, detour in self._detours.items() if node in destinations}
 
     def next_expiry(self) -> float | None:
         """Return when `expire` has something to do."""

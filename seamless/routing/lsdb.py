@@ -23,7 +23,7 @@ from typing import Final
 
 import attrs
 
-from seamless.routing.lsa import Lsa, LsaRefusedError, Rank, Refusal, digest_of
+from seamless.routing.lsa import Lsa, LsaRefusedError, Rank, Refusal, decode_lsa, digest_of
 
 MAX_AGE_SECONDS: Final = 900.0
 """Three refresh intervals: two refreshes in a row may fail to arrive."""
@@ -85,6 +85,19 @@ class Lsdb:
     def newest(self, origin: int) -> Entry | None:
         """Return the newest LSA of ``origin`` that was ever seen, whether it still counts or not."""
         return self._fresh.get(origin) or self._expired.get(origin)
+
+    def set_topology(self, topology: Topology) -> None:
+        """Hold all LSAs against another topology: forget those it does not allow, and count the links that it does."""
+        self._topology = topology
+        for entries in (self._fresh, self._expired):
+            for origin, entry in list(entries.items()):
+                lsa = decode_lsa(entry.data)
+                if origin not in topology.nodes or (origin in topology.leaves and not lsa.leaf):
+                    del entries[origin]
+                    continue
+                counted = self._with_known_links(lsa)
+                ignored = len(lsa.links) - len(counted.links)
+                entries[origin] = attrs.evolve(entry, lsa=counted, unknown_links=ignored)
 
     def unknown_links(self, origin: int) -> int:
         """Return how many links the newest LSA of ``origin`` names that the configuration does not have."""

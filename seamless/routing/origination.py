@@ -8,12 +8,12 @@ Rules:
 * A node that restarts is newer than its former life: its sequence begins with its incarnation. If its clock was set
   back meanwhile, its neighbors answer its LSA with the old one, and it jumps above that.
 * Nodes that it was asked to carry packets for, and does not know, are announced too, the last 16 of them. They are
-  forgotten with the process, and so when there is a new configuration.
+  forgotten when a configuration comes that has them, and with the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final
 
 from seamless.delivery.token_bucket import TokenBucket
@@ -89,6 +89,12 @@ class Origination:
         self._jump_at = max(now, self._jump_at + MIN_JUMP_INTERVAL)
         self.schedule(now, self._jump_at)
         return True
+
+    def configure(self, is_leaf: bool, nodes: Set[int], now: float) -> None:
+        """Announce the node anew, as a leaf or not, and no node of ``nodes`` as unknown any more."""
+        self._is_leaf = is_leaf
+        self._unknown = {node: None for node in self._unknown if node not in nodes}
+        self.schedule(now)
 
     def note_unknown(self, identifier: int, now: float) -> None:
         """Announce that this node does not know the node ``identifier``; of more than 16 the last ones."""

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Final
 
 import attrs
@@ -65,6 +65,11 @@ class Routes:
         self._left: set[int] = set()
         self._computed_at = float("-inf")
         self._compute_at: float | None = None
+
+    def keep_only(self, nodes: Set[int]) -> None:
+        """Forget what is remembered of all other nodes."""
+        self._detours.keep_only(nodes)
+        self._left &= nodes
 
     def changed_here(self, now: float) -> None:
         """Take note that our own links, or which nodes count, have changed."""

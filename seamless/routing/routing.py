@@ -25,7 +25,7 @@ After every input the owner drains ``lsas_to_flood`` and ``next_event`` and look
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 import attrs
@@ -109,8 +109,7 @@ class Routing:
         now: float,
         verify: Verify = verify_ed25519,
     ) -> None:
-        if not topology.nodes <= public_keys.keys() or local not in topology.nodes:
-            raise LocalProtocolError("routing needs the local node in the topology, and a public key for every node")
+        _check_topology(local, topology, public_keys)
         self._local = local
         self._topology = topology
         self._keys = public_keys
@@ -130,12 +129,46 @@ class Routing:
         self.counters = RoutingCounters()
         self._routes = Routes(local, self._lsas, self.counters)
 
+    def configure(self, topology: Topology, public_keys: Mapping[int, bytes], now: float) -> None:
+        """Go on in another topology, which allows all links that are UP.
+
+        What neighbors have of new nodes was refused before, and is asked for.
+        """
+        _check_topology(self._local, topology, public_keys)
+        self._now = now
+        has_new_nodes = not topology.nodes <= self._topology.nodes
+        self._topology = topology
+        self._keys = public_keys
+        self._lsdb.set_topology(topology)
+        self._forget_all_but(topology.nodes)
+        self._origination.configure(self._local in topology.leaves, topology.nodes, now)
+        self._routes.changed_here(now)
+        self._originate_if_due(now)
+        for neighbor in self._links if has_new_nodes else ():
+            self._describe(neighbor, now)
+
+    def _forget_all_but(self, nodes: Set[int]) -> None:
+        allows = self._topology.allows_link
+        self._exchanges = {node: each for node, each in self._exchanges.items() if allows(self._local, node)}
+        self._to_flood = {key: data for key, data in self._to_flood.items() if key[1] in nodes}
+        self._postponed = {origin: offers for origin, offers in self._postponed.items() if origin in nodes}
+        for offers in self._postponed.values():
+            for neighbor in offers.keys() - self._exchanges.keys():
+                del offers[neighbor]
+        self._equivocators = {origin: None for origin in self._equivocators if origin in nodes}
+        self._new_equivocators = [origin for origin in self._new_equivocators if origin in nodes]
+        self._routes.keep_only(nodes)
+
     # Commands: what our own links do.
 
     def link_up(self, neighbor: int, cost: int, mtu_bytes: int, now: float) -> None:
         """Take note that ``neighbor`` is UP and describe our database to it; also when it was UP before but forgot."""
         self._check_neighbor(neighbor)
         self._set_link(_checked_link(neighbor, cost, mtu_bytes), now)
+        self._describe(neighbor, now)
+
+    def _describe(self, neighbor: int, now: float) -> None:
+        """Send a summary of our whole database, so that the neighbor sends what we lack."""
         for summary in summaries_of((entry.lsa.origin, entry.rank) for entry in self._lsdb):
             self._summaries.append((neighbor, encode_summary(summary)))
         self._exchange(neighbor, now).described_at = now
@@ -150,10 +183,10 @@ class Routing:
         self._exchange(neighbor, now).link_down()
         self._links_changed(now)
 
-    def link_cost(self, neighbor: int, cost: int, now: float) -> None:
-        """Take note of the cost of an UP link; small changes are ignored."""
+    def link_cost(self, neighbor: int, cost: int, now: float, *, is_configured: bool = False) -> None:
+        """Take note of the cost of an UP link; small changes are ignored unless the cost is configured."""
         link = self._up_link(neighbor)
-        if abs(cost - link.cost) > COST_CHANGE_RATIO * link.cost:
+        if abs(cost - link.cost) > (0 if is_configured else COST_CHANGE_RATIO * link.cost):
             self._set_link(_checked_link(neighbor, cost, link.mtu_bytes), now)
 
     def link_mtu(self, neighbor: int, mtu_bytes: int, now: float) -> None:
@@ -495,6 +528,11 @@ class Routing:
     def _check_neighbor(self, neighbor: int) -> None:
         if not self._topology.allows_link(self._local, neighbor):
             raise LocalProtocolError(f"the configuration has no link to node {neighbor:08x}")
+
+
+def _check_topology(local: int, topology: Topology, public_keys: Mapping[int, bytes]) -> None:
+    if not topology.nodes <= public_keys.keys() or local not in topology.nodes:
+        raise LocalProtocolError("routing needs the local node in the topology, and a public key for every node")
 
 
 def _checked_link(neighbor: int, cost: int, mtu_bytes: int) -> LsaLink:

@@ -462,6 +462,12 @@ class Session:
         self._lose_all(RESET_PROTOCOL, reason)
         self._restart(self._sender.recovery.next_number)
 
+    def end(self, reason: str) -> None:
+        """Reset all streams and forget the keys: the peer is no node of the overlay any more."""
+        self._closed = reason
+        self._lose_all(RESET_PEER_LOST, reason)
+        self.association.close()
+
     def _lose_all(self, code: int, reason: str) -> None:
         self._streams.lose_all(code, reason)
         self._progress.forget()
