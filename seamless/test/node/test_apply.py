@@ -346,7 +346,7 @@ class DriftTests(ApplyTestCase):
 class LeakTests(ApplyTestCase):
     def tables(self, each: Node) -> dict[str, int]:
         """Return the size of everything that a node keeps by node, link or key."""
-        links, routing, forwarding = each._links, each._routing, each._forwarding
+        links, forwarding, flooding = each._links, each._forwarding, each._routing._flooding
         return {
             "links": len(list(links)),
             "indices": len(links._by_index),
@@ -358,11 +358,11 @@ class LeakTests(ApplyTestCase):
             "reported": len(links._reported_mtu),
             "sessions": len(each._sessions),
             "reachable": len(each._reachable),
-            "lsas": len(list(routing._lsdb)),
-            "expired": len(routing._lsdb._expired),
-            "exchanges": len(routing._exchanges),
+            "lsas": len(list(flooding.lsdb)),
+            "expired": len(flooding.lsdb._expired),
+            "exchanges": len(flooding._exchanges),
             "routes": len(each.status(0.0).routing.routes),
-            "to flood": len(routing._to_flood),
+            "to flood": len(flooding._to_flood),
             "sources": len(forwarding._sources),
             "drift": len(each._drift._others),
         }

@@ -16,8 +16,9 @@ import networkx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from seamless.crypto.keys import verify as verify_ed25519
+from seamless.routing.flooding import Verify
 from seamless.routing.lsdb import Topology
-from seamless.routing.routing import Routing, Verify
+from seamless.routing.routing import Routing
 
 INCARNATION = 1_790_000_000_000
 MTU_BYTES = 1400

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seamless.errors import RemoteProtocolError
+from seamless.routing.flooding import MIN_ARRIVAL_INTERVAL
 from seamless.routing.lsa import KIND_LSA, SIGNATURE_BYTES, Lsa, LsaLink, Refusal, decode_lsa, encode_lsa
 from seamless.routing.lsdb import MAX_AGE_SECONDS
 from seamless.routing.origination import (
@@ -15,7 +16,6 @@ from seamless.routing.origination import (
     ORIGINATIONS_PER_SECOND,
     REFRESH_INTERVAL,
 )
-from seamless.routing.routing import MIN_ARRIVAL_INTERVAL
 from seamless.test.routing.core import TOPOLOGY, RoutingTestCase, lsa_bytes
 from seamless.test.routing.network import INCARNATION, MTU_BYTES, make_core, sign_as
 

@@ -15,8 +15,8 @@ from seamless.crypto.messages import build_initiation, mac1_key
 from seamless.interfaces import LinkDown, LinkUp
 from seamless.link.misbehavior import BLOCKED_SECONDS, VIOLATIONS_MAX
 from seamless.routing.exchange import VERIFY_MIN_BURST, VERIFY_PER_SECOND
+from seamless.routing.flooding import MIN_ARRIVAL_INTERVAL
 from seamless.routing.lsa import Lsa, LsaLink, Refusal, encode_lsa
-from seamless.routing.routing import MIN_ARRIVAL_INTERVAL
 from seamless.session.limits import Limits
 from seamless.session.record import INCOMPLETE_AGE_MAX
 from seamless.test.trust.tapped import Applications, Datagram, tapped_bed
