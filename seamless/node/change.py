@@ -1,7 +1,7 @@
 """The difference between two configurations, as a value: what a running node has to do, and the same in words.
 
-`changes` compares two configurations for one node. `Node.apply` acts on the answer; whoever only wants to see it prints
-it. Wires and hosts of a lab are left out: no daemon acts on them.
+`changes` compares two configurations for one node. `Node.apply` acts on the answer, and its text
+shows it. Wires and hosts of a lab are left out: no daemon acts on them.
 """
 
 from __future__ import annotations

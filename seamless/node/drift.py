@@ -1,7 +1,7 @@
-"""Whether others have the same configuration: what is told to neighbors and peers, and what theirs differs in.
+"""Comparison of this node's configuration with those of its neighbors and peers, by digests.
 
 The problem: one file is to be the same on every host, and a node whose file is another works on, for the most part. A
-relay that lacks a node drops what goes there, another ``rate`` floods one direction, and nobody says so. So a node
+relay that lacks a node drops what goes there, another ``rate`` floods one direction, and no log names it. So a node
 sends digests of what concerns both ends: to a neighbor when their link comes up, to a peer when their session has keys,
 and to all of them when its configuration changes.
 
@@ -67,7 +67,7 @@ _HOW: Final = {Section.NODES: " (another key, or leaf)"}
 
 @attrs.frozen
 class Item:
-    """One thing that both should have alike; ``label`` names it to people."""
+    """One statement that both nodes should have alike, as 32-bit hashes; ``label`` names it in sentences."""
 
     subject: int
     digest: int
@@ -191,7 +191,7 @@ class _Other:
 
 
 class Drift:
-    """What the node ``name`` tells of its configuration, and what it has heard of others'."""
+    """The digests of the configuration of the node ``name``, and how those received from other nodes differ."""
 
     def __init__(self, configuration: Configuration, name: str) -> None:
         self._name = name
@@ -219,11 +219,11 @@ class Drift:
     # Out.
 
     def for_neighbor(self, neighbor: str) -> list[ConfigurationDigest]:
-        """Return what to tell the node at the other end of a link."""
+        """Return the digests for the node at the other end of a link."""
         return [encoded(Section.LINK, self._link_with(neighbor)), *self.for_peer()]
 
     def for_peer(self) -> list[ConfigurationDigest]:
-        """Return what to tell the node at the other end of a session."""
+        """Return the digests for the node at the other end of a session."""
         return [encoded(section, items) for section, items in self._shared.items()]
 
     def _link_with(self, other: str) -> list[Item]:
@@ -233,7 +233,7 @@ class Drift:
     # In.
 
     def receive(self, other: str, digest: ConfigurationDigest, now: float) -> None:
-        """Compare what the neighbor or peer ``other`` says of one section; sections that we do not know are ignored."""
+        """Compare a digest from the neighbor or peer ``other`` with ours; unknown sections are ignored."""
         known = self._others.get(other)
         if known is None:
             known = self._others[other] = _Other(TokenBucket(FRAMES_PER_SECOND * BURST_SECONDS, FRAMES_PER_SECOND, now))
@@ -254,7 +254,7 @@ class Drift:
         return view(self._link_with(other) if other else self._shared[section], is_folded)
 
     def next_timeout(self) -> float | None:
-        """Return when `take_changes` has something to say, perhaps."""
+        """Return when `take_changes` may have something to report; None for never."""
         return min((known.due_at for known in self._others.values() if known.due_at is not None), default=None)
 
     def take_changes(self, now: float) -> list[ConfigurationDiffers]:

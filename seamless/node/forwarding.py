@@ -154,7 +154,7 @@ class Forwarding:
         return now < self._former_sources_until and source in self._former_sources.get(neighbor, ())
 
     def paths_changed(self, now: float) -> None:
-        """Take note that routing has found other paths."""
+        """Accept packets that neighbors hand back for `RETURN_INTERVAL`: routing has found other paths."""
         self._returns_until = now + RETURN_INTERVAL
 
     def _forward(

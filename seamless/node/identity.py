@@ -1,4 +1,4 @@
-"""Who a node is: its key, this life of its process, and what both make of it towards others."""
+"""A node's key and incarnation, and the associations with other nodes that are made from both."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ class Links:
         return resized
 
     def found_mtus(self) -> list[Link]:
-        """Return the links of whose path another MTU was found than people know of: at first what is configured."""
+        """Return the links whose path MTU was found to differ from the one last reported, at first from `mtu`."""
         found = [
             link
             for link in self._up

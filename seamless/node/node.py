@@ -326,7 +326,7 @@ class Node:
                 self._forwarding.reroute_around(link, undelivered)
 
     def _tell_sessions(self, orphans: list[bytes], now: float) -> None:
-        """Tell our own sessions which of their packets are back and go another way."""
+        """Report to our own sessions which of their packets are back and go another way."""
         returned: dict[bytes, list[bytes]] = {}
         for packet in orphans:
             returned.setdefault(packet[PACKET_ENDS], []).append(packet)
@@ -376,7 +376,7 @@ class Node:
             self._events.append(PeerUnreachable(name, "no path to it is left"))
 
     def _watch_drift(self, now: float) -> None:
-        """Compare what peers say of their configuration, and report the differences that are due."""
+        """Compare the digests that peers have sent, and report the differences that are due."""
         while self._digests:
             self._drift.receive(*self._digests.popleft(), now)
         self._events.extend(self._drift.take_changes(now))
@@ -406,11 +406,11 @@ class Node:
         return self._nodes[identifier].name
 
     def is_reachable(self, peer: str) -> bool:
-        """Tell whether there is a path to the node ``peer`` now."""
+        """Return whether there is a path to the node ``peer`` now."""
         return self._routing.own_next_hop(self.peer_identifier(peer)) is not None
 
     def open_stream(self, peer: str, target: bytes, now: float) -> StreamKey:
-        """Open a stream to ``peer``; data may follow at once. StreamAccepted or StreamReset tells how it went."""
+        """Open a stream to ``peer``; data may follow at once. StreamAccepted or StreamReset is the answer."""
         return self._session(self.peer_identifier(peer), now).open_stream(target, now)
 
     def accept_stream(self, stream: StreamKey, now: float) -> None:
@@ -457,7 +457,7 @@ class Node:
         return sum(session.streams_kept for session in self._sessions.values())
 
     def close(self, reason: str) -> None:
-        """Say goodbye to all neighbors; the owner sends what `datagrams_to_send` returns and stops."""
+        """Queue CLOSE for all neighbors; the owner sends what `datagrams_to_send` returns and stops."""
         for link in self._links:
             link.close(reason)
 
@@ -481,7 +481,7 @@ class Node:
         return transmits
 
     def _pull(self, now: float) -> bool:
-        """Fill the links' queues from the sessions; tell whether anything came."""
+        """Fill the links' queues from the sessions; return whether anything came."""
         pulled = False
         for session in self._sessions.values():
             if not session.wants_to_send:
@@ -564,7 +564,7 @@ class Node:
         return self._events.popleft() if self._events else None
 
     def status(self, now: float) -> NodeStatus:
-        """Return a snapshot for people."""
+        """Return a snapshot of links, sessions, routing and counters."""
         return NodeStatus(
             name=self.name,
             links=tuple(link.status() for link in self._links),

@@ -1,4 +1,4 @@
-"""What a node tells people about itself."""
+"""The counters of a node, and the snapshot of its state for status and metrics."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NodeCounters:
 
 @attrs.frozen
 class NodeStatus:
-    """A snapshot for people."""
+    """A snapshot of a node: links, sessions, routing, counters."""
 
     name: str
     links: tuple[LinkStatus, ...]

@@ -40,11 +40,11 @@ class Exchange:
         self._wanted: dict[int, Rank] = {}
 
     def answer(self, origin: int) -> None:
-        """Take note that the neighbor must get the LSA of ``origin``."""
+        """Queue the LSA of ``origin`` for the neighbor."""
         self._to_answer[origin] = None
 
     def answered(self, origin: int) -> None:
-        """Take note that the neighbor has the LSA of ``origin``."""
+        """Take the LSA of ``origin``, which the neighbor has, off the queue."""
         self._to_answer.pop(origin, None)
 
     def take_answers(self, now: float) -> list[int]:
@@ -65,7 +65,7 @@ class Exchange:
         return self._answers.ready_at(min(ANSWER_STEP, len(self._to_answer)))
 
     def want(self, origin: int, rank: Rank, at: float) -> None:
-        """Take note that the neighbor has an LSA of at least ``rank``, to be asked for at ``at`` unless it came."""
+        """Request an LSA of at least ``rank`` from the neighbor at ``at``, unless it has come until then."""
         self._wanted[origin] = max(rank, self._wanted.get(origin, rank))
         self.request_at = at if self.request_at is None else min(at, self.request_at)
 

@@ -7,7 +7,7 @@ LSA that another accepts, and a copy that was altered goes no further than the n
 
 What a signature does not give: an origin may sign two LSAs with one sequence number. So all LSAs of an origin are in
 one order, by `Lsa.sequence` and then by the digest of the body, which every node computes alike (`Rank`); all keep the
-same one, and whoever sees both knows the origin.
+same one, and a node that receives both reports the origin.
 
 ``unknown`` names nodes that the origin was asked to carry packets for and that its configuration does not have: paths
 to them do not lead through it (`seamless.routing.spf`).
@@ -82,7 +82,7 @@ class LsaLink:
 
 @attrs.frozen
 class Lsa:
-    """What ``origin`` says of itself; a higher ``sequence`` replaces a lower one.
+    """The links of ``origin``, as it announces them; a higher ``sequence`` replaces a lower one.
 
     Links ascend by neighbor. ``unknown`` ascends: identifiers of nodes that the origin carries no packets to.
     """

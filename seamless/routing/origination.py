@@ -4,7 +4,7 @@ Rules:
 
 * A change is announced at once, unless the node has announced itself `ORIGINATION_BURST` times lately: then at most
   `ORIGINATIONS_PER_SECOND`. So a link that flaps, or an MTU that is being found, cannot flood the network, and a link's
-  death after a quiet time is heard at once.
+  death after a quiet time is announced at once.
 * A node that restarts is newer than its former life: its sequence begins with its incarnation. If its clock was set
   back meanwhile, its neighbors answer its LSA with the old one, and it jumps above that.
 * Nodes that it was asked to carry packets for, and does not know, are announced too, the last 16 of them. They are
@@ -35,7 +35,7 @@ ORIGINATIONS_PER_SECOND: Final = 2.0
 MIN_JUMP_INTERVAL: Final = 1.0
 """Seconds between two jumps above a foreign LSA of our own: two nodes with the same key must not flood the network."""
 UNKNOWN_PER_SECOND: Final = 0.1
-"""New unknown nodes that are announced in the long run: whoever sends packets to made-up nodes gets no more."""
+"""New unknown nodes that are announced in the long run: packets to made-up nodes cause no more."""
 INCARNATION_BITS: Final = 42
 """Milliseconds of the wall clock until the year 2109."""
 COUNTER_BITS: Final = 64 - INCARNATION_BITS

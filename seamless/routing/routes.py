@@ -72,11 +72,11 @@ class Routes:
         self._left &= nodes
 
     def changed_here(self, now: float) -> None:
-        """Take note that our own links, or which nodes count, have changed."""
+        """Compute the routes at the next look: our own links, or which nodes count, have changed."""
         self._compute_at = now
 
     def changed_elsewhere(self, now: float) -> None:
-        """Take note that another node said something new."""
+        """Compute the routes soon: another node's LSA says something new."""
         if self._compute_at is None:
             computations = 1 + min(MAX_UNKNOWN_SETS, len(set(self._graph.unknown.values())))
             self._compute_at = max(now, self._computed_at + SPF_NODE_INTERVAL * self._nodes * computations)

@@ -1,13 +1,13 @@
 """The routing core of a node: what it says of its links, what other nodes say of theirs, and the next hop to each.
 
-It stands beside the links: the node tells it of neighbors that come up and go down, hands it the messages that links
+It stands beside the links: the node reports neighbors that come up and go down, hands it the messages that links
 receive, sends those that `lsas_to_flood` returns, and asks it for the next hop once per batch
 (`seamless.routing.policies`). The core does no I/O and is driven with explicit time.
 
 Rules:
 
 * LSAs come and go as `seamless.routing.flooding` says.
-* A link's fall counts in our own table at once. Other nodes hear of our changes as `seamless.routing.origination` says.
+* A link's fall counts in our own table at once. Our changes are announced as `seamless.routing.origination` says.
 * The table is computed once for a burst of LSAs (`seamless.routing.routes`).
 * What this node sends itself may take a detour where the shortest path fails (`seamless.routing.detours`); what it
   forwards never does.
@@ -43,7 +43,7 @@ Sign = Callable[[bytes], bytes]
 
 @attrs.frozen
 class RoutingStatus:
-    """A snapshot for people: our links, all routes, all LSAs that count, and the counters."""
+    """A snapshot of routing: our links, all routes, all LSAs that count, and the counters."""
 
     local: int
     links: tuple[LsaLink, ...]
@@ -99,13 +99,13 @@ class Routing:
     # Commands: what our own links do.
 
     def link_up(self, neighbor: int, cost: int, mtu_bytes: int, now: float) -> None:
-        """Take note that ``neighbor`` is UP and describe our database to it; also when it was UP before but forgot."""
+        """Use the link to ``neighbor``, which is UP, and send it a summary of our database."""
         self._check_neighbor(neighbor)
         self._set_link(_checked_link(neighbor, cost, mtu_bytes), now)
         self._flooding.describe(neighbor, now)
 
     def link_down(self, neighbor: int, now: float) -> None:
-        """Take note that ``neighbor`` is no longer UP; no matter when it was not."""
+        """Use the link to ``neighbor`` no longer; without effect when it was not UP."""
         self._check_neighbor(neighbor)
         if self._links.pop(neighbor, None) is None:
             return
@@ -113,13 +113,13 @@ class Routing:
         self._links_changed(now)
 
     def link_cost(self, neighbor: int, cost: int, now: float, *, is_configured: bool = False) -> None:
-        """Take note of the cost of an UP link; small changes are ignored unless the cost is configured."""
+        """Set the cost of an UP link; small changes are ignored unless the cost is configured."""
         link = self._up_link(neighbor)
         if abs(cost - link.cost) > (0 if is_configured else COST_CHANGE_RATIO * link.cost):
             self._set_link(_checked_link(neighbor, cost, link.mtu_bytes), now)
 
     def link_mtu(self, neighbor: int, mtu_bytes: int, now: float) -> None:
-        """Take note of the longest overlay packet that an UP link takes."""
+        """Set the longest overlay packet that an UP link takes."""
         link = self._up_link(neighbor)
         if mtu_bytes != link.mtu_bytes:
             self._set_link(_checked_link(neighbor, link.cost, mtu_bytes), now)
@@ -195,7 +195,7 @@ class Routing:
         if self._flooding.expire(now):
             self._routes.changed_here(now)
 
-    # What the node asks.
+    # Lookups.
 
     def next_hop(self, destination: int) -> int | None:
         """Return the neighbor that a packet in transit to ``destination`` goes to; None: there is no way, or it is
@@ -239,7 +239,7 @@ class Routing:
         return self._flooding.take_equivocators()
 
     def status(self) -> RoutingStatus:
-        """Return a snapshot for people."""
+        """Return a snapshot of links, routes, LSAs and counters."""
         return RoutingStatus(
             self._local,
             self._origination.lsa(self._links.values()).links,

@@ -1,7 +1,7 @@
 """Which sources a packet that comes from a neighbor may have: feasible-path reverse path forwarding (RFC 3704, 2.3).
 
 It stands at a node's entrance, before anything is done for an overlay packet. By configuration, and not by the paths of
-now, since these differ from node to node while a link's death is being told.
+now, since these differ from node to node while a link's death is being flooded.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from seamless.routing.lsa import MAX_MTU_BYTES
 from seamless.routing.spf import Graph, Path, Route, shortest_paths
 
 Table: TypeAlias = Mapping[int, Route]
-"""Routes by destination; who is not in it cannot be reached. The local node is not in it."""
+"""Routes by destination; a node that is not in it cannot be reached. The local node is not in it."""
 
 
 MAX_UNKNOWN_SETS: Final = 64
@@ -65,25 +65,25 @@ def _lead_around_unknown(graph: Graph, local: int, routes: dict[int, Route]) -> 
 
 
 def own_table(graph: Graph, local: int, table: Table) -> Table:
-    """Return the routes for what ``local`` itself sends: ``table``, without the paths through nodes that know it not.
+    """Return the routes of the packets of ``local``: ``table`` without paths through nodes that do not know ``local``.
 
     Those drop its packets, and announce that they do not know it. Packets are forwarded by destination, so a way around
     is one of a neighbor's own routes: the cheapest of those that meet no such node, and do not lead back here.
     """
-    strangers = graph.unknown.get(local)
-    if not strangers:
+    lacking_us = graph.unknown.get(local)
+    if not lacking_us:
         return table
-    kept = {destination: route for destination, route in table.items() if strangers.isdisjoint(route.path)}
-    lost = table.keys() - kept.keys() - strangers
+    kept = {destination: route for destination, route in table.items() if lacking_us.isdisjoint(route.path)}
+    lost = table.keys() - kept.keys() - lacking_us
     by_cost = sorted((link.cost, neighbor) for neighbor, link in graph.links[local].items())
-    for _, neighbor in [each for each in by_cost if each[1] not in strangers][:MAX_NEIGHBORS_ASKED] if lost else ():
+    for _, neighbor in [each for each in by_cost if each[1] not in lacking_us][:MAX_NEIGHBORS_ASKED] if lost else ():
         link = graph.links[local][neighbor]
         theirs = {} if neighbor in graph.leaves else table_of(graph, neighbor)
         for destination in lost & theirs.keys():
             onward = theirs[destination]
             distance = link.cost + onward.distance
             known = kept.get(destination)
-            if local in onward.path or not strangers.isdisjoint(onward.path):
+            if local in onward.path or not lacking_us.isdisjoint(onward.path):
                 continue
             if known is None or distance < known.distance:
                 mtu_bytes = min(link.mtu_bytes, onward.mtu_bytes)
