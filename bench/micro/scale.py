@@ -91,11 +91,10 @@ class Measured(Network):
         for size in to.values():
             self.sent_bytes += size + -(-size // DATAGRAM_BYTES) * OVERHEAD_BYTES
 
-    def _deliver(self, at: float, serial: int, times_cut: int, node: int, neighbor: int, data: bytes) -> None:
-        self.now = at
+    def _deliver(self, times_cut: int, node: int, neighbor: int, data: bytes) -> None:
         if times_cut == self.times_cut[frozenset((node, neighbor))]:
             begin = time.process_time()
-            self.cores[neighbor].receive_lsa(data, node, at)
+            self.cores[neighbor].receive_lsa(data, node, self.now)
             self.core_seconds += time.process_time() - begin
             self._drain(neighbor)
 

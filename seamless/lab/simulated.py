@@ -4,15 +4,13 @@ A `Simulation` runs a transfer of seconds in milliseconds, the same way every ti
 without privilege. What a test learns here about recovery, routing or sessions is learned about the code that runs in
 the daemon: these are whole `Node`s, handshakes included; only sockets, interceptors and the clock are missing.
 
-Time begins at 0 and moves from one event to the next: a piece arriving, a node's deadline, a step of the test
-(`at`). Nothing here reads a clock or draws a number that the seed does not give.
+Time begins at 0 and moves from one event to the next (`seamless.lab.agenda`): a piece arriving, a node's deadline, a
+call that the test planned. Nothing here reads a clock or draws a number that the seed does not give.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Mapping
-from itertools import count
 from typing import Any, Final, Protocol
 
 import attrs
@@ -20,14 +18,11 @@ import attrs
 from seamless.config.model import Configuration, Impairment, WireConfig
 from seamless.errors import SeamlessError
 from seamless.interfaces import Address, Event, Transmit
+from seamless.lab.agenda import Agenda
 from seamless.lab.impair import Counters, ImpairedDirection, Randomness, corrupted
 from seamless.node import Node
 from seamless.node.change import Change
 from seamless.wire.header import ip_udp_bytes
-
-EVENTS_AT_ONCE_MAX: Final = 100_000
-"""More than any network does in one instant: a core whose next deadline is always now must not stop the clock."""
-
 
 SOCKET_BUFFER_BYTES: Final = 8 << 20
 """What waits for a stopped process at most, as in the kernel's buffers of a daemon's sockets; the rest is dropped."""
@@ -73,7 +68,7 @@ class SimulatedNode:
     """What waits for the process while it is stopped (`Simulation.stop_process`); None while it runs."""
 
 
-class Simulation:
+class Simulation(Agenda):
     """All nodes of ``configuration`` on virtual time."""
 
     def __init__(
@@ -89,15 +84,13 @@ class Simulation:
         ``others``: the configurations of the nodes that have another file than ``configuration``, by name; wires, and
         where nodes are, are what ``configuration`` says.
         """
+        super().__init__()
         self.configuration = configuration
         self.configurations = {**dict.fromkeys(configuration.nodes, configuration), **(others or {})}
         """What each node starts with the next time: a test may change it."""
-        self.now = 0.0
         self.datagrams = 0
         self._private_keys = private_keys
         self._randomness = randomness
-        self._sequence = count()
-        self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._directions: dict[tuple[str, str], ImpairedDirection] = {}
         self._wire_of: dict[frozenset[str], WireConfig] = {}
         for wire in configuration.wires:
@@ -214,24 +207,6 @@ class Simulation:
         return self._directions[self._ends(one, other)].counters
 
     # Time.
-
-    def at(self, when: float, step: Callable[..., None], *arguments: Any) -> None:
-        """Run ``step(*arguments)`` at the time ``when``."""
-        heapq.heappush(self._agenda, (max(when, self.now), next(self._sequence), step, arguments))
-
-    def run(self, until: float, done: Callable[[], bool] | None = None) -> None:
-        """Let time pass up to ``until``, or up to when ``done()`` is true after some event."""
-        at_once = 0
-        while done is None or not done():
-            if not self._agenda or self._agenda[0][0] > until:
-                self.now = max(self.now, until)
-                return
-            at, _, step, arguments = heapq.heappop(self._agenda)
-            at_once = at_once + 1 if at <= self.now else 0
-            if at_once > EVENTS_AT_ONCE_MAX:
-                raise SeamlessError(f"time stands still at {at:.6f} s: {step} is always due")
-            self.now = at
-            step(*arguments)
 
     def _wake(self, place: SimulatedNode, at: float, node: Node) -> None:
         if place.wake_at == at and place.node is node and place.socket is None:

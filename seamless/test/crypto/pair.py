@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import math
 import random
 from collections.abc import Callable
 
@@ -22,6 +20,7 @@ from seamless.crypto.sealing import (
     SendKey,
 )
 from seamless.errors import RemoteProtocolError
+from seamless.lab.agenda import Agenda
 from seamless.wire.header import COOKIE, INDEX_MASK, INITIATION, RESPONSE
 
 CONTROL = 5
@@ -204,18 +203,25 @@ class Pair:
 
     def __init__(self, seed: int = 0, *, gates: bool = False, wire: Callable[[], Wire] = Wire) -> None:
         self.random = random.Random(seed)
-        self.now = 1000.0
+        self._agenda = Agenda(1000.0)
         keys = sorted((key_pair(self.random) for _ in range(2)), key=lambda pair: pair[1], reverse=True)
         self.keys = keys
         self.alice = End(self.random, keys[0], keys[1][1], 10**18)
         self.bob = End(self.random, keys[1], keys[0][1], 10**18 + 1)
         self.wires = [wire(), wire()]
         self.sent: list[bytes] = []
-        self._flying: list[tuple[float, int, int, bytes]] = []
-        self._order = itertools.count()
         if gates:
             for end in self.ends:
                 end.stand_behind_gate(self.now)
+
+    @property
+    def now(self) -> float:
+        """The virtual time."""
+        return self._agenda.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._agenda.now = now
 
     @property
     def ends(self) -> tuple[End, End]:
@@ -238,23 +244,23 @@ class Pair:
             for datagram in end.take_outbox(self.now):
                 self.sent.append(datagram)
                 for delay, arriving in self.wires[which].carry(datagram, self.random):
-                    heapq.heappush(self._flying, (self.now + delay, next(self._order), 1 - which, arriving))
+                    self._agenda.at(self.now + delay, self._arrive, 1 - which, arriving)
+
+    def _arrive(self, which: int, datagram: bytes) -> None:
+        self.ends[which].receive(datagram, self.now)
+        self._handle_timeouts()
+        self.transmit()
+
+    def _handle_timeouts(self) -> None:
+        for end in self.ends:
+            end.handle_timeout(self.now)
 
     def step(self, until: float) -> bool:
         """Go on to the next thing that happens, at the latest to ``until``; return False when that is reached."""
         self.transmit()
-        times = [end.association.next_timeout() for end in self.ends]
-        times.append(self._flying[0][0] if self._flying else None)
-        at = min((at for at in times if at is not None), default=math.inf)
-        if at > until:
-            self.now = until
+        if not self._agenda.step(until, [end.association.next_timeout() for end in self.ends]):
             return False
-        self.now = max(self.now, at)
-        if self._flying and self._flying[0][0] <= self.now:
-            _, _, which, datagram = heapq.heappop(self._flying)
-            self.ends[which].receive(datagram, self.now)
-        for end in self.ends:
-            end.handle_timeout(self.now)
+        self._handle_timeouts()
         return True
 
     def run(self, seconds: float, each: Callable[[], None] | None = None) -> None:

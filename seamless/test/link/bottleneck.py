@@ -6,11 +6,8 @@ each acknowledged, or missed, one round trip after its turn in the buffer came.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
-from functools import partial
-
 from seamless.interfaces import CongestionController
+from seamless.lab.agenda import Agenda
 
 DATAGRAM_BYTES = 1500
 SMOOTHING = 1 / 8
@@ -31,31 +28,19 @@ class Sender:
         self.smoothed_rtt: float | None = None
 
 
-class Bottleneck:
+class Bottleneck(Agenda):
     """A path of ``rate_bps`` and ``rtt`` seconds with a buffer of ``buffer_bytes``."""
 
     def __init__(self, senders: list[Sender], *, rate_bps: float, rtt: float, buffer_bytes: float) -> None:
-        self.now = 0.0
+        super().__init__()
         self.senders = senders
         self.peak_backlog_bytes = 0.0
         self._rate_bps = rate_bps
         self._rtt = rtt
         self._buffer_bytes = buffer_bytes
         self._free_at = 0.0
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._serial = 0
         for sender in senders:
-            self._at(sender.starts_at, partial(self._send, sender))
-
-    def run(self, until: float) -> None:
-        while self._events[0][0] <= until:
-            self.now, _, act = heapq.heappop(self._events)
-            act()
-        self.now = until
-
-    def _at(self, at: float, act: Callable[[], None]) -> None:
-        self._serial += 1
-        heapq.heappush(self._events, (at, self._serial, act))
+            self.at(sender.starts_at, self._send, sender)
 
     def _send(self, sender: Sender) -> None:
         window_bytes = sender.controller.window_bytes()
@@ -68,12 +53,12 @@ class Bottleneck:
         sent_at = self.now
         backlog_bytes = max(0.0, self._free_at - self.now) * self._rate_bps / 8
         if backlog_bytes + DATAGRAM_BYTES > self._buffer_bytes:
-            self._at(max(self.now, self._free_at) + self._rtt, lambda: self._lost(sender, sent_at))
+            self.at(max(self.now, self._free_at) + self._rtt, self._lost, sender, sent_at)
         else:
             self.peak_backlog_bytes = max(self.peak_backlog_bytes, backlog_bytes)
             self._free_at = max(self.now, self._free_at) + DATAGRAM_BYTES * 8 / self._rate_bps
-            self._at(self._free_at + self._rtt, lambda: self._acked(sender, sent_at))
-        self._at(self.now + DATAGRAM_BYTES * 8 / sender.controller.pacing_rate_bps(), lambda: self._send(sender))
+            self.at(self._free_at + self._rtt, self._acked, sender, sent_at)
+        self.at(self.now + DATAGRAM_BYTES * 8 / sender.controller.pacing_rate_bps(), self._send, sender)
 
     def _acked(self, sender: Sender, sent_at: float) -> None:
         sender.bytes_in_flight -= DATAGRAM_BYTES

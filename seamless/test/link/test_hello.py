@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.lab.agenda import Agenda
 from seamless.link.hello import Adjacency, AdjacencyState
 
 DOWN, INIT, UP = AdjacencyState.DOWN, AdjacencyState.INIT, AdjacencyState.UP
@@ -18,7 +18,7 @@ class Pair:
     """Two adjacencies whose links send hellos when due and acknowledge each, over a wire with delay and loss."""
 
     def __init__(self, *, delay: float = 0.01, loss: float = 0.0, seed: int = 0) -> None:
-        self.now = 0.0
+        self._agenda = Agenda()
         self.ends = [Adjacency(HELLO_INTERVAL, DEAD_INTERVAL, 0.0) for _ in range(2)]
         self.silenced: set[int] = set()
         self.dropped = 0
@@ -26,8 +26,10 @@ class Pair:
         self._delay = delay
         self._loss = loss
         self._random = Random(seed)
-        self._in_flight: list[tuple[float, int, int, AdjacencyState | None]] = []
-        self._serial = 0
+
+    @property
+    def now(self) -> float:
+        return self._agenda.now
 
     @property
     def states(self) -> list[AdjacencyState]:
@@ -40,26 +42,18 @@ class Pair:
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
-        while True:
-            timeout, end = min((self.ends[end].next_timeout(), end) for end in range(2))
-            if self._in_flight and self._in_flight[0][0] <= min(timeout, until):
-                self.now, _, end, hello = heapq.heappop(self._in_flight)
-                self._receive(end, hello)
-            elif timeout < until:
-                self.now = max(self.now, timeout)
-                self.ends[end].handle_timeout(self.now)
-            else:
-                break
-            self._send_hello_if_due(end)
-        self.now = until
+        while self._agenda.step(until, (end.next_timeout() for end in self.ends)):
+            for end in range(2):
+                if self.ends[end].next_timeout() <= self.now:
+                    self.ends[end].handle_timeout(self.now)
+                self._send_hello_if_due(end)
 
     def send(self, end: int, hello: AdjacencyState | None) -> None:
         """Send a HELLO, or (None) any other datagram, from ``end``."""
         if end in self.silenced or self._random.random() < self._loss:
             self.dropped += 1
             return
-        self._serial += 1
-        heapq.heappush(self._in_flight, (self.now + self._delay, self._serial, 1 - end, hello))
+        self._agenda.at(self.now + self._delay, self._receive, 1 - end, hello)
 
     def _receive(self, end: int, hello: AdjacencyState | None) -> None:
         if hello is None:
@@ -67,6 +61,7 @@ class Pair:
         else:
             self.ends[end].received_hello(hello.value, HELLO_INTERVAL, DEAD_INTERVAL, self.now)
             self.send(end, None)
+        self._send_hello_if_due(end)
 
     def _send_hello_if_due(self, end: int) -> None:
         if self.ends[end].hello_due(self.now):

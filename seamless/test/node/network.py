@@ -6,14 +6,14 @@ the network is: a node may be there twice.
 
 from __future__ import annotations
 
-import heapq
 from itertools import count
 from random import Random
 
 from seamless.config.load import load_text
 from seamless.config.model import Configuration
 from seamless.crypto.keys import encode_public_key, public_key_of
-from seamless.interfaces import Address, Event
+from seamless.interfaces import Address, Event, Transmit
+from seamless.lab.agenda import Agenda
 from seamless.lab.nodes import private_key
 from seamless.node import Node
 
@@ -41,12 +41,15 @@ class Network:
     """The nodes that run, by their addresses."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self._agenda = Agenda()
         self.events: list[tuple[Node, Event]] = []
         self._random = Random(1)
         self._at: dict[Address, Node] = {}
-        self._queue: list[tuple[float, int, Address, Address, int, bytes]] = []
         self._count = count(1)
+
+    @property
+    def now(self) -> float:
+        return self._agenda.now
 
     def start(self, configuration: Configuration, name: str) -> Node:
         """Start a node's process."""
@@ -72,31 +75,24 @@ class Network:
     def run(self, seconds: float) -> None:
         """Let time go by."""
         until = self.now + seconds
-        while True:
-            for each in self._at.values():
-                self._send(each)
-            times = [each.next_timeout() for each in self._at.values()]
-            times += [self._queue[0][0]] if self._queue else []
-            if min(times) > until:
-                self.now = until
-                return
-            self.now = max(self.now, min(times))
-            self._arrive()
+        self._send_all()
+        while self._agenda.step(until, [each.next_timeout() for each in self._at.values()]):
             for each in self._at.values():
                 if each.next_timeout() <= self.now:
                     each.handle_timeout(self.now)
+            self._send_all()
+
+    def _send_all(self) -> None:
+        for each in self._at.values():
+            self._send(each)
 
     def _send(self, each: Node) -> None:
         for transmit in each.datagrams_to_send(self.now):
-            data = b"".join(transmit.buffers)
-            entry = (self.now + DELAY, next(self._count), transmit.local, transmit.remote, transmit.segment_size, data)
-            heapq.heappush(self._queue, entry)
+            self._agenda.at(self.now + DELAY, self._arrive, transmit, b"".join(transmit.buffers))
         while (event := each.next_event()) is not None:
             self.events.append((each, event))
 
-    def _arrive(self) -> None:
-        while self._queue and self._queue[0][0] <= self.now:
-            _, _, source, destination, segment_size, data = heapq.heappop(self._queue)
-            there = self._at.get(destination)
-            if there is not None:
-                there.receive_datagrams(data, segment_size, destination, source, self.now)
+    def _arrive(self, transmit: Transmit, data: bytes) -> None:
+        there = self._at.get(transmit.remote)
+        if there is not None:
+            there.receive_datagrams(data, transmit.segment_size, transmit.remote, transmit.local, self.now)

@@ -6,7 +6,6 @@ flight on a link that is cut is gone.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from hashlib import blake2s
@@ -16,6 +15,7 @@ import networkx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from seamless.crypto.keys import verify as verify_ed25519
+from seamless.lab.agenda import Agenda
 from seamless.routing.flooding import Verify
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing
@@ -83,7 +83,7 @@ class Network:
         max_delay: float = 0.01,
         verify: Verify = verify_ed25519,
     ) -> None:
-        self.now = 0.0
+        self._agenda = Agenda()
         self.costs = {frozenset(link): cost for link, cost in costs.items()}
         self.topology = make_topology(costs, leaves)
         self.random = Random(seed)
@@ -100,10 +100,11 @@ class Network:
         self.lost_in_flight = 0
         self.delivered = 0
         self.times_cut = dict.fromkeys(self.costs, 0)
-        self._in_flight: list[tuple[float, int, int, int, int, bytes]] = []
-        self._serial = 0
-        self._timers: list[tuple[float, int]] = []
         self._timer_at: dict[int, float] = {}
+
+    @property
+    def now(self) -> float:
+        return self._agenda.now
 
     def join(self, one: int, other: int) -> None:
         pair = frozenset((one, other))
@@ -147,28 +148,7 @@ class Network:
 
     def run(self, seconds: float) -> None:
         """Let virtual time pass."""
-        end = self.now + seconds
-        while True:
-            at, node = self._next_timer() or (end, -1)
-            if self._in_flight and self._in_flight[0][0] <= min(at, end):
-                self._deliver(*heapq.heappop(self._in_flight))
-            elif at < end:
-                self.now = max(self.now, at)
-                del self._timer_at[node]
-                self.cores[node].handle_timeout(self.now)
-                self._drain(node)
-            else:
-                break
-        self.now = end
-
-    def _next_timer(self) -> tuple[float, int] | None:
-        """Return when which core wants to be called next; what it wanted before is forgotten."""
-        while self._timers:
-            at, node = self._timers[0]
-            if self._timer_at.get(node) == at:
-                return at, node
-            heapq.heappop(self._timers)
-        return None
+        self._agenda.run(self.now + seconds)
 
     def _set_timer(self, node: int) -> None:
         at = self.cores[node].next_timeout()
@@ -176,7 +156,14 @@ class Network:
             self._timer_at.pop(node, None)
         elif self._timer_at.get(node) != at:
             self._timer_at[node] = at
-            heapq.heappush(self._timers, (at, node))
+            self._agenda.at(at, self._timed_out, node, at)
+
+    def _timed_out(self, node: int, at: float) -> None:
+        """Call a core at the time for which it asked, if it has not asked for another since."""
+        if self._timer_at.get(node) == at:
+            del self._timer_at[node]
+            self.cores[node].handle_timeout(self.now)
+            self._drain(node)
 
     def send(self, node: int, neighbor: int, data: bytes) -> None:
         pair = frozenset((node, neighbor))
@@ -185,11 +172,9 @@ class Network:
         while self.random.random() < self.loss:
             at += 2 * delay
             self.resent += 1
-        self._serial += 1
-        heapq.heappush(self._in_flight, (at, self._serial, self.times_cut[pair], node, neighbor, data))
+        self._agenda.at(at, self._deliver, self.times_cut[pair], node, neighbor, data)
 
-    def _deliver(self, at: float, _: int, times_cut: int, node: int, neighbor: int, data: bytes) -> None:
-        self.now = at
+    def _deliver(self, times_cut: int, node: int, neighbor: int, data: bytes) -> None:
         if times_cut != self.times_cut[frozenset((node, neighbor))]:
             self.lost_in_flight += 1
             return

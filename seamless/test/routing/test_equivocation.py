@@ -20,11 +20,9 @@ LATER = INCARNATION + 5_000 << 22
 class Deaf(Network):
     """A network in which node 9 is a villain: its core hears nothing."""
 
-    def _deliver(self, at: float, serial: int, times_cut: int, node: int, neighbor: int, data: bytes) -> None:
-        if neighbor == 9:
-            self.now = at
-        else:
-            super()._deliver(at, serial, times_cut, node, neighbor, data)
+    def _deliver(self, times_cut: int, node: int, neighbor: int, data: bytes) -> None:
+        if neighbor != 9:
+            super()._deliver(times_cut, node, neighbor, data)
 
 
 def announcement(sequence: int, *links: tuple[int, int]) -> bytes:

@@ -6,10 +6,9 @@ prefix of what the other wrote.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import attrs
@@ -26,6 +25,7 @@ from seamless.interfaces import (
     StreamReset,
     StreamWritable,
 )
+from seamless.lab.agenda import Agenda
 from seamless.session.events import PeerLost, SessionEvent, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
@@ -221,7 +221,7 @@ class Pair:
     def __init__(self, seed: int = 0, limits: Limits | None = None, room: int = 48) -> None:
         self.random = random.Random(seed)
         self.limits = limits or Limits()
-        self.now = 1000.0
+        self._agenda = Agenda(1000.0)
         self.room = room
         self.steps = 0
         private = [self.random.randbytes(32) for _ in range(2)]
@@ -231,12 +231,22 @@ class Pair:
         self.ends = {1: self.a, 2: self.b}
         self.wires = {1: Wire(self.random), 2: Wire(self.random)}
         """By the node that sends."""
-        self._queue: list[tuple[float, int, int, bytes]] = []
-        self._order = itertools.count()
+        self.calls_left = 0
+        """How many calls planned with `at` are still to come."""
+        self._arrived: dict[int, list[bytes]] = {1: [], 2: []}
+        """Fragments of this instant, by the node that they reach."""
         self._sealed: set[tuple[int, bytes]] = set()
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
         for name in (1, 2):
             self.start(name)
+
+    @property
+    def now(self) -> float:
+        """The virtual time."""
+        return self._agenda.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._agenda.now = now
 
     def start(self, name: int) -> None:
         """Start a node, or start it again."""
@@ -245,7 +255,12 @@ class Pair:
 
     def at(self, when: float, call: Callable[[], None]) -> None:
         """Call at a time from the start of the pair (1000)."""
-        heapq.heappush(self._calls, (1000.0 + when, next(self._order), call))
+        self.calls_left += 1
+        self._agenda.at(1000.0 + when, self._call, call)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        self.calls_left -= 1
+        call()
 
     def accept_all(self) -> None:
         """Both applications accept whatever is opened."""
@@ -257,7 +272,7 @@ class Pair:
 
     def inject(self, to: int, packet: bytes) -> None:
         """Bring a packet that nobody sent."""
-        heapq.heappush(self._queue, (self.now, next(self._order), to, packet))
+        self._agenda.at(self.now, self._arrive, to, packet)
 
     def send(self) -> None:
         """Let both ends send what they have and the wires take."""
@@ -271,7 +286,7 @@ class Pair:
                 for packet in express + bulk:
                     self._check_nonce(name, packet)
                     for at, arriving in wire.carry(packet, self.now):
-                        heapq.heappush(self._queue, (at, next(self._order), 3 - name, arriving))
+                        self._agenda.at(at, self._arrive, 3 - name, arriving)
                 room -= len(bulk)
                 if room <= 0 or not (express or bulk):
                     break
@@ -284,28 +299,22 @@ class Pair:
             assert fragment not in self._sealed, "a nonce was used twice"
             self._sealed.add(fragment)
 
-    def next_time(self) -> float | None:
-        """Return when something happens next."""
-        times = [end.session.next_timeout() for end in self.ends.values()]
-        times += [queue[0][0] for queue in (self._queue, self._calls) if queue]
+    def _deadlines(self) -> Iterator[float | None]:
+        """Yield when the sessions want to be called, and when a wire takes what waits."""
         for name, end in self.ends.items():
+            yield end.session.next_timeout()
             if end.session.wants_to_send and self.wires[name].rate_pps:
-                times.append(max(self.now + 0.001, self.wires[name].busy_until - 0.004))
+                yield max(self.now + 0.001, self.wires[name].busy_until - 0.004)
             elif end.session.wants_to_send:
-                times.append(self.now + 0.0005)
-        return min((time for time in times if time is not None), default=None)
+                yield self.now + 0.0005
 
     def step(self, until: float) -> bool:
         """Let the next thing happen; False when nothing does before ``until``."""
         self.send()
-        when = self.next_time()
-        if when is None or when > until:
+        if not self._agenda.step(until, self._deadlines()):
             return False
-        self.now = max(self.now, when)
         self.steps += 1
-        while self._calls and self._calls[0][0] <= self.now:
-            heapq.heappop(self._calls)[2]()
-        self._arrive()
+        self._deliver()
         for end in self.ends.values():
             timeout = end.session.next_timeout()
             if timeout is not None and timeout <= self.now:
@@ -314,17 +323,17 @@ class Pair:
             end.most_unread = max(end.most_unread, end.session.status(self.now).unread_bytes)
         return True
 
-    def _arrive(self) -> None:
-        batches: dict[int, list[bytes]] = {1: [], 2: []}
-        while self._queue and self._queue[0][0] <= self.now:
-            _, _, to, packet = heapq.heappop(self._queue)
-            payload = packet[PACKET_HEADER_BYTES:]
-            if packet[0] == CLASS_HANDSHAKE:
-                self.ends[to].session.receive_handshake(payload, self.now)
-            else:
-                batches[to].append(payload)
-        for to, payloads in batches.items():
+    def _arrive(self, to: int, packet: bytes) -> None:
+        payload = packet[PACKET_HEADER_BYTES:]
+        if packet[0] == CLASS_HANDSHAKE:
+            self.ends[to].session.receive_handshake(payload, self.now)
+        else:
+            self._arrived[to].append(payload)
+
+    def _deliver(self) -> None:
+        for to, payloads in self._arrived.items():
             if payloads:
+                self._arrived[to] = []
                 self.ends[to].session.receive_fragments(payloads, self.now)
             self.ends[to].drain(self.now)
 
@@ -333,7 +342,6 @@ class Pair:
         until = self.now + seconds
         while self.step(until):
             pass
-        self.now = until
 
     def run_until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Let time go by until something is so; fail when it does not come to be."""
@@ -347,11 +355,6 @@ class Pair:
         key = self.a.session.open_stream(target, self.now)
         self.a.known.add(key)
         return key, (1, key[1])
-
-    @property
-    def calls_left(self) -> int:
-        """Return how many planned calls are still to come."""
-        return len(self._calls)
 
     def describe(self) -> str:
         """Say where both ends are, for a failed test."""
