@@ -1,8 +1,9 @@
-"""The thin shell around a node: sockets and one timer below, streams with their owners above.
+"""The thin shell around a node: ports and one timer below, streams with their owners above.
 
-A `Node` knows no clock and no socket; this is where it gets both. Whatever comes in, a batch, a timer, a command, ends
-in `flush`: events out to the owners of streams, then batches out to the sockets, then one timer for the node's next
-deadline. A wake-up of the reactor that brings sixteen batches costs one flush.
+A `Node` knows no clock and no socket; this is where it gets both, from a reactor and from a function that makes ports.
+The daemon's are the kernel's; a test's are Twisted's `Clock`, and ports in memory. Whatever comes in, a batch, a timer,
+a command, ends in `flush`: events out to the owners of streams, then batches out to the ports, then one timer for the
+node's next deadline. A wake-up of the reactor that brings sixteen batches costs one flush.
 
 Owners (`StreamOwner`) are told what happens to their stream; they may call back into the driver from there.
 """
@@ -10,7 +11,7 @@ Owners (`StreamOwner`) are told what happens to their stream; they may call back
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -36,12 +37,12 @@ from seamless.interfaces import (
     StreamOpened,
     StreamReset,
     StreamWritable,
+    Transmit,
 )
 from seamless.node import Node
-from seamless.transport import clock
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.streams import OnOpen, StreamOwner
-from seamless.transport.udp import UdpPort
+from seamless.transport.udp import OnBatch, UdpCounters, UdpPort
 
 TIMER_SLACK: Final = 0.001
 """Seconds. A timer that fires within this is as good as now: epoll cannot wait for less."""
@@ -55,16 +56,50 @@ OnPacket = Callable[[str, bytes], None]
 """(peer, whole packet)."""
 
 
+class Port(Protocol):
+    """One local address at which batches come in and from which they go out; `UdpPort` is the kernel's."""
+
+    local: Address
+    offload: bool
+    counters: UdpCounters
+
+    @property
+    def writable(self) -> bool:
+        """Return whether batches go out at once, and do not wait for room in the socket."""
+        ...
+
+    def start(self) -> None:
+        """Bind and begin to read; raise a `SeamlessError` that says why the address cannot be had."""
+        ...
+
+    def stop(self) -> None:
+        """Close."""
+        ...
+
+    def send(self, transmit: Transmit) -> bool:
+        """Send a batch, or hold it until there is room; return False when some of it is lost."""
+        ...
+
+
+MakePort: TypeAlias = Callable[[Any, Address, OnBatch, Callable[[], None], Callable[[], None]], Port]
+"""Called with (reactor, local address, on_batch, on_idle, on_writable), as `UdpPort` says."""
+
+
 class Driver:
-    """One node on one reactor."""
+    """One node on one reactor, with a port for each of the node's addresses.
+
+    ``reactor.seconds`` must be the clock with whose time the node was made, and monotonic (`seamless.transport.clock`).
+    """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, node: Node) -> None:
+    def __init__(self, reactor: Any, node: Node, make_port: MakePort = UdpPort) -> None:
         self.node = node
         self.name = node.name
         self._reactor = reactor
-        self._ports: dict[Address, UdpPort] = {}
+        self._now: Callable[[], float] = reactor.seconds
+        self._make_port = make_port
+        self._ports: dict[Address, Port] = {}
         self._owners: dict[StreamKey, StreamOwner] = {}
         self._on_open: OnOpen | None = None
         self._on_packet: OnPacket | None = None
@@ -80,10 +115,9 @@ class Driver:
 
     def start(self) -> None:
         """Bind the node's addresses and begin. Raise a `SeamlessError` that says why one cannot be had."""
-        clock.make_monotonic(self._reactor)
         try:
             for address in self.node.config.addresses:
-                port = UdpPort(self._reactor, address, self._received, self.flush, self.flush)
+                port = self._make_port(self._reactor, address, self._received, self.flush, self.flush)
                 port.start()
                 self._ports[address] = port
         except BaseException:
@@ -119,14 +153,14 @@ class Driver:
         self._ports.clear()
 
     @property
-    def ports(self) -> list[UdpPort]:
-        """Return the UDP ports, for their counters."""
+    def ports(self) -> list[Port]:
+        """Return the ports, for their counters."""
         return list(self._ports.values())
 
     # In and out.
 
     def _received(self, view: memoryview, segment_size: int, local: Address, remote: Address) -> None:
-        self.node.receive_datagrams(view, segment_size, local, remote, clock.now())
+        self.node.receive_datagrams(view, segment_size, local, remote, self._now())
 
     def flush(self) -> None:
         """Hand out events, send what may go, and set the timer for what is next."""
@@ -158,7 +192,7 @@ class Driver:
         ports = self._ports
         if not all(port.writable for port in ports.values()):
             return
-        for transmit in self.node.datagrams_to_send(clock.now()):
+        for transmit in self.node.datagrams_to_send(self._now()):
             port = ports.get(transmit.local)
             if port is not None:
                 port.send(transmit)
@@ -166,7 +200,7 @@ class Driver:
     def _set_timer(self) -> None:
         if not self._ports:
             return
-        now = clock.now()
+        now = self._now()
         if self._fires_soon(now):
             return
         at = self.node.next_timeout()
@@ -184,14 +218,14 @@ class Driver:
         return timer is not None and timer.active() and self._timer_at <= now + TIMER_SLACK
 
     def _timed_out(self) -> None:
-        self.node.handle_timeout(clock.now())
+        self.node.handle_timeout(self._now())
         self.flush()
 
     def _flush_soon(self) -> None:
         """Flush once after all that this turn of the reactor brings."""
         if self._flushing:
             self._flush_again = True
-        elif not self._flush_scheduled and not self._fires_soon(clock.now()):
+        elif not self._flush_scheduled and not self._fires_soon(self._now()):
             self._flush_scheduled = True
             self._reactor.callLater(0, self._flush_now)
 
@@ -296,7 +330,7 @@ class Driver:
     def open_stream(self, peer: str, target: bytes, owner: StreamOwner) -> StreamKey:
         """Open a stream to node ``peer``; raise `UnreachableError` when there is no such node."""
         try:
-            stream = self.node.open_stream(peer, target, clock.now())
+            stream = self.node.open_stream(peer, target, self._now())
         except LocalProtocolError as error:
             raise UnreachableError(str(error)) from error
         self._owners[stream] = owner
@@ -313,7 +347,7 @@ class Driver:
 
     def send_packets(self, peer: str, packets: list[bytes], *, is_recovered: bool = True) -> None:
         """Send whole packets to node ``peer``: unordered, and recovered hop by hop or not at all."""
-        now = clock.now()
+        now = self._now()
         for packet in packets:
             self.node.send_packet(peer, packet, now, is_recovered=is_recovered)
         self._flush_soon()
@@ -321,29 +355,29 @@ class Driver:
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
         """Accept a stream that a peer opened; ``owner`` is told of all that has happened to it since, and follows."""
         self._owners[stream] = owner
-        self.node.accept_stream(stream, clock.now())
+        self.node.accept_stream(stream, self._now())
         self._flush_soon()
 
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
         """End both directions after the bytes in flight; the owner hears no more of it."""
         self._owners.pop(stream, None)
-        self.node.reset(stream, code, reason, clock.now())
+        self.node.reset(stream, code, reason, self._now())
         self._flush_soon()
 
     def send(self, stream: StreamKey, data: bytes) -> int:
         """Send; return the room left. Without room, wait for ``stream_writable``."""
-        room = self.node.send(stream, data, clock.now())
+        room = self.node.send(stream, data, self._now())
         self._flush_soon()
         return room
 
     def finish(self, stream: StreamKey) -> None:
         """Send FIN."""
-        self.node.finish(stream, clock.now())
+        self.node.finish(stream, self._now())
         self._flush_soon()
 
     def consumed(self, stream: StreamKey, nbytes: int) -> None:
         """Give bytes back that the application's kernel took."""
-        self.node.consumed(stream, nbytes, clock.now())
+        self.node.consumed(stream, nbytes, self._now())
         self._flush_soon()
 
     def reachable(self, peer: str) -> bool:
