@@ -170,9 +170,11 @@ class Driver:
         self._flushing = True
         try:
             while True:
-                self._flush_again = False
                 self._hand_out_events()
+                self._flush_again = False
                 self._send()
+                # A node notices links that came and went when it is asked what to send.
+                self._hand_out_events()
                 if not self._flush_again:
                     break
         finally:
