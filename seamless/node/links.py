@@ -9,7 +9,7 @@ Several underlay paths between two neighbors are several links here; routing see
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Final, TypeVar
 
 from seamless.crypto.association import Association
@@ -219,10 +219,10 @@ class Links:
                 return link
         return links[0] if links else None
 
-    def take_answers(self) -> list[Transmit]:
-        """Return the cookies that are due."""
+    def take_answers(self, blocked: Set[Address]) -> list[Transmit]:
+        """Return the cookies that are due, but for those from addresses in ``blocked``: they would come too late."""
         answers, self._answers = self._answers, []
-        return answers
+        return [answer for answer in answers if answer.local not in blocked] if blocked else answers
 
     # Which link.
 

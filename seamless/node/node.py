@@ -8,7 +8,8 @@ pulled (`_pull`) just as fast as its next link takes it, so that nothing waits w
 
 The rules:
 
-* After every input the owner drains `next_event` and sends `datagrams_to_send`.
+* After every input the owner drains `next_event` and sends `datagrams_to_send`. A local address that takes nothing
+  holds up its own links alone.
 * What comes off the network raises nothing here. It is counted by reason in `counters`.
 * A destination, a source or a neighbor that the configuration does not name does not exist.
 * When the owner calls much later than the node had asked for (`SERVICE_GAP_MIN`), the process was stopped or had no
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final
 
 import attrs
@@ -80,6 +81,8 @@ LINK_OPENINGS_PER_SECOND: Final = 200.0
 """Session INITIATIONs opened of all that come from one neighbor: two percent of a core."""
 DIGESTS_KEPT: Final = 64
 """Digests that wait for the end of a batch; a peer sends five."""
+BLOCKED_INTERVAL: Final = 0.01
+"""Seconds between two looks at the deadlines of links whose socket is full. The socket says when it has room again."""
 PULL_ROUNDS: Final = 4
 """How often one flush refills the links from the sessions, so that a late timer can make good for lost time."""
 
@@ -121,6 +124,8 @@ class Node:
         self._drift = Drift(configuration, name)
         self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)
         self._cost_at = now + COST_INTERVAL
+        self._blocked: Set[Address] = frozenset()
+        """Local addresses that took nothing when `datagrams_to_send` was called last."""
         self._served_at = math.inf
         """When the owner last called; infinity before the first time."""
         plans = planned_links(configuration, name).values()
@@ -463,19 +468,25 @@ class Node:
 
     # Out.
 
-    def datagrams_to_send(self, now: float) -> list[Transmit]:
-        """Return the batches that may go out now."""
+    def datagrams_to_send(self, now: float, blocked: Set[Address] = frozenset()) -> list[Transmit]:
+        """Return the batches that may go out now.
+
+        ``blocked``: local addresses that take nothing, as their sockets are full. What would go out there stays queued,
+        unsealed, until a call without them; nothing else waits for it.
+        """
         self._served(now)
         self._watch_links(now)
         self._watch_costs(now)
         self._watch_drift(now)
         self._take_routes(now)
-        transmits = self._links.take_answers()
+        self._blocked = blocked
+        transmits = self._links.take_answers(blocked)
         for _ in range(PULL_ROUNDS):
             pulled = self._pull(now)
             before = len(transmits)
             for link in self._links:
-                transmits += link.datagrams_to_send(now)
+                if link.local not in blocked:
+                    transmits += link.datagrams_to_send(now)
             if not pulled or len(transmits) == before:
                 break
         return transmits
@@ -505,7 +516,11 @@ class Node:
         """Return when `handle_timeout` wants to be called next, perhaps a time that has passed."""
         earliest = self._cost_at
         for link in self._links:
-            earliest = min(earliest, link.next_timeout())
+            due_at = link.next_timeout()
+            if link.local in self._blocked:
+                # What is due there cannot go: only its other deadlines count, and they may be late by this much.
+                due_at = max(due_at, self._served_at + BLOCKED_INTERVAL)
+            earliest = min(earliest, due_at)
         for session in self._sessions.values():
             at = session.next_timeout()
             if at is not None and at < earliest:

@@ -192,9 +192,8 @@ class Driver:
 
     def _send(self) -> None:
         ports = self._ports
-        if not all(port.writable for port in ports.values()):
-            return
-        for transmit in self.node.datagrams_to_send(self._now()):
+        blocked = {address for address, port in ports.items() if not port.writable}
+        for transmit in self.node.datagrams_to_send(self._now(), blocked):
             port = ports.get(transmit.local)
             if port is not None:
                 port.send(transmit)

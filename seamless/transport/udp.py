@@ -11,7 +11,8 @@ The rules of this file:
   fail too, the fault was not the offload's (a datagram larger than the interface's MTU).
 * A single datagram never carries ``UDP_SEGMENT``: some drivers answer that with EIO.
 * A full socket (EAGAIN) does not lose a batch: it is held until the kernel has room, and `UdpPort.writable` is False
-  for that time. The owner makes no new datagrams meanwhile, so that what waits, waits unsealed in its queues.
+  for that time. The owner makes no new datagrams for this port meanwhile, so that what waits, waits unsealed in its
+  queues; other ports go on.
 
 Not `twisted.internet.udp.Port`, which knows no offload and raises on a full buffer.
 """
@@ -179,7 +180,7 @@ class UdpPort:
 
     @property
     def writable(self) -> bool:
-        """False while batches wait for room in the socket: make no new datagrams until ``on_writable``."""
+        """False while batches wait for room in the socket: make no new datagrams for it until ``on_writable``."""
         return not self._held
 
     def send(self, transmit: Transmit) -> bool:

@@ -106,6 +106,8 @@ class DriverNetwork:
         self.taken: set[Address] = set()
         """Addresses that cannot be bound."""
         self.is_cut = False
+        self.turns = 0
+        """How often the clock was stepped."""
         self._random = Random(seed)
         self.drivers = {name: self._driver(configuration, name) for name in configuration.nodes}
 
@@ -142,6 +144,7 @@ class DriverNetwork:
             if next_at > until:
                 self.clock.advance(until - self.clock.seconds())
                 return
+            self.turns += 1
             self.clock.advance(max(0.0, next_at - self.clock.seconds()))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import SeamlessError, UnreachableError
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_REFUSED, StreamKey
+from seamless.link.status import LinkStatus
 from seamless.test.node.network import node, overlay
 from seamless.test.transport.memory_ports import LATENCY, DriverNetwork, Owner
 from seamless.transport.driver import SETTLE_TIMEOUT
@@ -321,6 +324,98 @@ class EventTests(DriverTestCase):
     def test_no_such_peer(self) -> None:
         self.start()
         self.assertRaises(UnreachableError, self.a.open_stream, "c", b"target", Owner(self.a))
+
+
+class StuckPortTests(SynchronousTestCase):
+    """Node a has a port for its link with b and one for its link with c; the first takes nothing for a while."""
+
+    def setUp(self) -> None:
+        blocks = (node("a", "10.0.0.1:7400, 10.0.0.3:7400"), NODES[1], node("c", "10.0.0.4:7400"))
+        links = (
+            "link a b { between 10.0.0.1:7400 10.0.0.2:7400; rate 100 mbit; congestion off; }",
+            "link a c { between 10.0.0.3:7400 10.0.0.4:7400; rate 100 mbit; congestion off; }",
+        )
+        self.net = DriverNetwork(overlay(*blocks, *links))
+        self.a = self.net.drivers["a"]
+        self.owners: dict[str, Owner] = {}
+        self.readers: dict[str, Owner] = {}
+        for driver in self.net.drivers.values():
+            driver.start()
+        self.net.run(2.0)
+        for name in ("b", "c"):
+            self.net.drivers[name].listen(partial(self.opened, name))
+            self.owners[name] = Owner(self.a)
+            self.owners[name].stream = self.a.open_stream(name, b"target", self.owners[name])
+        self.net.run(1.0)
+        self.stuck, self.live = self.net.ports[A], self.net.ports[A2]
+
+    def opened(self, name: str, stream: StreamKey, peer: str, target: bytes) -> None:
+        driver = self.net.drivers[name]
+        self.readers[name] = Owner(driver)
+        self.readers[name].stream = stream
+        driver.accept_stream(stream, self.readers[name])
+
+    def link(self, name: str, neighbor: str) -> LinkStatus:
+        links = self.net.drivers[name].node.status(self.net.clock.seconds()).links
+        return next(link for link in links if link.neighbor == neighbor)
+
+    def send(self, nbytes: int) -> None:
+        for name in ("b", "c"):
+            self.a.send(self.owners[name].stream, bytes(nbytes))
+
+    def test_live_port_goes_on_beside_a_stuck_one(self) -> None:
+        self.stuck.fill()
+        self.send(200_000)
+        self.net.run(3.0)
+        self.assertEqual(len(self.readers["c"].received), 200_000)
+        self.assertEqual(self.link("c", "a").state, "UP")
+        self.assertGreater(len(self.live.sent_at), 3.0 / HELLO_INTERVAL)
+        self.assertTrue(self.stuck.held, "the port was never full")
+        self.assertEqual(self.link("b", "a").state, "DOWN", "b heard something of a stuck port")
+        self.assertEqual(len(self.readers["b"].received), 0)
+
+    def test_nothing_is_sealed_for_a_stuck_port(self) -> None:
+        """What the port holds is of the one flush in which it was found full."""
+        self.stuck.fill()
+        self.send(200_000)
+        self.net.run(0.05)
+        self.assertEqual(len(set(self.stuck.sent_at[-len(self.stuck.held) :])), 1)
+        before, held = self.link("a", "b"), len(self.stuck.held)
+        self.net.run(1.0)
+        after = self.link("a", "b")
+        self.assertEqual(len(self.stuck.held), held)
+        self.assertEqual(after.data_sent + after.control_sent, before.data_sent + before.control_sent)
+
+    def test_all_arrives_when_the_port_takes_batches_again(self) -> None:
+        self.stuck.fill()
+        self.send(200_000)
+        self.net.run(0.2)
+        self.stuck.drain()
+        began_at = self.net.clock.seconds()
+        self.net.run(1.0, lambda: len(self.readers["b"].received) == 200_000)
+        self.assertLess(self.net.clock.seconds() - began_at, 0.1)
+        self.assertEqual(self.link("b", "a").state, "UP")
+        self.net.run(1.0)
+        link = self.link("a", "b")
+        self.assertEqual(link.lost, link.wasted, "something was lost and not only late")
+
+    def test_link_that_was_down_meanwhile_comes_back(self) -> None:
+        self.stuck.fill()
+        self.net.run(5.0)
+        self.assertEqual(self.link("a", "b").state, "INIT")
+        self.stuck.drain()
+        self.send(200_000)
+        self.net.run(2.0)
+        self.assertEqual([len(self.readers[name].received) for name in ("b", "c")], [200_000, 200_000])
+
+    def test_stuck_port_does_not_wake_the_node_all_the_time(self) -> None:
+        """Deadlines of a link that cannot send pass, and are looked at every now and then."""
+        self.stuck.fill()
+        self.send(200_000)
+        self.net.run(1.0)
+        before = self.net.turns
+        self.net.run(1.0)
+        self.assertLess(self.net.turns - before, 200)
 
 
 class StopTests(DriverTestCase):
