@@ -5,7 +5,7 @@ Times are float seconds of a monotonic clock.
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias, TypeVar, Union
+from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 import attrs
 
@@ -251,6 +251,25 @@ RESET_PROTOCOL = 4
 """The peer broke the protocol on this stream."""
 RESET_SHUTDOWN = 5
 """The daemon is stopping."""
+
+
+def counter(description: str) -> Any:
+    """Declare a field of an attrs record that counts from 0 and never goes back.
+
+    It is reported to Prometheus under its own name, described by ``description``.
+    """
+    return attrs.field(default=0, metadata={COUNTER: description})
+
+
+def gauge(name: str, description: str) -> Any:
+    """Declare a field of an attrs record that goes up and down, reported to Prometheus as ``name``, with its unit."""
+    return attrs.field(metadata={GAUGE: (name, description)})
+
+
+COUNTER = "counter"
+"""Key of the metadata of a `counter`: its description."""
+GAUGE = "gauge"
+"""Key of the metadata of a `gauge`: its name and description."""
 
 
 class CongestionController(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from seamless.interfaces import Address
+from seamless.interfaces import Address, counter, gauge
 
 
 @attrs.frozen
@@ -51,73 +51,73 @@ class LinkState:
     """The cost that is configured; None: routing counts latency and loss."""
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class LinkStatus:
     """A snapshot for people; rates in bits per second, times in seconds, counts in datagrams unless they say bytes."""
 
     neighbor: str
     state: str
     reason: str
-    since: float
+    since: float = gauge("state_since_timestamp_seconds", "Unix time when the state last changed")
     """When the state last changed, on the clock that the core is driven with."""
     local: Address
     remote: Address
     congestion: str
-    rate_bps: float
-    mtu_bytes: int
+    rate_bps: float = gauge("rate_bits_per_second", "Rate at which the link may send")
+    mtu_bytes: int = gauge("mtu_bytes", "Longest IP packet that the path is known to carry")
     """The longest IP packet that goes out now, as the search for the path's MTU found (`seamless.link.mtu`)."""
     mtu_ceiling_bytes: int
     """The longest that the configuration allows."""
     mtu_state: str
     """How far that search has come, in the words of RFC 8899."""
-    mtu_probes: int
-    mtu_probes_lost: int
-    black_holes: int
+    mtu_probes: int = counter("Datagrams sent to find the MTU of the path")
+    mtu_probes_lost: int = counter("Datagrams sent to find the MTU of the path, and lost")
+    black_holes: int = counter("Times that the path was found to carry less than before")
     """How often the path was found to carry less than before."""
-    rtt: float
-    rttvar: float
+    rtt: float = gauge("rtt_seconds", "Smoothed round trip time")
+    rttvar: float = gauge("rttvar_seconds", "Variation of the round trip time")
     sent: int
-    acked: int
-    lost: int
-    probes: int
-    spurious: int
-    resent: int
-    redundant: int
+    acked: int = counter("Datagrams acknowledged")
+    lost: int = counter("Datagrams taken for lost")
+    probes: int = counter("Datagrams sent again to get an answer")
+    spurious: int = counter("Datagrams declared lost and then acknowledged")
+    resent: int = counter("Overlay packets sent again")
+    redundant: int = counter("Small overlay packets sent once more before they are missed")
     """Small packets sent once more, on a link that loses (`seamless.link.redundant`)."""
-    duplicates_dropped: int
+    duplicates_dropped: int = counter("Overlay packets that had come before")
     """Packets received a second time."""
-    forgotten: int
+    forgotten: int = counter("Overlay packets lost and not to be sent again")
     """Packets lost, of the class that is not sent again."""
-    undelivered: int
+    undelivered: int = counter("Overlay packets lost too often and given back")
     """Packets lost so often that they were given back, for another path."""
-    cut: int
+    cut: int = counter("Overlay packets cut anew, as they were longer than the path carries")
     """Packets that were longer than the path carries, and went on in several."""
-    too_big: int
+    too_big: int = counter("Overlay packets longer than the path carries that could not be cut")
     """Packets that were longer than the path carries and could not be cut."""
-    control_sent: int
+    control_sent: int = counter("Datagrams with link frames sent")
     """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
-    received: int
+    received: int = counter("Datagrams received")
     neighbor_received: int
     """What the neighbor's last HELLO said that it had received, of any life of ours."""
     sent_at_report: int
     """How many datagrams we had sent when that HELLO came: the differences of both between two HELLOs compare."""
-    sent_bytes: int
-    received_bytes: int
-    data_sent: int
+    sent_bytes: int = counter("Bytes of IP packets sent")
+    received_bytes: int = counter("Bytes of datagrams received")
+    data_sent: int = counter("Datagrams with overlay packets sent")
     data_received: int
-    bytes_in_flight: int
-    queued_bytes: int
-    dropped_bulk: int
-    dropped_express: int
-    failed_authentication: int
-    replayed: int
-    malformed: int
-    blocked: int
+    bytes_in_flight: int = gauge("in_flight_bytes", "Bytes sent and not yet acknowledged")
+    queued_bytes: int = gauge("queued_bytes", "Bytes that wait to be sent")
+    dropped_bulk: int = counter("Overlay packets dropped from a full queue")
+    dropped_express: int = counter("Express overlay packets dropped from a full queue")
+    failed_authentication: int = counter("Datagrams that did not open under their key")
+    replayed: int = counter("Datagrams that had come before")
+    malformed: int = counter("Datagrams with frames that make no sense")
+    blocked: int = counter("Datagrams of a neighbor that has broken the protocol too often")
     """Datagrams that were not read, because the neighbor had broken the protocol too often."""
-    restarts: int
+    restarts: int = counter("Times that the neighbor was another process than before")
     """How often the neighbor was another process than before."""
-    pauses_sent: int
-    pauses_received: int
+    pauses_sent: int = counter("Times that the neighbor was asked to pause a session")
+    pauses_received: int = counter("Times that the neighbor asked us to pause a session")
 
 
 @attrs.define

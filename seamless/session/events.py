@@ -6,7 +6,7 @@ from typing import TypeAlias, Union
 
 import attrs
 
-from seamless.interfaces import PacketReceived, StreamEvent
+from seamless.interfaces import PacketReceived, StreamEvent, counter, gauge
 from seamless.wire.digest import ConfigurationDigest
 
 
@@ -36,27 +36,27 @@ SessionEvent: TypeAlias = Union[StreamEvent, PacketReceived, SessionUp, PeerLost
 """A digest is what the peer's configuration says of one section."""
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class SessionStatus:
     """Figures of a session, for people and for metrics. Records and packets count from the start of the session."""
 
     established: bool
-    streams: int
-    smoothed_rtt: float
+    streams: int = gauge("streams", "Open streams")
+    smoothed_rtt: float = gauge("rtt_seconds", "Smoothed round trip time of express records")
     """Seconds, of express records."""
-    records_sent: int
-    records_acked: int
-    records_lost: int
-    records_spurious: int
+    records_sent: int = counter("Records sent")
+    records_acked: int = counter("Records acknowledged")
+    records_lost: int = counter("Records taken for lost")
+    records_spurious: int = counter("Records declared lost and then acknowledged")
     """Spurious resends: records that were declared lost and arrived after all."""
-    records_received: int
-    records_repeated: int
-    records_forged: int
-    handshakes_refused: int
-    fragments_refused: int
-    reassembly_bytes: int
-    unsent_bytes: int
-    unread_bytes: int
+    records_received: int = counter("Records received")
+    records_repeated: int = counter("Records received again")
+    records_forged: int = counter("Records that did not open")
+    handshakes_refused: int = counter("Handshake messages that were no good, or too many")
+    fragments_refused: int = counter("Fragments that fit no record")
+    reassembly_bytes: int = gauge("reassembly_bytes", "Bytes of incomplete records")
+    unsent_bytes: int = gauge("unsent_bytes", "Bytes that wait to be sent")
+    unread_bytes: int = gauge("unread_bytes", "Bytes that wait to be read")
     held_bytes: int
     """Memory of what came before the bytes or the OPEN that it follows."""
     granted_bytes: int
@@ -65,5 +65,5 @@ class SessionStatus:
     """What the session's window allows this end to send."""
     receive_window_bytes: int
     """What it allows the peer to send."""
-    packets_dropped: int
-    bulk_rtt: float
+    packets_dropped: int = counter("Whole packets dropped because they were late")
+    bulk_rtt: float = gauge("bulk_rtt_seconds", "Smoothed round trip time of bulk records")

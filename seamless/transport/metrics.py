@@ -1,91 +1,23 @@
 """A node's report in the words of Prometheus (its text format), for ``seamless status --metrics``.
 
 One registry for each node, so that several nodes in one process do not mix. Nothing is kept here: the numbers are those
-of the report, and what a scraper makes of them over time is its own business.
+of the report, and what a scraper makes of them over time is its own business. Counters and gauges are declared, with
+their descriptions, in the records that hold them (`seamless.interfaces.counter`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import attrs
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from seamless.transport.report import LinkReport, PortReport, Report
-
-_LINK_COUNTERS: Final = {
-    "sent_bytes": "Bytes of IP packets sent",
-    "received_bytes": "Bytes of datagrams received",
-    "data_sent": "Datagrams with overlay packets sent",
-    "control_sent": "Datagrams with link frames sent",
-    "received": "Datagrams received",
-    "acked": "Datagrams acknowledged",
-    "lost": "Datagrams taken for lost",
-    "resent": "Overlay packets sent again",
-    "redundant": "Small overlay packets sent once more before they are missed",
-    "duplicates_dropped": "Overlay packets that had come before",
-    "forgotten": "Overlay packets lost and not to be sent again",
-    "undelivered": "Overlay packets lost too often and given back",
-    "cut": "Overlay packets cut anew, as they were longer than the path carries",
-    "too_big": "Overlay packets longer than the path carries that could not be cut",
-    "mtu_probes": "Datagrams sent to find the MTU of the path",
-    "mtu_probes_lost": "Datagrams sent to find the MTU of the path, and lost",
-    "black_holes": "Times that the path was found to carry less than before",
-    "spurious": "Datagrams declared lost and then acknowledged",
-    "probes": "Datagrams sent again to get an answer",
-    "dropped_bulk": "Overlay packets dropped from a full queue",
-    "dropped_express": "Express overlay packets dropped from a full queue",
-    "failed_authentication": "Datagrams that did not open under their key",
-    "replayed": "Datagrams that had come before",
-    "malformed": "Datagrams with frames that make no sense",
-    "blocked": "Datagrams of a neighbor that has broken the protocol too often",
-    "restarts": "Times that the neighbor was another process than before",
-    "pauses_sent": "Times that the neighbor was asked to pause a session",
-    "pauses_received": "Times that the neighbor asked us to pause a session",
-}
-_LINK_GAUGES: Final = {
-    "rate_bits_per_second": ("rate_bps", "Rate at which the link may send"),
-    "mtu_bytes": ("mtu_bytes", "Longest IP packet that the path is known to carry"),
-    "rtt_seconds": ("rtt", "Smoothed round trip time"),
-    "rttvar_seconds": ("rttvar", "Variation of the round trip time"),
-    "queued_bytes": ("queued_bytes", "Bytes that wait to be sent"),
-    "in_flight_bytes": ("bytes_in_flight", "Bytes sent and not yet acknowledged"),
-    "state_since_timestamp_seconds": ("since", "Unix time when the state last changed"),
-}
-_SESSION_COUNTERS: Final = {
-    "records_sent": "Records sent",
-    "records_acked": "Records acknowledged",
-    "records_lost": "Records taken for lost",
-    "records_spurious": "Records declared lost and then acknowledged",
-    "records_received": "Records received",
-    "records_repeated": "Records received again",
-    "records_forged": "Records that did not open",
-    "handshakes_refused": "Handshake messages that were no good, or too many",
-    "fragments_refused": "Fragments that fit no record",
-    "packets_dropped": "Whole packets dropped because they were late",
-}
-_SESSION_GAUGES: Final = {
-    "streams": ("streams", "Open streams"),
-    "rtt_seconds": ("smoothed_rtt", "Smoothed round trip time of express records"),
-    "bulk_rtt_seconds": ("bulk_rtt", "Smoothed round trip time of bulk records"),
-    "unsent_bytes": ("unsent_bytes", "Bytes that wait to be sent"),
-    "unread_bytes": ("unread_bytes", "Bytes that wait to be read"),
-    "reassembly_bytes": ("reassembly_bytes", "Bytes of incomplete records"),
-}
-_PORT_COUNTERS: Final = {
-    "batches_in": "Batches received",
-    "datagrams_in": "Datagrams received",
-    "empty_in": "Datagrams received without a single byte",
-    "batches_out": "Batches sent",
-    "datagrams_out": "Datagrams sent",
-    "datagrams_lost": "Datagrams that the kernel would not send",
-    "kernel_drops": "Packets that the kernel dropped because our buffer was full",
-    "receive_errors": "Failed receives",
-    "offload_fallbacks": "Batches sent again as plain datagrams",
-}
+from seamless.interfaces import COUNTER, GAUGE
+from seamless.transport.report import LinkReport, PortReport, Report, SessionReport
+from seamless.transport.udp import UdpCounters
 
 
 def exposition(report: Report) -> str:
@@ -139,12 +71,12 @@ def _links(links: Iterable[LinkReport]) -> Iterator[Metric]:
     for values, link in labelled:
         up.add_metric(values, link.state == "UP")
     yield up
-    yield from _families("seamless_link", labels, labelled, _LINK_COUNTERS, _LINK_GAUGES)
+    yield from _families("seamless_link", labels, labelled, LinkReport)
 
 
 def _sessions(report: Report) -> Iterator[Metric]:
     labelled = [([session.peer], session) for session in report.sessions]
-    yield from _families("seamless_session", ["peer"], labelled, _SESSION_COUNTERS, _SESSION_GAUGES)
+    yield from _families("seamless_session", ["peer"], labelled, SessionReport)
 
 
 def _routes(report: Report) -> Iterator[Metric]:
@@ -177,7 +109,7 @@ def _interceptors(report: Report) -> Iterator[Metric]:
 
 def _ports(ports: Iterable[PortReport]) -> Iterator[Metric]:
     labelled = [([_address(port.local)], port.counters) for port in ports]
-    yield from _families("seamless_udp", ["local"], labelled, _PORT_COUNTERS, {})
+    yield from _families("seamless_udp", ["local"], labelled, UdpCounters)
     offload = GaugeMetricFamily("seamless_udp_offload", "Whether batches go out whole", labels=["local"])
     errors = CounterMetricFamily("seamless_udp_send_errors", "Failed sends", labels=["local", "errno"])
     for port in ports:
@@ -189,23 +121,21 @@ def _ports(ports: Iterable[PortReport]) -> Iterator[Metric]:
 
 
 def _families(
-    prefix: str,
-    labels: list[str],
-    labelled: list[tuple[list[str], Any]],
-    counters: dict[str, str],
-    gauges: dict[str, tuple[str, str]],
+    prefix: str, labels: list[str], labelled: list[tuple[list[str], Any]], record_type: type[attrs.AttrsInstance]
 ) -> Iterator[Metric]:
-    """Yield a family for every field that the tables name, with a sample for every labelled record."""
-    for field, text in counters.items():
-        counter = CounterMetricFamily(f"{prefix}_{field}", text, labels=labels)
+    """Yield a family for every counter and gauge of ``record_type``, with a sample for every labelled record."""
+    for field in attrs.fields(record_type):
+        family: CounterMetricFamily | GaugeMetricFamily
+        if COUNTER in field.metadata:
+            family = CounterMetricFamily(f"{prefix}_{field.name}", field.metadata[COUNTER], labels=labels)
+        elif GAUGE in field.metadata:
+            name, text = field.metadata[GAUGE]
+            family = GaugeMetricFamily(f"{prefix}_{name}", text, labels=labels)
+        else:
+            continue
         for values, record in labelled:
-            counter.add_metric(values, getattr(record, field))
-        yield counter
-    for name, (field, text) in gauges.items():
-        gauge = GaugeMetricFamily(f"{prefix}_{name}", text, labels=labels)
-        for values, record in labelled:
-            gauge.add_metric(values, getattr(record, field))
-        yield gauge
+            family.add_metric(values, getattr(record, field.name))
+        yield family
 
 
 def _by_reason(name: str, text: str, counts: dict[str, int]) -> Metric:
