@@ -5,6 +5,7 @@ Times are float seconds of a monotonic clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 import attrs
@@ -253,12 +254,13 @@ RESET_SHUTDOWN = 5
 """The daemon is stopping."""
 
 
-def counter(description: str) -> Any:
+def counter(description: str, trouble: str | None = None) -> Any:
     """Declare a field of an attrs record that counts from 0 and never goes back.
 
-    It is reported to Prometheus under its own name, described by ``description``.
+    It is reported to Prometheus under its own name, described by ``description``. ``trouble``: what ``seamless status``
+    calls it among what was refused or dropped; it says nothing of counters without.
     """
-    return attrs.field(default=0, metadata={COUNTER: description})
+    return attrs.field(default=0, metadata={COUNTER: description, TROUBLE: trouble})
 
 
 def gauge(name: str, description: str) -> Any:
@@ -268,8 +270,20 @@ def gauge(name: str, description: str) -> Any:
 
 COUNTER = "counter"
 """Key of the metadata of a `counter`: its description."""
+TROUBLE = "trouble"
+"""Key of the metadata of a `counter`: its name among what was refused or dropped, or None."""
 GAUGE = "gauge"
 """Key of the metadata of a `gauge`: its name and description."""
+
+
+def troubles(record_type: type[attrs.AttrsInstance], values: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counters in ``values`` that stand for trouble, by its name; those of one name are added up."""
+    found: dict[str, int] = {}
+    for field in attrs.fields(record_type):
+        name = field.metadata.get(TROUBLE)
+        if name is not None:
+            found[name] = found.get(name, 0) + values[field.name]
+    return found
 
 
 class CongestionController(Protocol):

@@ -88,11 +88,11 @@ class LinkStatus:
     """Packets received a second time."""
     forgotten: int = counter("Overlay packets lost and not to be sent again")
     """Packets lost, of the class that is not sent again."""
-    undelivered: int = counter("Overlay packets lost too often and given back")
+    undelivered: int = counter("Overlay packets lost too often and given back", trouble="undelivered")
     """Packets lost so often that they were given back, for another path."""
     cut: int = counter("Overlay packets cut anew, as they were longer than the path carries")
     """Packets that were longer than the path carries, and went on in several."""
-    too_big: int = counter("Overlay packets longer than the path carries that could not be cut")
+    too_big: int = counter("Overlay packets longer than the path carries that could not be cut", trouble="too big")
     """Packets that were longer than the path carries and could not be cut."""
     control_sent: int = counter("Datagrams with link frames sent")
     """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
@@ -107,11 +107,13 @@ class LinkStatus:
     data_received: int
     bytes_in_flight: int = gauge("in_flight_bytes", "Bytes sent and not yet acknowledged")
     queued_bytes: int = gauge("queued_bytes", "Bytes that wait to be sent")
-    dropped_bulk: int = counter("Overlay packets dropped from a full queue")
-    dropped_express: int = counter("Express overlay packets dropped from a full queue")
-    failed_authentication: int = counter("Datagrams that did not open under their key")
-    replayed: int = counter("Datagrams that had come before")
-    malformed: int = counter("Datagrams with frames that make no sense")
+    dropped_bulk: int = counter("Overlay packets dropped from a full queue", trouble="dropped from a full queue")
+    dropped_express: int = counter(
+        "Express overlay packets dropped from a full queue", trouble="dropped from a full queue"
+    )
+    failed_authentication: int = counter("Datagrams that did not open under their key", trouble="not authentic")
+    replayed: int = counter("Datagrams that had come before", trouble="replayed")
+    malformed: int = counter("Datagrams with frames that make no sense", trouble="malformed")
     blocked: int = counter("Datagrams of a neighbor that has broken the protocol too often")
     """Datagrams that were not read, because the neighbor had broken the protocol too often."""
     restarts: int = counter("Times that the neighbor was another process than before")

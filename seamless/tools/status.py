@@ -13,10 +13,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from seamless.errors import EXIT_DONE
+from seamless.interfaces import troubles
+from seamless.link.status import LinkStatus
 from seamless.linux import control_socket
 from seamless.tools import units
 from seamless.tools.table import WIDTH, Row, table
 from seamless.tools.verbs import VerbParsers, add_verb
+from seamless.transport.udp_counters import UdpCounters
 
 DESCRIPTION = """\
 Ask the daemon of a node on this host what it is doing, and print it. Rates, and percentages beside them, are those of
@@ -123,14 +126,7 @@ def _remarks(link: Json) -> Iterator[str]:
         f"lost {units.quotient(link['lost'], link['sent'])}, resent {link['resent']}, "
         f"spurious {units.quotient(link['spurious'], link['sent'])}"
     )
-    trouble = {
-        "dropped from a full queue": link["dropped_bulk"] + link["dropped_express"],
-        "not authentic": link["failed_authentication"],
-        "replayed": link["replayed"],
-        "malformed": link["malformed"],
-        "too big": link["too_big"],
-        "undelivered": link["undelivered"],
-    }
+    trouble = troubles(LinkStatus, link)
     if any(trouble.values()):
         yield f"refused or dropped: {units.counts(trouble)}"
     if _is_overdriven(link):
@@ -193,12 +189,7 @@ def _ports(report: Json) -> str:
     rows = []
     for port in report["ports"]:
         counters = port["counters"]
-        trouble = {
-            "dropped by the kernel": counters["kernel_drops"],
-            "not sent": counters["datagrams_lost"],
-            **counters["send_errors"],
-            "offload refused": counters["offload_fallbacks"],
-        }
+        trouble = {**troubles(UdpCounters, counters), **counters["send_errors"]}
         rows.append(
             (
                 units.address(port["local"]),

@@ -42,7 +42,8 @@ from seamless.interfaces import (
 from seamless.node import Node
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.streams import OnOpen, StreamOwner
-from seamless.transport.udp import OnBatch, UdpCounters, UdpPort
+from seamless.transport.udp import OnBatch, UdpPort
+from seamless.transport.udp_counters import UdpCounters
 
 TIMER_SLACK: Final = 0.001
 """Seconds. A timer that fires within this is as good as now: epoll cannot wait for less."""

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from seamless.interfaces import COUNTER, GAUGE
 from seamless.transport.report import LinkReport, PortReport, Report, SessionReport
-from seamless.transport.udp import UdpCounters
+from seamless.transport.udp_counters import UdpCounters
 
 
 def exposition(report: Report) -> str:

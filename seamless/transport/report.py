@@ -27,7 +27,7 @@ from seamless.routing.routing import RoutingStatus
 from seamless.session.events import SessionStatus
 from seamless.transport.driver import Driver
 from seamless.transport.streams import Acceptors
-from seamless.transport.udp import UdpCounters
+from seamless.transport.udp_counters import UdpCounters
 
 SAMPLE_INTERVAL: Final = 1.0
 """Seconds: what people mean by "now"."""

@@ -22,22 +22,21 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import attrs
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from seamless.errors import PrivilegeError, SeamlessError
-from seamless.interfaces import Address, Transmit, counter
+from seamless.interfaces import Address, Transmit
 from seamless.linux import sockopt
 from seamless.transport import offload
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.offload import MakeSocket
+from seamless.transport.udp_counters import UdpCounters
 
 # Fixed by the kernel.
 
@@ -67,33 +66,6 @@ OnBatch = Callable[[memoryview, int, Address, Address], None]
 
 def _nothing() -> None:
     """Do nothing: the default of callbacks that not every owner needs."""
-
-
-@attrs.define
-class UdpCounters:
-    """What a port did since it was started."""
-
-    batches_in: int = counter("Batches received")
-    datagrams_in: int = counter("Datagrams received")
-    bytes_in: int = 0
-    empty_in: int = counter("Datagrams received without a single byte")
-    """Datagrams without a byte; they are not handed on."""
-    kernel_drops: int = counter("Packets that the kernel dropped because our buffer was full")
-    """Packets that did not fit our receive buffer; a batch that the kernel had joined counts once."""
-    receive_errors: int = counter("Failed receives")
-    batches_out: int = counter("Batches sent")
-    datagrams_out: int = counter("Datagrams sent")
-    bytes_out: int = 0
-    datagrams_lost: int = counter("Datagrams that the kernel would not send")
-    """Datagrams that the kernel would not send."""
-    send_errors: Counter[str] = attrs.field(factory=Counter)
-    """Failed system calls by the name of their errno."""
-    batches_held: int = 0
-    """Batches that waited for room in the socket."""
-    offload_fallbacks: int = counter("Batches sent again as plain datagrams")
-    """Batches sent again as plain datagrams after the kernel refused them."""
-    owner_errors: int = 0
-    """Exceptions from the owner's callbacks: each is a mistake of ours."""
 
 
 @implementer(IReadWriteDescriptor)

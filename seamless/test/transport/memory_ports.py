@@ -19,7 +19,8 @@ from seamless.interfaces import Address, StreamKey, Transmit
 from seamless.lab.nodes import private_key
 from seamless.node import Node
 from seamless.transport.driver import Driver
-from seamless.transport.udp import OnBatch, UdpCounters
+from seamless.transport.udp import OnBatch
+from seamless.transport.udp_counters import UdpCounters
 
 LATENCY = 0.005
 

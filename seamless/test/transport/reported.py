@@ -13,7 +13,7 @@ from seamless.interfaces import Address
 from seamless.lab.simulated import Simulation
 from seamless.test.lab.test_simulated import Applications, settle, simulation
 from seamless.transport.report import SAMPLE_INTERVAL, LinkReport, Report, Reporter
-from seamless.transport.udp import UdpCounters
+from seamless.transport.udp_counters import UdpCounters
 
 UNIX_TIME = 1_700_000_000.0
 """What the wall clock of the simulated node says at virtual time 0."""
