@@ -1,7 +1,7 @@
 """One clock for everything: the monotonic one.
 
-The problem: ``reactor.seconds()`` is the wall clock, and so are the deadlines of ``callLater``. When somebody sets
-the wall clock back by an hour, every timer of the process stands still for an hour: no hello leaves, and every
+The problem: ``reactor.seconds()`` is the wall clock, and so are the deadlines of ``callLater``. When the wall clock
+is set back by an hour, every timer of the process stands still for an hour: no hello leaves, and every
 neighbor declares this node dead. Cores get their ``now`` from here, and `make_monotonic` moves Twisted's own timers
 to the same clock, so that an absolute deadline of a core means the same to ``callLater``.
 """

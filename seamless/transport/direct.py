@@ -21,7 +21,7 @@ SECOND: Final[StreamKey] = (0, 1)
 
 
 class DirectPair:
-    """Two ends, `FIRST` and `SECOND`, each with an owner (`join`); what one sends the other is told at once."""
+    """Two ends, `FIRST` and `SECOND`, each with an owner (`join`); what one sends is delivered to the other at once."""
 
     __slots__ = ("_gone", "_held_bytes", "_owners", "_waits_for_room")
 
@@ -55,12 +55,12 @@ class DirectPair:
             self._owners[there].stream_writable()
 
     def finish(self, stream: StreamKey) -> None:
-        """Tell the other end of FIN."""
+        """Deliver FIN to the other end."""
         if not self._gone:
             self._owners[1 - stream[1]].stream_finished()
 
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
-        """Tell the other end of the reset."""
+        """Deliver the reset to the other end."""
         if not self._gone:
             self._gone = True
             self._owners[1 - stream[1]].stream_reset(code, reason)

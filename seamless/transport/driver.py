@@ -5,7 +5,7 @@ The daemon's are the kernel's; a test's are Twisted's `Clock`, and ports in memo
 a command, ends in `flush`: events out to the owners of streams, then batches out to the ports, then one timer for the
 node's next deadline. A wake-up of the reactor that brings sixteen batches costs one flush.
 
-Owners (`StreamOwner`) are told what happens to their stream; they may call back into the driver from there.
+Owners (`StreamOwner`) get the events of their stream as method calls, and may call the driver from there.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Driver:
         return later.addCallback(lambda _: self.settle(timeout - SETTLE_INTERVAL))
 
     def stop(self, reason: str) -> None:
-        """Say goodbye to the neighbors and close the sockets."""
+        """Send CLOSE to all neighbors and close the ports."""
         self.node.close(reason)
         self.flush()
         if self._timer is not None and self._timer.active():
@@ -340,11 +340,11 @@ class Driver:
         return stream
 
     def listen(self, callback: OnOpen) -> None:
-        """Have ``callback(stream, peer, target)`` called for every stream that a peer opens."""
+        """Call ``callback(stream, peer, target)`` for every stream that a peer opens, from now on."""
         self._on_open = callback
 
     def listen_packets(self, callback: OnPacket) -> None:
-        """Have ``callback(peer, packet)`` called for every whole packet that a peer sends."""
+        """Call ``callback(peer, packet)`` for every whole packet that a peer sends, from now on."""
         self._on_packet = callback
 
     def send_packets(self, peer: str, packets: list[bytes], *, is_recovered: bool = True) -> None:
@@ -355,7 +355,7 @@ class Driver:
         self._flush_soon()
 
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
-        """Accept a stream that a peer opened; ``owner`` is told of all that has happened to it since, and follows."""
+        """Accept a stream that a peer opened; ``owner`` gets its events, those since it was opened first."""
         self._owners[stream] = owner
         self.node.accept_stream(stream, self._now())
         self._flush_soon()
@@ -378,14 +378,14 @@ class Driver:
         self._flush_soon()
 
     def consumed(self, stream: StreamKey, nbytes: int) -> None:
-        """Give bytes back that the application's kernel took."""
+        """Open the receive window by ``nbytes`` that the application's kernel has taken."""
         self.node.consumed(stream, nbytes, self._now())
         self._flush_soon()
 
     def reachable(self, peer: str) -> bool:
-        """Tell whether there is a path to node ``peer`` now."""
+        """Return whether there is a path to node ``peer`` now."""
         return self.node.is_reachable(peer)
 
     def watch_reachable(self, callback: Callable[[str, bool], None]) -> None:
-        """Have ``callback(peer, reachable)`` called on every change."""
+        """Call ``callback(peer, reachable)`` whenever a path to a peer is found or lost, from now on."""
         self._on_reachable.append(callback)

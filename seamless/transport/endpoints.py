@@ -121,7 +121,7 @@ class OverlayNode(Protocol):
 
     @property
     def acceptors(self) -> Acceptors:
-        """Return who answers for the streams that peers ask for."""
+        """Return the acceptors of streams that peers open."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A listening TCP socket that loses nobody in a storm, and keeps nobody waiting when descriptors run out.
+"""A listening TCP socket that loses no connection in a burst, and refuses at once when descriptors run out.
 
 The kernel answers a SYN by itself, so a connection that is not accepted hangs until its client loses patience. A
 descriptor is held in reserve: when there is no other, it is given up for as long as it takes to accept a connection

@@ -46,7 +46,7 @@ class RunningNode(Protocol):
 
     @property
     def acceptors(self) -> Acceptors:
-        """Return who answers for the streams that peers ask for."""
+        """Return the acceptors of streams that peers open."""
         ...
 
 
@@ -88,14 +88,14 @@ class LinkRates:
 
 @attrs.frozen
 class LinkReport(LinkStatus):
-    """A link; ``since`` is in Unix time here."""
+    """The status of a link, with the rates of the last second; ``since`` is Unix time."""
 
     rates: LinkRates
 
 
 @attrs.frozen
 class SessionReport(SessionStatus):
-    """A session with the node ``peer``."""
+    """The status of the session with the node ``peer``."""
 
     peer: str
 
@@ -112,7 +112,7 @@ class RouteReport:
 
 @attrs.frozen
 class InterceptorReport:
-    """An interceptor; ``counters`` tells why connections were refused."""
+    """An interceptor; ``counters`` has its connections by outcome, refusals by reason."""
 
     name: str
     connections: int
@@ -131,7 +131,7 @@ class PortReport:
 
 @attrs.frozen
 class DriftReport:
-    """A neighbor or peer whose configuration is not ours, and in what it differs."""
+    """A neighbor or peer whose configuration differs from ours, and the parts that differ."""
 
     node: str
     differences: tuple[str, ...]
@@ -139,7 +139,7 @@ class DriftReport:
 
 @attrs.frozen
 class Report:
-    """Everything. ``time`` is when it was made, in Unix time; durations are in seconds."""
+    """All that a node reports. ``time`` is when it was made, in Unix time; durations are in seconds."""
 
     node: str
     overlay: str
@@ -166,7 +166,7 @@ class _Sample:
 
 
 class Reporter(Service):
-    """Looks at a running node once a second, and reports when asked."""
+    """Samples the links of a running node once a second, and makes reports of the node."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Reporter(Service):
         self._sampling.start(SAMPLE_INTERVAL, now=False)
 
     def stopService(self) -> None:
-        """Take no more."""
+        """Stop sampling."""
         super().stopService()
         if self._sampling.running:
             self._sampling.stop()

@@ -114,7 +114,7 @@ class Splice:
         self._close()
 
     def gave_up(self) -> bool:
-        """Tell whether the application has reset its connection, even while we read nothing."""
+        """Return whether the application has reset its connection, even while we read nothing."""
         return self._sock is None or is_reset(self._sock)
 
     # Up: from the socket to the stream.
@@ -364,7 +364,7 @@ class Splice:
 
 
 def is_reset(sock: socket.socket) -> bool:
-    """Tell whether the peer of a connected socket has reset it, without reading from it."""
+    """Return whether the peer of a connected socket has reset it, without reading from it."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 

@@ -49,10 +49,10 @@ DISCARD_LIMIT_BYTES: Final = 1 << 20
 
 
 class StreamOwner(Protocol):
-    """Is told what happens to one stream, in order. ``stream_reset`` or ``stream_closed`` is the last it hears."""
+    """Gets the events of one stream, in order; ``stream_reset`` or ``stream_closed`` is the last."""
 
     def stream_accepted(self) -> None:
-        """Hear that the peer accepted the stream that we opened."""
+        """Called when the peer has accepted the stream that we opened."""
         ...
 
     def stream_data(self, chunks: list[bytes]) -> None:
@@ -60,19 +60,19 @@ class StreamOwner(Protocol):
         ...
 
     def stream_writable(self) -> None:
-        """Hear that there is room again after ``send`` had none."""
+        """Called when there is room again after ``send`` had none."""
         ...
 
     def stream_finished(self) -> None:
-        """Hear of the peer's FIN: every byte before it has been handed over."""
+        """Called for the peer's FIN, after every byte before it."""
         ...
 
     def stream_reset(self, code: int, reason: str) -> None:
-        """Hear that the stream is gone, after the bytes that were in flight."""
+        """Called when the stream was reset, after the bytes that were in flight."""
         ...
 
     def stream_closed(self) -> None:
-        """Hear that both directions ended cleanly and the peer has everything."""
+        """Called when both directions ended with FIN and the peer has acknowledged every byte."""
         ...
 
 
@@ -99,7 +99,7 @@ class StreamCommands(Protocol):
         ...
 
     def consumed(self, stream: StreamKey, nbytes: int) -> None:
-        """Give back bytes that ``stream_data`` handed over, which opens the window."""
+        """Open the receive window by ``nbytes`` of what ``stream_data`` was given."""
         ...
 
 
@@ -116,7 +116,7 @@ class StreamDriver(StreamCommands, Protocol):
         ...
 
     def listen(self, callback: OnOpen) -> None:
-        """Have ``callback`` decide about every stream that a peer asks for."""
+        """Call ``callback`` for every stream that a peer opens, from now on."""
         ...
 
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
@@ -124,12 +124,12 @@ class StreamDriver(StreamCommands, Protocol):
         ...
 
     def reachable(self, peer: str) -> bool:
-        """Tell whether there is a way to this node now."""
+        """Return whether there is a path to node ``peer`` now."""
         ...
 
 
 class Acceptors:
-    """Shows the streams that peers ask for to whoever answers for that kind of target (its first byte)."""
+    """Dispatches the streams that peers open by the kind of their target (its first byte)."""
 
     def __init__(self, driver: StreamDriver) -> None:
         self._driver = driver
@@ -137,11 +137,11 @@ class Acceptors:
         driver.listen(self._opened)
 
     def register(self, kind: int, acceptor: OnOpen) -> None:
-        """Let ``acceptor`` answer for targets that begin with ``kind``."""
+        """Call ``acceptor`` for streams whose target begins with ``kind``."""
         self._acceptors[kind] = acceptor
 
     def acceptor(self, kind: int) -> OnOpen | None:
-        """Return who answers for targets that begin with ``kind``."""
+        """Return the acceptor of targets that begin with ``kind``, or None."""
         return self._acceptors.get(kind)
 
     def unregister(self, kind: int) -> None:
@@ -214,15 +214,15 @@ class StreamTransport:
             self._ask_producer()
 
     def stream_finished(self) -> None:
-        """Tell the protocol that no more will come."""
+        """Pass FIN to the protocol."""
         self._in_order(self._read_ended)
 
     def stream_reset(self, code: int, reason: str) -> None:
-        """Tell the protocol that the connection broke."""
+        """End the protocol's connection with `ConnectionLost`."""
         self._in_order(lambda: self._lost(ConnectionLost(reason)))
 
     def stream_closed(self) -> None:
-        """Tell the protocol that all is done."""
+        """End the protocol's connection cleanly."""
         self._in_order(lambda: self._lost(ConnectionDone()))
 
     def _in_order(self, happened: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon tells systemd, as a service beside its others: ready, alive, stopping.
+"""Notifies systemd of the state of the daemon: ready, alive, stopping.
 
 Add it last. Services start in the order in which they were added, so it says "ready" when all others run; and they stop
 in the opposite order, so it says "stopping" before anything else does. "Alive" comes from the reactor: a daemon that
@@ -16,14 +16,14 @@ from seamless.linux import notify
 
 
 class SystemdNotification(Service):
-    """Tells systemd, if it is there, how its parent service does."""
+    """Notifies systemd, if it started the daemon, of the state of the parent service."""
 
     def __init__(self, reactor: Any) -> None:
         self._signs_of_life = LoopingCall(notify.notify, notify.WATCHDOG)
         self._signs_of_life.clock = reactor
 
     def startService(self) -> None:
-        """Say that everything runs."""
+        """Notify that all services have started."""
         super().startService()
         notify.notify(notify.READY)
         interval = notify.watchdog_interval()
