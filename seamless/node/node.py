@@ -485,7 +485,7 @@ class Node:
             pulled = self._pull(now)
             before = len(transmits)
             for link in self._links:
-                if link.local not in blocked:
+                if not blocked or link.local not in blocked:
                     transmits += link.datagrams_to_send(now)
             if not pulled or len(transmits) == before:
                 break
@@ -517,7 +517,7 @@ class Node:
         earliest = self._cost_at
         for link in self._links:
             due_at = link.next_timeout()
-            if link.local in self._blocked:
+            if self._blocked and link.local in self._blocked:
                 # What is due there cannot go: only its other deadlines count, and they may be late by this much.
                 due_at = max(due_at, self._served_at + BLOCKED_INTERVAL)
             earliest = min(earliest, due_at)
