@@ -20,13 +20,14 @@ from twisted.logger import Logger
 
 from seamless.config.model import Configuration
 from seamless.errors import PrivilegeError, SeamlessError
-from seamless.intercept import rules
-from seamless.intercept.egress import PayloadEgress
 from seamless.intercept.firewall import FirewallService
-from seamless.intercept.flow import CaptureTable, ReleaseTable
-from seamless.intercept.interceptor import WholeInterceptor
-from seamless.intercept.payload import PayloadIngress
-from seamless.intercept.whole import packet_queues
+from seamless.intercept.node_rules import capture_addresses
+from seamless.intercept.packets.crossings import packet_queues
+from seamless.intercept.packets.interceptor import PacketInterceptor
+from seamless.intercept.payload.egress import PayloadEgress
+from seamless.intercept.payload.flow import CaptureTable, ReleaseTable
+from seamless.intercept.payload.ingress import PayloadIngress
+from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux import control_socket
 from seamless.linux.sockopt import set_mark
 from seamless.linux.system import raise_descriptor_limit
@@ -46,7 +47,7 @@ def _may_mark() -> bool:
     """Tell whether this process may put the firewall mark on its connections that its own rules let pass."""
     with socket.socket() as probe:
         try:
-            set_mark(probe, rules.OWN_MARK)
+            set_mark(probe, OWN_MARK)
         except PrivilegeError:
             return False
     return True
@@ -88,9 +89,9 @@ class NodeService(MultiService):
         self._driver: Driver | None = None
         self._is_prepared = False
         self._is_left_out = user is not None or standing is not None
-        self._captures_here = config_file is not None and bool(rules.capture_addresses(configuration, node_name))
+        self._captures_here = config_file is not None and bool(capture_addresses(configuration, node_name))
         self._whole_here = config_file is not None and bool(packet_queues(configuration, node_name))
-        self._whole: WholeInterceptor | None = None
+        self._whole: PacketInterceptor | None = None
         self._releases_here = config_file is not None and bool(configuration.nodes[node_name].serves)
         # Children start in this order and stop in the other one: rules are there only while interceptors are.
         self._interceptors = MultiService()
@@ -156,8 +157,8 @@ class NodeService(MultiService):
         self._log.info("node {name} is up", name=self.node_name)
 
     def _add_interceptors(self, driver: Driver) -> None:
-        mark = rules.OWN_MARK if _may_mark() else None
-        listen = rules.capture_addresses(self.configuration, self.node_name) if self._captures_here else ()
+        mark = OWN_MARK if _may_mark() else None
+        listen = capture_addresses(self.configuration, self.node_name) if self._captures_here else ()
         if self._releases_here:
             release = ReleaseTable(self.configuration, self.node_name, listen)
             egress = PayloadEgress(self._reactor, driver, self.acceptors, release.refusal, mark=mark)
@@ -170,7 +171,7 @@ class NodeService(MultiService):
             self._reported["payload ingress"] = ingress
 
         if self._whole_here:
-            self._whole = WholeInterceptor(self._reactor, driver, self.configuration, self.node_name)
+            self._whole = PacketInterceptor(self._reactor, driver, self.configuration, self.node_name)
             self._whole.setServiceParent(self._interceptors)
             self._reported["whole packets"] = self._whole
 

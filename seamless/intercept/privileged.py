@@ -16,9 +16,10 @@ from pathlib import Path
 from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageError
-from seamless.intercept.admission import inspection
-from seamless.intercept.rules import OWN_MARK, kept_rulesets, rulesets
-from seamless.intercept.whole import packet_queues
+from seamless.intercept.node_rules import kept_rulesets, rulesets
+from seamless.intercept.packets.admission import inspection
+from seamless.intercept.packets.crossings import packet_queues
+from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
 from seamless.linux.privileged import Capturing, keep_rules, report_failure, serve_daemons

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from seamless.config.load import load_file
 from seamless.errors import EXIT_DONE
-from seamless.intercept.rules import kept_rulesets, rulesets
+from seamless.intercept.node_rules import kept_rulesets, rulesets
 from seamless.linux import iptables
 from seamless.linux.rules import CHAIN_PREFIX, KEPT_PREFIXES, PREFIXES, text
 from seamless.linux.system import user_id

@@ -40,7 +40,7 @@ from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, StreamK
 from seamless.transport.limited_log import LimitedLog
 
 TARGET_CONNECTION: Final = 0x01
-"""First byte of a target: an intercepted TCP connection (`seamless.intercept.flow`)."""
+"""First byte of a target: an intercepted TCP connection (`seamless.intercept.payload.flow`)."""
 TARGET_SERVICE: Final = 0x02
 """First byte of a target: a service that a program listens for by name (`seamless.transport.endpoints`)."""
 

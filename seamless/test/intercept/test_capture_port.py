@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 
 from seamless.config.load import load_text
-from seamless.intercept.rules import capture_addresses, rulesets
+from seamless.intercept.node_rules import capture_addresses, rulesets
 from seamless.linux import iptables
 from seamless.linux.sockopt import original_destination
-from seamless.test.intercept.test_rules import NODES
+from seamless.test.intercept.test_node_rules import NODES
 from seamless.test.linux.namespaces import Namespace, NamespaceTestCase
 
 TEXT = NODES + "intercept payload { tcp port 22; }"

@@ -14,10 +14,10 @@ from seamless.config.load import load_file
 from seamless.errors import ConfigurationError, SeamlessError
 from seamless.intercept import firewall
 from seamless.intercept.firewall import FirewallService
+from seamless.intercept.node_rules import rulesets
 from seamless.intercept.privileged import main
-from seamless.intercept.rules import rulesets
 from seamless.linux import iptables
-from seamless.test.intercept.test_rules import NODES
+from seamless.test.intercept.test_node_rules import NODES
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.test.transport.running import RunningTestCase
 

@@ -8,7 +8,7 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.intercept.payload import IngressCounters
+from seamless.intercept.payload.ingress import IngressCounters
 from seamless.interfaces import Address
 from seamless.lab.simulated import Simulation
 from seamless.test.lab.test_simulated import Applications, settle, simulation

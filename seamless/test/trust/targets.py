@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 from seamless.crypto.messages import mac1_key, open_cookie, parse_initiation, parse_response
 from seamless.errors import RemoteProtocolError
-from seamless.intercept.flow import decode_flow
+from seamless.intercept.payload.flow import decode_flow
 from seamless.routing.lsa import decode_lsa
 from seamless.test.session.test_hostile import Villain as VillainPeer
 from seamless.test.trust.tapped import tapped_bed

@@ -28,7 +28,7 @@ from scapy.packet import Packet  # noqa: E402
 from seamless.intercept.firewall import MODULE, START_TIMEOUT  # noqa: E402
 from seamless.linux.capture import BIND, COUNTERS, ORDER, OUTLET, CaptureCounters, decode_counters  # noqa: E402
 from seamless.linux.privileged import INSTALL, INSTALLED, READY, PrivilegedPart  # noqa: E402
-from seamless.test.intercept.whole_lab import LOCAL, NODES  # noqa: E402
+from seamless.test.intercept.packets.in_namespaces import LOCAL, NODES  # noqa: E402
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace  # noqa: E402
 from seamless.transport.nfqueue import capture_channel  # noqa: E402
 

@@ -10,7 +10,7 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from seamless.intercept.flow import Flow
+from seamless.intercept.payload.flow import Flow
 from seamless.interfaces import RESET_NOT_ALLOWED
 from seamless.lab.nodes import environment
 from seamless.test.lab.bedtest import (

@@ -10,7 +10,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.intercept.flow import Flow
+from seamless.intercept.payload.flow import Flow
 from seamless.interfaces import StreamOpened
 from seamless.link.link import Link
 from seamless.test.trust.tapped import Applications, TappedBed, refusals, tapped_bed

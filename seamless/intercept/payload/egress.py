@@ -17,7 +17,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from seamless.errors import RemoteProtocolError, UnreachableError
-from seamless.intercept.flow import Flow, Waiting, decode_flow
+from seamless.intercept.payload.flow import Flow, OpeningLimit, decode_flow
 from seamless.interfaces import RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address, StreamKey
 from seamless.transport.dial import DIAL_TIMEOUT, Dial
 from seamless.transport.limited_log import LimitedLog
@@ -67,7 +67,7 @@ class PayloadEgress(Service):
         self._dial_timeout = dial_timeout
         self._dials: dict[StreamKey, Dial] = {}
         self._splices: dict[Splice, str] = {}
-        self._waiting = Waiting(MAX_DIALS, MAX_DIALS_PER_PEER)
+        self._waiting = OpeningLimit(MAX_DIALS, MAX_DIALS_PER_PEER)
         self._limited = LimitedLog(reactor, self._log)
         self.counters = EgressCounters()
 

@@ -10,7 +10,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.model import Configuration, InterceptConfig, Match, NodeConfig, Overlay
 from seamless.errors import RemoteProtocolError
-from seamless.intercept.flow import CaptureTable, Flow, ReleaseTable, Route, Waiting, canonical, decode_flow
+from seamless.intercept.payload.flow import (
+    CaptureTable,
+    Flow,
+    OpeningLimit,
+    ReleaseTable,
+    Route,
+    canonical,
+    decode_flow,
+)
 
 addresses = st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)
 ports = st.integers(1, 65535)
@@ -124,7 +132,7 @@ class ReleaseTests(SynchronousTestCase):
 
 class WaitingTests(SynchronousTestCase):
     def test_one_client_does_not_take_all(self) -> None:
-        waiting = Waiting(4, 3)
+        waiting = OpeningLimit(4, 3)
         self.assertEqual([waiting.enter("a") for _ in range(4)], [True, True, True, False])
         self.assertEqual([waiting.enter("b"), waiting.enter("c")], [True, False])
         waiting.leave("a")

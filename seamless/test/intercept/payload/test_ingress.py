@@ -19,10 +19,10 @@ from twisted.trial.unittest import SkipTest
 
 from seamless.config.model import Configuration, InterceptConfig, Match, NodeConfig, Overlay, WhenUnreachable
 from seamless.errors import ConfigurationError, PrivilegeError
-from seamless.intercept import payload
-from seamless.intercept.egress import PayloadEgress
-from seamless.intercept.flow import CaptureTable, decode_flow
-from seamless.intercept.payload import PayloadIngress
+from seamless.intercept.payload import ingress
+from seamless.intercept.payload.egress import PayloadEgress
+from seamless.intercept.payload.flow import CaptureTable, decode_flow
+from seamless.intercept.payload.ingress import PayloadIngress
 from seamless.interfaces import RESET_BY_APPLICATION, Address
 from seamless.linux.sockopt import set_mark
 from seamless.test.transport.grounds import Ground, MemoryGround, NodeGround
@@ -87,7 +87,7 @@ class PayloadTestCase(RunningTestCase):
 
     def note(self, event: LogEvent) -> None:
         if (
-            event.get("log_namespace", "").startswith("seamless.intercept.payload")
+            event.get("log_namespace", "").startswith("seamless.intercept.payload.ingress")
             and event["log_level"].name != "debug"
         ):
             self.log.append(f"{event['log_level'].name}: {formatEvent(event)}")
@@ -206,6 +206,7 @@ class PayloadTests(PayloadTestCase):
 
     async def test_target_names_destination_and_client(self) -> None:
         client = await self.connect()
+        await self.until(lambda: bool(self.src.targets))
         flow = decode_flow(self.src.targets[0])
         self.assertEqual((flow.destination, flow.client), (self.destination, client.sock.getsockname()))
 
@@ -258,7 +259,7 @@ class PayloadTests(PayloadTestCase):
         self.assertEqual(self.src.resets, [(RESET_BY_APPLICATION, "the client gave up")])
 
     async def test_waiting_connections_are_bounded_for_each_client(self) -> None:
-        self.patch(payload, "MAX_WAITING_PER_CLIENT", 2)
+        self.patch(ingress, "MAX_WAITING_PER_CLIENT", 2)
         self.ingress.stopService()
         self.ingress = self.start()
         self.dst.listen(lambda stream, peer, target: None)

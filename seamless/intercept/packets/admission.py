@@ -1,6 +1,6 @@
 """Which whole packets the configuration lets a node release: asked by the daemon, and again by its privileged part.
 
-Pure: a table of `seamless.intercept.whole.Crossing` in, a verdict on each packet's header out.
+Pure: a table of `seamless.intercept.packets.crossings.Crossing` in, a verdict on each packet's header out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from typing import Final, Literal, TypeAlias
 
 from seamless.config.model import Configuration
-from seamless.intercept.whole import Crossing, IPAddress, crossings
+from seamless.intercept.packets.crossings import Crossing, IPAddress, crossings
 from seamless.linux.packets import Header, MalformedPacketError, parse
 
 Refusal: TypeAlias = Literal["source", "destination", "ports"]

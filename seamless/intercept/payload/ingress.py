@@ -26,7 +26,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.errors import UnreachableError
-from seamless.intercept.flow import CaptureTable, Flow, Route, Waiting, canonical
+from seamless.intercept.payload.flow import CaptureTable, Flow, OpeningLimit, Route, canonical
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_SHUTDOWN, Address
 from seamless.linux.sockopt import original_destination
 from seamless.transport.dial import Dial, close_with_reset
@@ -101,7 +101,7 @@ class PayloadIngress(Service):
         self._listeners: list[Listener] = []
         self._splices: dict[Splice, Flow] = {}
         self._openings: dict[Opening, Flow] = {}
-        self._waiting = Waiting(MAX_WAITING, MAX_WAITING_PER_CLIENT)
+        self._waiting = OpeningLimit(MAX_WAITING, MAX_WAITING_PER_CLIENT)
         self._sweep_call: IDelayedCall | None = None
         self._limited = LimitedLog(reactor, self._log)
         self.counters = IngressCounters()

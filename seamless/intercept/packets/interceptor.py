@@ -19,9 +19,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
-from seamless.intercept.release import Release, ReleaseCounters
-from seamless.intercept.reorder import MOST_WAIT
-from seamless.intercept.whole import PacketQueue, packet_queues
+from seamless.intercept.packets.crossings import PacketQueue, packet_queues
+from seamless.intercept.packets.release import Release, ReleaseCounters
+from seamless.intercept.packets.reorder import MOST_WAIT
 from seamless.linux.packets import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, MalformedPacketError, clamped, parse
 from seamless.transport import clock
 from seamless.transport.driver import Driver
@@ -32,7 +32,7 @@ TCP_HEADER_BYTES: Final = 20
 
 
 @attrs.define
-class WholeCounters(ReleaseCounters):
+class PacketInterceptorCounters(ReleaseCounters):
     """What a whole-packet interceptor did."""
 
     captured: int = 0
@@ -61,7 +61,7 @@ class WholeCounters(ReleaseCounters):
     queue_overruns: int = 0
 
 
-class WholeInterceptor(Service):
+class PacketInterceptor(Service):
     """Captures for one node and releases for it. `attach` gives it, now and again, a channel to what captures."""
 
     _log = Logger()
@@ -72,7 +72,7 @@ class WholeInterceptor(Service):
         self._reactor = reactor
         self._driver = driver
         self._queues = {queue.number: queue for queue in packet_queues(configuration, node)}
-        self._counters = WholeCounters()
+        self._counters = PacketInterceptorCounters()
         peers = dict.fromkeys(queue.peer for queue in self._queues.values())
         self._releases = {peer: Release(configuration, peer, node, self._counters, most_wait) for peer in peers}
         self._reader: CaptureReader | None = None
@@ -196,7 +196,7 @@ class WholeInterceptor(Service):
     # Looking in.
 
     @property
-    def counters(self) -> WholeCounters:
+    def counters(self) -> PacketInterceptorCounters:
         """Return what happened so far."""
         counters = self._counters
         orders = [release.reorder.counters for release in self._releases.values()]

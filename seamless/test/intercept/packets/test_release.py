@@ -13,8 +13,8 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP  # noqa: E402
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrRouting  # noqa: E402
 from scapy.packet import Packet  # noqa: E402
 
-from seamless.intercept.release import Release, ReleaseCounters  # noqa: E402
-from seamless.test.intercept.whole_lab import configuration  # noqa: E402
+from seamless.intercept.packets.release import Release, ReleaseCounters  # noqa: E402
+from seamless.test.intercept.packets.in_namespaces import configuration  # noqa: E402
 
 A, B, C = "10.1.9.1", "10.1.9.2", "10.1.9.3"
 

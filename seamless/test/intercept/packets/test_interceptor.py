@@ -14,11 +14,11 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
 from scapy.layers.inet import IP, TCP, UDP  # noqa: E402
 
-from seamless.intercept.interceptor import WholeInterceptor  # noqa: E402
-from seamless.intercept.whole import FIRST_QUEUE  # noqa: E402
+from seamless.intercept.packets.crossings import FIRST_QUEUE  # noqa: E402
+from seamless.intercept.packets.interceptor import PacketInterceptor  # noqa: E402
 from seamless.linux.capture import BIND, FAILED, FRAME, ORDER, PACKETS, UNBIND  # noqa: E402
 from seamless.linux.packets import is_intact, parse  # noqa: E402
-from seamless.test.intercept.whole_lab import LOCAL, configuration  # noqa: E402
+from seamless.test.intercept.packets.in_namespaces import LOCAL, configuration  # noqa: E402
 from seamless.test.transport.watch import Watch  # noqa: E402
 from seamless.transport.driver import Driver  # noqa: E402
 from seamless.transport.nfqueue import capture_channel  # noqa: E402
@@ -56,7 +56,7 @@ class Carrier:
 class InterceptorTests(SynchronousTestCase):
     def start(self, text: str = LOCAL) -> None:
         self.reactor, self.carrier = Watch(), Carrier()
-        self.interceptor = WholeInterceptor(self.reactor, cast(Driver, self.carrier), configuration(text), "a")
+        self.interceptor = PacketInterceptor(self.reactor, cast(Driver, self.carrier), configuration(text), "a")
         self.interceptor.startService()
         self.addCleanup(self.interceptor.stopService)
         ours, self.privileged = capture_channel()

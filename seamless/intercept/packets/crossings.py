@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, Literal, TypeAlias, Union
+from typing import Final, TypeAlias, Union
 
 import attrs
 
@@ -35,17 +35,6 @@ FIRST_QUEUE: Final = 7400
 """Number of the first packet queue: others who use queues count from 0."""
 
 _NUMBERS: Final = {"tcp": TCP, "udp": UDP}
-
-
-@attrs.frozen
-class Place:
-    """Where in the firewall packets are sent aside: a way of capturing, apart from whoever does it."""
-
-    mode: Literal["local", "router"]
-    table: str
-    hook: str
-    gathers_fragments: bool
-    """Whether fragments come by here that must be put together first, since only the first one knows its ports."""
 
 
 @attrs.frozen

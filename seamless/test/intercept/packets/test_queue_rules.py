@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from seamless.intercept.rules import rulesets
+from seamless.intercept.node_rules import rulesets
 from seamless.linux import iptables
 from seamless.linux.system import program, run
-from seamless.test.intercept.whole_lab import LOCAL, NODES, configuration
+from seamless.test.intercept.packets.in_namespaces import LOCAL, NODES, configuration
 from seamless.test.linux import test_iptables
 from seamless.test.tools.command import seamless
 

@@ -1,8 +1,9 @@
-"""What an egress does with a whole packet before it touches a wire: inspect it, put it in order, or refuse it.
+"""What an egress does with a whole packet before it is sent: inspect it, put it in order, or refuse it.
 
-The overlay must not be a way to forge packets. A peer is who its key says, but what it sends is bytes: everything is
-held against the configuration (`seamless.intercept.whole`) and must have a sane header and right checksums. What is
-refused is counted by reason and goes nowhere. Pure: driven with explicit ``now``.
+Peers are authenticated, but a peer may send any bytes, and the overlay must not be a way to forge packets. So each
+packet must have a valid header and checksums, and must belong to one of the configuration's crossings
+(`seamless.intercept.packets.crossings`). A refused packet is counted by reason and dropped. Pure: driven with explicit
+``now``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Final
 import attrs
 
 from seamless.config.model import Configuration
-from seamless.intercept.admission import Admission, Refusal
-from seamless.intercept.reorder import MOST_WAIT, Reorder
-from seamless.intercept.whole import Crossing, crossings
+from seamless.intercept.packets.admission import Admission, Refusal
+from seamless.intercept.packets.crossings import Crossing, crossings
+from seamless.intercept.packets.reorder import MOST_WAIT, Reorder
 from seamless.linux.packets import Header, MalformedPacketError, Reason, is_intact, parse, tcp_header_bytes
 
 _SEQUENCE: Final = Struct("!I")

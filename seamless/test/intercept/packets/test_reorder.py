@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.intercept.reorder import CONNECTIONS_KEPT, LEAST_WAIT, MOST_HELD_BYTES, MOST_WAIT, Reorder
+from seamless.intercept.packets.reorder import CONNECTIONS_KEPT, LEAST_WAIT, MOST_HELD_BYTES, MOST_WAIT, Reorder
 
 KEY = b"one connection"
 

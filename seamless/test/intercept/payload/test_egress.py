@@ -8,9 +8,9 @@ from typing import cast
 from twisted.internet import reactor
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 
-from seamless.intercept import egress
-from seamless.intercept.egress import PayloadEgress
-from seamless.intercept.flow import Flow
+from seamless.intercept.payload import egress
+from seamless.intercept.payload.egress import PayloadEgress
+from seamless.intercept.payload.flow import Flow
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address
 from seamless.test.transport.running import RunningTestCase
 from seamless.testing import MemoryOverlay
@@ -71,7 +71,7 @@ class EgressTests(RunningTestCase):
         return service
 
     def note(self, event: LogEvent) -> None:
-        if event.get("log_namespace") == "seamless.intercept.egress.PayloadEgress":
+        if event.get("log_namespace") == "seamless.intercept.payload.egress.PayloadEgress":
             self.lines.append(event["log_level"].name)
             self.last = formatEvent(event)
 

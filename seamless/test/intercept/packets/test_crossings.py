@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.intercept.rules import capture_addresses, rulesets
-from seamless.intercept.whole import FIRST_QUEUE, crossings, packet_queues
-from seamless.test.intercept.whole_lab import configuration
+from seamless.intercept.node_rules import capture_addresses, rulesets
+from seamless.intercept.packets.crossings import FIRST_QUEUE, crossings, packet_queues
+from seamless.test.intercept.packets.in_namespaces import configuration
 
 
 def lines(text: str, node: str, version: int = 4) -> list[str]:

@@ -145,7 +145,7 @@ def _matches(capture: Capture, address: IPAddress, port: int) -> bool:
     return any(address in network for network in capture.to)
 
 
-class Waiting:
+class OpeningLimit:
     """Bounds how many connections wait for their far end at once, in all and for each client."""
 
     def __init__(self, limit: int, share: int) -> None:
