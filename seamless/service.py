@@ -33,7 +33,7 @@ from seamless.linux.sockopt import set_mark
 from seamless.linux.system import raise_descriptor_limit
 from seamless.node import Node
 from seamless.transport import clock
-from seamless.transport.control import Control
+from seamless.transport.control_service import ControlService
 from seamless.transport.driver import Driver
 from seamless.transport.ping import PingService
 from seamless.transport.report import Intercepting
@@ -111,10 +111,10 @@ class NodeService(MultiService):
             firewall.setServiceParent(self)
         pings = PingService(self._reactor, self)
         pings.setServiceParent(self)
-        self._control: Control | None = None
+        self._control: ControlService | None = None
         if config_file is not None:
             path = control_socket.path_of(node_name)
-            self._control = Control(self._reactor, path, self, pings, self._reported, firewall)
+            self._control = ControlService(self._reactor, path, self, pings, self._reported, firewall)
             self._control.setServiceParent(self)
 
     @property

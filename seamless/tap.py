@@ -23,9 +23,9 @@ from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.errors import EXIT_USAGE, ConfigurationError, PrivilegeError, SeamlessError
 from seamless.linux.system import closed_folder
 from seamless.service import NodeService
-from seamless.tools.choose import choose_node
+from seamless.tools.exit_report import ExitReport, Supervised
 from seamless.tools.keys import read_private_key
-from seamless.tools.verdict import Supervised, Verdict
+from seamless.tools.node_choice import choose_node
 from seamless.transport.systemd import SystemdNotification
 
 
@@ -60,7 +60,7 @@ def makeService(options: Options) -> IService:
     """Return the service of the node that ``options`` name, or end the process with a sentence and its exit code."""
     from twisted.internet import reactor
 
-    service = Supervised(Verdict(daemonizes=not _stays_in_foreground(options)), reactor)
+    service = Supervised(ExitReport(daemonizes=not _stays_in_foreground(options)), reactor)
     try:
         _make_node_service(options, service.give_up).setServiceParent(service)
         SystemdNotification(reactor).setServiceParent(service)

@@ -14,7 +14,7 @@ from bench.experiment import Conditions, Verdicts
 from bench.lab import others
 from bench.lab.watched import Watched, bed, costing, start_watched
 from seamless.lab import measure
-from seamless.lab.figures import NATIVE_WAYS, percent, rate
+from seamless.lab.demo_report import NATIVE_WAYS, percent, rate
 from seamless.lab.lab import Lab
 from seamless.lab.measure import NATIVE_WIRE
 

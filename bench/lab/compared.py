@@ -18,7 +18,7 @@ from bench.lab.paper import file_bytes
 from bench.lab.watched import bed
 from seamless.errors import SeamlessError
 from seamless.lab import measure
-from seamless.lab.figures import NATIVE_WAYS, percent, rate
+from seamless.lab.demo_report import NATIVE_WAYS, percent, rate
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, SERVER
 

@@ -20,7 +20,7 @@ from bench.lab.asking import answers, percentile, start_asking
 from bench.lab.watched import bed, changed, costing, start_watched
 from seamless.errors import SeamlessError
 from seamless.lab import measure
-from seamless.lab.figures import percent, rate
+from seamless.lab.demo_report import percent, rate
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, SERVER
 

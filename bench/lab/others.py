@@ -24,9 +24,9 @@ import attrs
 
 from seamless.crypto.keys import x25519_private_key
 from seamless.errors import SeamlessError
+from seamless.lab.daemons import private_key
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, NATIVE_WIRE, SERVER
-from seamless.lab.nodes import private_key
 from seamless.lab.servers import IPERF3_PORT, SSH_PORT
 from seamless.linux.system import program
 

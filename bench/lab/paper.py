@@ -13,7 +13,7 @@ from typing import Final
 from bench.experiment import Conditions, Verdicts
 from bench.lab.watched import bed
 from seamless.lab import measure
-from seamless.lab.figures import percent, rate, times
+from seamless.lab.demo_report import percent, rate, times
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, NATIVE_WIRE, OVERLAY_WIRE, SERVER
 

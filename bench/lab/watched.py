@@ -21,10 +21,10 @@ import attrs
 from seamless.config.load import load_file
 from seamless.errors import ConfigurationError
 from seamless.lab import measure
+from seamless.lab.daemons import RunningNode, environment
 from seamless.lab.demo import ending_on_signals
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, SERVER
-from seamless.lab.nodes import RunningNode, environment
 from seamless.linux.system import cpu_seconds
 
 STATUS_SECONDS: Final = 0.6

@@ -11,7 +11,6 @@ from typing import Protocol, TypeVar, cast
 
 import attrs
 
-from seamless.config.build import RULES, listening, ports_overlap, shown_range
 from seamless.config.model import (
     Configuration,
     InterceptConfig,
@@ -22,6 +21,7 @@ from seamless.config.model import (
     overlap,
     without,
 )
+from seamless.config.overlay_blocks import RULES, listening, ports_overlap, shown_range
 from seamless.config.syntax import Block, Problems, Statement, Value
 from seamless.config.values import Endpoint
 from seamless.interfaces import Address

@@ -22,8 +22,8 @@ import attrs
 import pyparsing as pp
 
 from seamless.config import values
-from seamless.config.slips import BYTE_ORDER_MARK, SyntaxSlip
 from seamless.config.syntax import Bad, Block, Problems, Statement, Value, skip_blank, token_at
+from seamless.config.syntax_hints import BYTE_ORDER_MARK, SyntaxSlip
 
 _WORD: Final = "A-Za-z0-9_-"
 _keywords: set[str] = set()

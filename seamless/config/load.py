@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from seamless.config import build, check, lab
+from seamless.config import check, lab_blocks, overlay_blocks
 from seamless.config.check import N
 from seamless.config.grammar import Parsed, parse
 from seamless.config.model import Configuration, HostConfig, NodeConfig, Overlay, WireConfig
@@ -53,7 +53,7 @@ class _Assembly:
     def __init__(self, parsed: Parsed, problems: Problems) -> None:
         self._parsed = parsed
         self._problems = problems
-        self._blocks = [block for block in parsed.blocks if self._kept(block, build.is_sound(block, problems))]
+        self._blocks = [block for block in parsed.blocks if self._kept(block, overlay_blocks.is_sound(block, problems))]
 
     def _kept(self, block: Block, usable: bool) -> bool:
         if not usable:
@@ -77,20 +77,22 @@ class _Assembly:
         overlay = self._overlay()
         node_pairs = self._nodes()
         nodes = _by_name(node_pairs)
-        link_pairs = self._built("link", lambda block: build.link(block, nodes, parsed, problems))
+        link_pairs = self._built("link", lambda block: overlay_blocks.link(block, nodes, parsed, problems))
         check.note_double_links(link_pairs, problems)
-        intercept_pairs = self._built("intercept", lambda block: build.intercept(block, nodes, parsed, problems))
+        intercept_pairs = self._built(
+            "intercept", lambda block: overlay_blocks.intercept(block, nodes, parsed, problems)
+        )
         hosts, wires = self._lab()
         configuration = Configuration(overlay, nodes, _values(link_pairs), _values(intercept_pairs), hosts, wires)
         if parsed.complete:
             check.note_many_neighbors(node_pairs, _values(link_pairs), problems)
             check.note_captures(intercept_pairs, configuration, problems)
-            lab.note_nodes_off_their_hosts(node_pairs, hosts, wires, problems)
+            lab_blocks.note_nodes_off_their_hosts(node_pairs, hosts, wires, problems)
         return configuration
 
     def _overlay(self) -> Overlay:
         """Return the one overlay; note that there is none, or more."""
-        pairs = self._built("overlay", lambda block: build.overlay(block, self._problems))
+        pairs = self._built("overlay", lambda block: overlay_blocks.overlay(block, self._problems))
         for block, _ in pairs[1:]:
             self._problems.add(block.start, "there is an overlay block already: one file describes one overlay")
         if pairs:
@@ -101,7 +103,7 @@ class _Assembly:
 
     def _nodes(self) -> list[tuple[Block, NodeConfig]]:
         problems = self._problems
-        pairs = check.unique(self._built("node", build.node), problems)
+        pairs = check.unique(self._built("node", overlay_blocks.node), problems)
         check.note_shared_keys(pairs, problems)
         check.note_shared_addresses(pairs, problems)
         check.note_overlapping_serves(pairs, problems)
@@ -109,11 +111,11 @@ class _Assembly:
 
     def _lab(self) -> tuple[dict[str, HostConfig], tuple[WireConfig, ...]]:
         parsed, problems = self._parsed, self._problems
-        host_pairs = check.unique(self._built("host", lambda block: lab.host(block, problems)), problems)
+        host_pairs = check.unique(self._built("host", lambda block: lab_blocks.host(block, problems)), problems)
         hosts = _by_name(host_pairs)
-        wire_pairs = self._built("wire", lambda block: lab.wire(block, hosts, parsed, problems))
-        lab.note_shared_addresses(host_pairs, wire_pairs, problems)
-        lab.note_gateways(host_pairs, hosts, _values(wire_pairs), parsed, problems)
+        wire_pairs = self._built("wire", lambda block: lab_blocks.wire(block, hosts, parsed, problems))
+        lab_blocks.note_shared_addresses(host_pairs, wire_pairs, problems)
+        lab_blocks.note_gateways(host_pairs, hosts, _values(wire_pairs), parsed, problems)
         return hosts, _values(wire_pairs)
 
 

@@ -3,7 +3,7 @@
 But for those that refuse what may not go natively (``when unreachable refuse``): they are there when the privileged
 part is ready, and stay when it ends.
 
-It starts the privileged part (`seamless.linux.privileged`) before the daemon gives up its privilege, has the rules
+It starts the privileged part (`seamless.linux.rule_keeper`) before the daemon gives up its privilege, has the rules
 installed when it starts, and removed before it counts as stopped. Start it after what the rules send traffic to, and
 stop it before that.
 
@@ -28,10 +28,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from seamless.errors import SeamlessError
-from seamless.linux import privileged
-from seamless.linux.privileged import Channel, PrivilegedPart, StandingPart
+from seamless.linux import privileged_channel
+from seamless.linux.privileged_channel import Channel, PrivilegedPart, StandingPart
 from seamless.transport import clock
-from seamless.transport.nfqueue import capture_channel
+from seamless.transport.capture_reader import capture_channel
 
 MODULE: Final = "seamless.intercept.privileged"
 START_TIMEOUT: Final = 30.0
@@ -104,7 +104,7 @@ class FirewallService(Service):
             return
         part = self._start_part()
         try:
-            part.wait_for(privileged.READY, START_TIMEOUT)
+            part.wait_for(privileged_channel.READY, START_TIMEOUT)
         except SeamlessError:
             self._part = None
             part.close()
@@ -125,7 +125,7 @@ class FirewallService(Service):
             self._return.cancel()
         if self._part is None:
             return succeed(None)
-        self._part.say(privileged.REMOVE)
+        self._part.send(privileged_channel.REMOVE)
         self._reactor.addReader(self)
         removed: Deferred[None] = Deferred()
         self._removed = removed
@@ -147,7 +147,7 @@ class FirewallService(Service):
             ours, theirs = capture_channel()
             part.capture(theirs)
             self._packets(ours)
-        part.say(privileged.INSTALL)
+        part.send(privileged_channel.INSTALL)
 
     def _end(self) -> None:
         """Let the privileged part go."""
@@ -168,24 +168,24 @@ class FirewallService(Service):
         if self._part is None:
             return
         try:
-            message = self._part.hear()
+            message = self._part.receive()
         except EOFError:
             self._died(self._part)
             return
         word, _, rest = (message or "").partition(" ")
-        if word == privileged.READY:
+        if word == privileged_channel.READY:
             self._install(self._part)
-        elif word == privileged.INSTALLED:
+        elif word == privileged_channel.INSTALLED:
             self.counters.installed += 1
             self._log.info("the firewall rules are installed{remark}", remark=rest and f", {rest}")
-        elif word == privileged.RESTORED:
+        elif word == privileged_channel.RESTORED:
             self.counters.restored += int(rest)
             self._log.warn("another program removed {count} of our firewall rules: put back", count=rest)
-        elif word == privileged.REMOVED:
+        elif word == privileged_channel.REMOVED:
             self._log.info("the firewall rules are removed{remark}", remark=rest and f", {rest}")
             self._end()
-        elif word == privileged.FAILED:
-            self._heard_failure(privileged.failure(message or ""))
+        elif word == privileged_channel.FAILED:
+            self._heard_failure(privileged_channel.failure(message or ""))
 
     def _heard_failure(self, error: SeamlessError) -> None:
         if self._removed is not None:

@@ -1,4 +1,4 @@
-"""Which firewall rules a node needs: from the configuration to values, on which `seamless.linux.rules` works.
+"""Which firewall rules a node needs: from the configuration to values, on which `seamless.linux.ruleset` works.
 
 For the payload interceptor, in the table ``nat`` and per IP version::
 
@@ -55,7 +55,7 @@ from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.packets.queue_rules import queue_rules
 from seamless.intercept.payload.redirect_rules import guard_rules, redirect_rules
 from seamless.interfaces import Address
-from seamless.linux.rules import GUARD_PREFIX, IP_VERSIONS, QUEUE_PREFIX, Ruleset
+from seamless.linux.ruleset import GUARD_PREFIX, IP_VERSIONS, QUEUE_PREFIX, Ruleset
 
 
 def rulesets(configuration: Configuration, node_name: str, user: int | None = None) -> tuple[Ruleset, ...]:

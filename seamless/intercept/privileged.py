@@ -1,7 +1,7 @@
 """The program that keeps root for the interceptors: ``python -m seamless.intercept.privileged``.
 
 It reads the configuration file itself and works out the rules of its node from that; from the daemon it takes words
-only (`seamless.linux.privileged`). It is the daemon's child, or a service of its own (``etc/systemd``). It imports no
+only (`seamless.linux.rule_keeper`). It is the daemon's child, or a service of its own (``etc/systemd``). It imports no
 Twisted: it shall be small.
 """
 
@@ -22,10 +22,10 @@ from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
-from seamless.linux.privileged import Capturing, keep_rules, report_failure, serve_daemons
 from seamless.linux.rawip import SendsPackets
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw
-from seamless.linux.rules import Ruleset
+from seamless.linux.rule_keeper import Capturing, keep_rules, report_failure, serve_daemons
+from seamless.linux.ruleset import Ruleset
 from seamless.linux.system import user_id
 
 

@@ -17,7 +17,7 @@ import attrs
 
 from seamless.config.model import Impairment
 from seamless.errors import SeamlessError, UnreachableError, UsageError
-from seamless.lab.control import ask
+from seamless.lab.emulator_control import ask
 from seamless.lab.topology import WireEnds
 from seamless.linux.control_socket import DIRECTORY_VARIABLE
 from seamless.linux.netns import Host

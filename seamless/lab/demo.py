@@ -22,7 +22,7 @@ import attrs
 
 from seamless.errors import EXIT_DONE, EXIT_FAILED, SeamlessError
 from seamless.lab import measure
-from seamless.lab.figures import NATIVE_WAYS, SEAMLESS, Figures, Row, percent, rate, report
+from seamless.lab.demo_report import NATIVE_WAYS, SEAMLESS, Figures, Row, percent, rate, report
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, NATIVE_WIRE, SERVER
 

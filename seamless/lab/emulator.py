@@ -29,7 +29,7 @@ from typing import Any, Final
 import attrs
 
 from seamless.errors import SeamlessError
-from seamless.lab.control import ControlPort, EmulatorPlan
+from seamless.lab.emulator_control import EmulatorControl, EmulatorPlan
 from seamless.lab.impair import ImpairedDirection, Piece
 from seamless.lab.superpacket import VNET_BYTES, Shape, corrupt, cut, shape
 from seamless.linux.tun import enter_network, open_tun
@@ -75,7 +75,7 @@ class Direction:
 class Emulator:
     """The loop. ``wires`` are pairs of directions (what the first end sends, what the second end sends)."""
 
-    def __init__(self, wires: list[tuple[Direction, Direction]], seed: int, control: ControlPort) -> None:
+    def __init__(self, wires: list[tuple[Direction, Direction]], seed: int, control: EmulatorControl) -> None:
         self._wires = wires
         self._seed = seed
         self._control = control
@@ -197,7 +197,7 @@ def main() -> int:
     try:
         plan = EmulatorPlan.from_json(plan_path.read_text(encoding="utf-8"))
         wires, takes_udp = open_wires(plan)
-        control = ControlPort(control_path)
+        control = EmulatorControl(control_path)
     except (SeamlessError, OSError) as error:
         print(error, flush=True)
         return 1

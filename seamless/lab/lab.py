@@ -24,9 +24,9 @@ from typing import IO, Final
 
 from seamless.config.model import Configuration
 from seamless.errors import PrivilegeError, SeamlessError, UsageError
-from seamless.lab import nodes, servers
+from seamless.lab import daemons, servers
 from seamless.lab.bed import CONTROL_SOCKET, STATE_FILE, Bed
-from seamless.lab.control import EmulatorPlan, End, Wire
+from seamless.lab.emulator_control import EmulatorPlan, End, Wire
 from seamless.lab.topology import host_addresses, host_setup, wire_ends
 from seamless.linux.netns import Holders, needs_user_namespace
 from seamless.linux.system import program
@@ -56,7 +56,7 @@ class Lab(Bed):
         self._holders: Holders | None = None
         self._emulator: subprocess.Popen[str] | None = None
         self._children: list[subprocess.Popen[bytes]] = []
-        self._nodes: dict[str, nodes.RunningNode] = {}
+        self._nodes: dict[str, daemons.RunningNode] = {}
         self.takes_udp_offload = False
         """Whether this kernel's TUN devices carry UDP super-packets whole."""
 
@@ -101,7 +101,7 @@ class Lab(Bed):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=nodes.environment(),
+            env=daemons.environment(),
             start_new_session=True,
         )
         assert self._emulator.stdout is not None
@@ -166,7 +166,7 @@ class Lab(Bed):
 
     def key_file(self, node: str) -> Path:
         """Write a node's key (the lab's own, which is no secret) with mode 0600, and return its path."""
-        return nodes.write_key(self.directory, node)
+        return daemons.write_key(self.directory, node)
 
     def start_nodes(self, names: Sequence[str] | None = None) -> None:
         """Start a daemon in every host that is a node (or in those named), and wait until all are up.
@@ -178,7 +178,7 @@ class Lab(Bed):
         wanted = [name for name in self.configuration.nodes if name in self.hosts] if names is None else names
         for name in wanted:
             log = self.host_directory(name) / "node.log"
-            argv = nodes.command(self._configuration_file, name, self.key_file(name))
+            argv = daemons.command(self._configuration_file, name, self.key_file(name))
             with open(log, "ab") as output:
                 log_start = output.tell()
                 child = self.popen(
@@ -187,13 +187,13 @@ class Lab(Bed):
                     stdout=output,
                     stderr=output,
                     directory=self.host_directory(name),
-                    environment=nodes.environment(),
+                    environment=daemons.environment(),
                 )
-            self._nodes[name] = nodes.RunningNode(name, child, log, log_start)
+            self._nodes[name] = daemons.RunningNode(name, child, log, log_start)
         for name in wanted:
             self._nodes[name].wait_for(f"node {name} is up")
 
-    def node(self, name: str) -> nodes.RunningNode:
+    def node(self, name: str) -> daemons.RunningNode:
         """Return a node that was started: its ``process`` and its ``log``."""
         try:
             return self._nodes[name]

@@ -24,7 +24,7 @@ from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.errors import ConfigurationError, SeamlessError
 from seamless.lab.bed import Bed
-from seamless.lab.nodes import RunningNode
+from seamless.lab.daemons import RunningNode
 
 BED_FILE: Final = Path(seamless.__file__).parents[1] / "etc" / "lab.conf"
 CLIENT: Final = "src"

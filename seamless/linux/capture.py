@@ -25,7 +25,7 @@ from typing import Final
 import attrs
 
 from seamless.errors import SeamlessError
-from seamless.linux import packets
+from seamless.linux import ip_packet
 from seamless.linux.nfqueue import ACCEPT, DROP, Queued, QueueSocket, kernel_drops
 from seamless.linux.outlet import Outlet
 from seamless.linux.sockopt import set_buffers
@@ -198,8 +198,8 @@ class Capture:
         if one.checksum_is_ready:
             return one.packet
         try:
-            return packets.with_checksum(one.packet, packets.parse(one.packet))
-        except packets.MalformedPacketError:
+            return ip_packet.with_checksum(one.packet, ip_packet.parse(one.packet))
+        except ip_packet.MalformedPacketError:
             self.counters.passed_odd += 1
             return None
 

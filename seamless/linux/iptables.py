@@ -1,6 +1,6 @@
 """Put rules into the kernel's firewall, take them out, and look whether they are still there.
 
-Each of these reads the whole firewall as text, has `seamless.linux.rules` work out what is to be done, and gives the
+Each of these reads the whole firewall as text, has `seamless.linux.ruleset` work out what is to be done, and gives the
 kernel one text in return. Works with both of Debian's kinds of iptables, nf_tables and legacy, whichever the host uses.
 Counters of foreign rules stay; only those of the chains' policies start from zero with the legacy kind, as they do
 there after any change by anybody.
@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from seamless.errors import PrivilegeError
-from seamless.linux import rules
-from seamless.linux.rules import IP_VERSIONS, IpVersion, Rule, Ruleset
+from seamless.linux.ruleset import CHAIN_PREFIX, IP_VERSIONS, IpVersion, Rule, Ruleset, install, missing, remove
 from seamless.linux.system import program, run
 
 LOCK_WAIT_SECONDS: Final = 10
@@ -52,16 +51,17 @@ def _run(argv: list[str], input: str | None = None) -> str:
 def apply(rulesets: Iterable[Ruleset]) -> None:
     """Install each ruleset in the place of whatever its owner has there."""
     for ruleset in rulesets:
-        _restore(ruleset.version, rules.install(save(ruleset.version), ruleset))
+        _restore(ruleset.version, install(save(ruleset.version), ruleset))
 
 
-def sweep(owner: str, prefixes: Iterable[str] = (rules.CHAIN_PREFIX,)) -> bool:
+def sweep(owner: str, prefixes: Iterable[str] = (CHAIN_PREFIX,)) -> bool:
     """Remove the chains of ``owner`` with these prefixes, of this life or an earlier one; return whether any was there.
 
-    Without ``prefixes`` the rules stay that are meant to outlive the owner's process (`rules.KEPT_PREFIXES`).
+    Without ``prefixes`` the rules stay that are meant to outlive the owner's process
+    (`seamless.linux.ruleset.KEPT_PREFIXES`).
     """
     found = {version: save(version) for version in IP_VERSIONS}
-    texts = [(version, rules.remove(found[version], owner, prefix)) for version in IP_VERSIONS for prefix in prefixes]
+    texts = [(version, remove(found[version], owner, prefix)) for version in IP_VERSIONS for prefix in prefixes]
     for version, text in texts:
         _restore(version, text)
     return any(text for _, text in texts)
@@ -71,7 +71,7 @@ def lost(rulesets: Iterable[Ruleset]) -> tuple[Rule, ...]:
     """Return the rules that ought to be there and are not."""
     wanted = tuple(rulesets)
     found = {version: save(version) for version in dict.fromkeys(ruleset.version for ruleset in wanted)}
-    return tuple(rule for ruleset in wanted for rule in rules.missing(found[ruleset.version], ruleset))
+    return tuple(rule for ruleset in wanted for rule in missing(found[ruleset.version], ruleset))
 
 
 def is_installed(rulesets: Iterable[Ruleset]) -> bool:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from seamless.linux.packets import Header
+from seamless.linux.ip_packet import Header
 from seamless.linux.rawip import RawCounters, RawReleaser, SendsPackets
 from seamless.linux.sockopt import set_buffers
 

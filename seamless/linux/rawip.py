@@ -22,8 +22,8 @@ from typing import Final, Protocol
 
 import attrs
 
+from seamless.linux.ip_packet import Header
 from seamless.linux.nexthop import NextHop, next_hop
-from seamless.linux.packets import Header
 from seamless.linux.rawsocket import PACKET_SOCKET, path_mtu
 from seamless.linux.segmentation import fragments, segment_count, segments, split_last, unsegmented
 

@@ -1,7 +1,8 @@
 """Sockets that put whole IP packets on the way, header and all, as if this host had made them.
 
 They are opened and marked with privilege, and may then be used without: a process that holds one needs no capability to
-send. The mark lets our own firewall rules tell what we release from what an application sends (`seamless.linux.rules`).
+send. By the mark our own firewall rules (`seamless.linux.ruleset`) distinguish what we release from what an application
+sends.
 
 A raw socket takes what fits a device's MTU, one system call each. A packet socket takes TCP in super-packets, which the
 kernel or the network card cuts, and wants the link header too (`seamless.linux.nexthop`). Whoever holds one could bind

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from seamless.linux.packets import (
+from seamless.linux.ip_packet import (
     CHECKSUM_AT,
     FRAGMENT_HEADER_BYTES,
     IPV4_HEADER_BYTES,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.lab.nodes import environment
+from seamless.lab.daemons import environment
 from seamless.test.lab.ground import why_not
 
 CHECKOUT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from seamless.crypto.keys import (
     public_key_of,
 )
 from seamless.errors import EXIT_DONE, ConfigurationError, UsageError
-from seamless.tools.verbs import VerbParsers, add_verb
+from seamless.tools.subcommands import VerbParsers, add_verb
 
 GENKEY_DESCRIPTION = """\
 Print a new private key (Ed25519), as wg genkey does. It is the identity of one node; keep it on that node, in a file

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import seamless
 from seamless.errors import EXIT_FAILED, ConfigurationError, SeamlessError
-from seamless.tools import check, keys, lab, ping, rules, status
-from seamless.tools.verbs import EXIT_CODES
+from seamless.tools import check_command, keys, lab_commands, ping_command, rules_command, status
+from seamless.tools.subcommands import EXIT_CODES
 
 DESCRIPTION = """\
 seamless is an overlay network that carries unmodified TCP applications. The daemon of a node is a twistd command,
@@ -22,7 +22,7 @@ seamless is an overlay network that carries unmodified TCP applications. The dae
 they do, and runs the lab.
 """
 
-VERB_MODULES = (keys, check, rules, status, ping, lab)
+VERB_MODULES = (keys, check_command, rules_command, status, ping_command, lab_commands)
 
 EXIT_INTERRUPTED = 130
 """What a shell expects of a program that ended by Ctrl-C: 128 and the number of SIGINT."""

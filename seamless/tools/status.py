@@ -17,8 +17,8 @@ from seamless.interfaces import troubles
 from seamless.link.status import LinkStatus
 from seamless.linux import control_socket
 from seamless.tools import units
-from seamless.tools.table import WIDTH, Row, table
-from seamless.tools.verbs import VerbParsers, add_verb
+from seamless.tools.subcommands import VerbParsers, add_verb
+from seamless.tools.text_table import WIDTH, Row, table
 from seamless.transport.udp_counters import UdpCounters
 
 DESCRIPTION = """\

@@ -50,7 +50,7 @@ class Echo(Protocol):
         """Need not be told: both directions end together."""
 
 
-class _Ping(Protocol):
+class _PingClient(Protocol):
     """Sends `PING_BYTES`, and tells how many seconds it took until all of them were back."""
 
     def __init__(self, reactor: Any) -> None:
@@ -86,8 +86,8 @@ class _PingFactory(Factory):
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
 
-    def buildProtocol(self, addr: Any) -> _Ping:
-        return _Ping(self._reactor)
+    def buildProtocol(self, addr: Any) -> _PingClient:
+        return _PingClient(self._reactor)
 
 
 class PingService(Service):
@@ -131,5 +131,5 @@ class PingService(Service):
 
 
 def _round_trip(protocol: IProtocol) -> Deferred[float]:
-    assert isinstance(protocol, _Ping)
+    assert isinstance(protocol, _PingClient)
     return protocol.round_trip

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 from seamless.config.model import Configuration
 from seamless.intercept.packets.crossings import Crossing, IPAddress, crossings
-from seamless.linux.packets import Header, MalformedPacketError, parse
+from seamless.linux.ip_packet import Header, MalformedPacketError, parse
 
 Refusal: TypeAlias = Literal["source", "destination", "ports"]
 _Flow: TypeAlias = tuple[bytes, bytes, int, int, int, bool]

@@ -27,7 +27,7 @@ from typing import Final, TypeAlias, Union
 import attrs
 
 from seamless.config.model import Configuration, InterceptConfig, Network, PortRange, Protocol, overlap
-from seamless.linux.packets import TCP, UDP, Header
+from seamless.linux.ip_packet import TCP, UDP, Header
 
 IPAddress: TypeAlias = Union[IPv4Address, IPv6Address]
 

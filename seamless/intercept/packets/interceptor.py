@@ -22,10 +22,10 @@ from seamless.config.model import Configuration
 from seamless.intercept.packets.crossings import PacketQueue, packet_queues
 from seamless.intercept.packets.release import Release, ReleaseCounters
 from seamless.intercept.packets.reorder import MOST_WAIT
-from seamless.linux.packets import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, MalformedPacketError, clamped, parse
+from seamless.linux.ip_packet import IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, MalformedPacketError, clamped, parse
 from seamless.transport import clock
+from seamless.transport.capture_reader import CaptureReader
 from seamless.transport.driver import Driver
-from seamless.transport.nfqueue import CaptureReader
 
 TCP_HEADER_BYTES: Final = 20
 """What TCP's MSS leaves out, besides the IP header (RFC 6691)."""

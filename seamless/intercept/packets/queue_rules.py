@@ -12,7 +12,7 @@ from seamless.config.model import Configuration
 from seamless.intercept.packets.capture_points import CapturePoint
 from seamless.intercept.packets.crossings import Crossing, PacketQueue
 from seamless.intercept.rule_matches import OWN_PASS, comment_match, network_match, port_matches
-from seamless.linux.rules import CHAIN_PREFIX, QUEUE_PREFIX, IpVersion, Rule, chain_name
+from seamless.linux.ruleset import CHAIN_PREFIX, QUEUE_PREFIX, IpVersion, Rule, chain_name
 
 
 def queue_rules(

@@ -17,7 +17,7 @@ from seamless.config.model import Configuration
 from seamless.intercept.packets.admission import Admission, Refusal
 from seamless.intercept.packets.crossings import Crossing, crossings
 from seamless.intercept.packets.reorder import MOST_WAIT, Reorder
-from seamless.linux.packets import Header, MalformedPacketError, Reason, is_intact, parse, tcp_header_bytes
+from seamless.linux.ip_packet import Header, MalformedPacketError, Reason, is_intact, parse, tcp_header_bytes
 
 _SEQUENCE: Final = Struct("!I")
 _SYN: Final = 0x02

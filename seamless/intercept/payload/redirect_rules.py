@@ -17,7 +17,7 @@ from seamless.intercept.rule_matches import (
     not_the_daemon,
     port_matches,
 )
-from seamless.linux.rules import GUARD_PREFIX, IpVersion, Rule, chain_name
+from seamless.linux.ruleset import GUARD_PREFIX, IpVersion, Rule, chain_name
 
 
 def redirect_rules(

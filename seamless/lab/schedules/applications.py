@@ -24,8 +24,8 @@ from seamless.interfaces import (
     StreamWritable,
 )
 from seamless.lab.schedules.conditions import Conditions
+from seamless.lab.schedules.oracle import End, PacketRules, Violation
 from seamless.lab.schedules.plan import ACCEPT, Conversation, Packets, Schedule, Script
-from seamless.lab.schedules.rules import End, PacketRules, Violation
 from seamless.lab.simulated import Simulation
 from seamless.node import Node
 

@@ -23,7 +23,7 @@ SENDS_WITHIN: Final = 5
 """Hello intervals within which a running node sends on each of its wires, up or down."""
 
 
-class Bed(Protocol):
+class FaultTarget(Protocol):
     """What faults act on."""
 
     schedule: Schedule
@@ -58,19 +58,19 @@ class Fault:
 
     kind = "fault"
 
-    def begin(self, bed: Bed) -> None:
+    def begin(self, target: FaultTarget) -> None:
         """Begin."""
         raise NotImplementedError
 
-    def end(self, bed: Bed) -> None:
+    def end(self, target: FaultTarget) -> None:
         """Let things be as they were."""
         raise NotImplementedError
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how often it took effect; to be asked after its end."""
         raise NotImplementedError
 
-    def must_hit(self, bed: Bed) -> bool:
+    def must_hit(self, target: FaultTarget) -> bool:
         """Return whether it had to take effect."""
         return True
 
@@ -94,38 +94,38 @@ class OnWire(Fault):
         """Return the wire in words."""
         return f"{self.one}{'-' if self.both_ways else '>'}{self.other}"
 
-    def begin(self, bed: Bed) -> None:
+    def begin(self, target: FaultTarget) -> None:
         """Begin on every direction."""
-        bed.noted[self] = self._totals(bed)
+        target.noted[self] = self._totals(target)
         for direction in self.directions:
-            self.impair(bed, direction)
-        bed.conditions.changed(bed.net.now)
+            self.impair(target, direction)
+        target.conditions.changed(target.net.now)
 
-    def end(self, bed: Bed) -> None:
+    def end(self, target: FaultTarget) -> None:
         """End on every direction."""
         for direction in self.directions:
-            self.restore(bed, direction)
-        bed.noted[self] = self._totals(bed) - bed.noted[self]
-        bed.conditions.changed(bed.net.now)
+            self.restore(target, direction)
+        target.noted[self] = self._totals(target) - target.noted[self]
+        target.conditions.changed(target.net.now)
 
-    def impair(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def impair(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Begin on one direction."""
         raise NotImplementedError
 
-    def restore(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def restore(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """End on one direction."""
         raise NotImplementedError
 
-    def _totals(self, bed: Bed) -> Counter[str]:
+    def _totals(self, target: FaultTarget) -> Counter[str]:
         """Return the counters of its directions, added up."""
         totals: Counter[str] = Counter()
         for direction in self.directions:
-            totals.update(attrs.asdict(bed.net.counters(*direction)))
+            totals.update(attrs.asdict(target.net.counters(*direction)))
         return totals
 
-    def counted(self, bed: Bed, *names: str) -> int:
+    def counted(self, target: FaultTarget, *names: str) -> int:
         """Return by how much these counters grew while it lasted."""
-        return sum(bed.noted[self][name] for name in names)
+        return sum(target.noted[self][name] for name in names)
 
 
 @attrs.frozen(eq=False)
@@ -142,25 +142,25 @@ class Bad(OnWire):
         changes = ", ".join(f"{name} {value:g}" for name, value in self.changes.items())
         return f"{self.where} for {self.length:.2f} s: {changes}"
 
-    def impair(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def impair(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Make it bad."""
-        bed.net.impair(*direction, **self.changes)
-        bed.conditions.lossy[direction] += self.changes.get("loss", 0.0) > LOSSY
+        target.net.impair(*direction, **self.changes)
+        target.conditions.lossy[direction] += self.changes.get("loss", 0.0) > LOSSY
 
-    def restore(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def restore(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Make it good."""
-        good = next(wire.impairment for wire in bed.schedule.wires if set(wire.ends) == set(direction))
-        bed.net.impair(*direction, **{name: getattr(good, name) for name in self.changes})
-        bed.conditions.lossy[direction] -= self.changes.get("loss", 0.0) > LOSSY
+        good = next(wire.impairment for wire in target.schedule.wires if set(wire.ends) == set(direction))
+        target.net.impair(*direction, **{name: getattr(good, name) for name in self.changes})
+        target.conditions.lossy[direction] -= self.changes.get("loss", 0.0) > LOSSY
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how many packets fared badly."""
-        return self.counted(bed, "lost", "duplicated", "reordered", "corrupted")
+        return self.counted(target, "lost", "duplicated", "reordered", "corrupted")
 
-    def must_hit(self, bed: Bed) -> bool:
+    def must_hit(self, target: FaultTarget) -> bool:
         """Return whether enough packets came."""
         chance = max(self.changes.get(name, 0.0) for name in ("loss", "duplicate", "reorder", "corrupt"))
-        expected = self.counted(bed, "packets_in") * chance / self.changes.get("burst_packets", 1.0)
+        expected = self.counted(target, "packets_in") * chance / self.changes.get("burst_packets", 1.0)
         return bool(expected > EXPECTED_HITS_MIN)
 
 
@@ -174,25 +174,25 @@ class Outage(OnWire):
         """Return one line of a transcript."""
         return f"{self.where} is cut for {self.length:.2f} s"
 
-    def impair(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def impair(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Cut it."""
-        bed.conditions.down[direction] += 1
-        bed.net.impair(*direction, down=True)
+        target.conditions.down[direction] += 1
+        target.net.impair(*direction, down=True)
 
-    def restore(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def restore(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Mend it, unless another fault cuts it, too."""
-        bed.conditions.down[direction] -= 1
-        bed.net.impair(*direction, down=bed.conditions.down[direction] > 0)
+        target.conditions.down[direction] -= 1
+        target.net.impair(*direction, down=target.conditions.down[direction] > 0)
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how many packets were lost in it."""
-        return self.counted(bed, "outage")
+        return self.counted(target, "outage")
 
-    def must_hit(self, bed: Bed) -> bool:
+    def must_hit(self, target: FaultTarget) -> bool:
         """Return whether a running node must have sent a hello into it."""
         return (
-            not bed.conditions.was_absent
-            and self.length > SENDS_WITHIN * bed.schedule.hello_interval
+            not target.conditions.was_absent
+            and self.length > SENDS_WITHIN * target.schedule.hello_interval
             and self.both_ways
         )
 
@@ -209,19 +209,19 @@ class Shrink(OnWire):
         """Return one line of a transcript."""
         return f"{self.where} carries only {self.mtu_bytes} bytes for {self.length:.2f} s"
 
-    def impair(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def impair(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Make it carry less."""
-        bed.net.impair(*direction, black_hole_bytes=self.mtu_bytes)
+        target.net.impair(*direction, black_hole_bytes=self.mtu_bytes)
 
-    def restore(self, bed: Bed, direction: tuple[str, str]) -> None:
+    def restore(self, target: FaultTarget, direction: tuple[str, str]) -> None:
         """Make it carry what it did."""
-        good = next(wire.impairment for wire in bed.schedule.wires if set(wire.ends) == set(direction))
-        bed.net.impair(*direction, black_hole_bytes=good.black_hole_bytes)
+        good = next(wire.impairment for wire in target.schedule.wires if set(wire.ends) == set(direction))
+        target.net.impair(*direction, black_hole_bytes=good.black_hole_bytes)
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how many packets were too long."""
-        return self.counted(bed, "black_holed")
+        return self.counted(target, "black_holed")
 
-    def must_hit(self, bed: Bed) -> bool:
+    def must_hit(self, target: FaultTarget) -> bool:
         """Return False: perhaps nothing long was sent."""
         return False

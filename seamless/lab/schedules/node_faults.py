@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from seamless.lab.schedules.faults import Bad, Bed, Fault, Outage
+from seamless.lab.schedules.faults import Bad, Fault, FaultTarget, Outage
 from seamless.lab.schedules.rogue import drop_bulk, flood
 
 FLOOD_INTERVAL: Final = 0.01
@@ -27,22 +27,22 @@ class Stop(Fault):
         """Return one line of a transcript."""
         return f"{self.node}'s process is stopped for {self.length:.2f} s"
 
-    def begin(self, bed: Bed) -> None:
+    def begin(self, target: FaultTarget) -> None:
         """Stop it."""
-        bed.conditions.absent[self.node] += 1
-        bed.stop(self.node)
-        bed.conditions.changed(bed.net.now)
+        target.conditions.absent[self.node] += 1
+        target.stop(self.node)
+        target.conditions.changed(target.net.now)
 
-    def end(self, bed: Bed) -> None:
+    def end(self, target: FaultTarget) -> None:
         """Let it go on."""
-        bed.conditions.absent[self.node] -= 1
-        bed.go_on(self.node, timers_first=self.timers_first)
-        bed.conditions.changed(bed.net.now)
-        bed.noted[self] = 1
+        target.conditions.absent[self.node] -= 1
+        target.go_on(self.node, timers_first=self.timers_first)
+        target.conditions.changed(target.net.now)
+        target.noted[self] = 1
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return 1: the process goes on only after it was stopped."""
-        return int(bed.noted[self])
+        return int(target.noted[self])
 
 
 @attrs.frozen(eq=False)
@@ -57,22 +57,22 @@ class Restart(Fault):
         """Return one line of a transcript."""
         return f"{self.node} crashes and is back after {self.length:.2f} s"
 
-    def begin(self, bed: Bed) -> None:
+    def begin(self, target: FaultTarget) -> None:
         """Crash it."""
-        bed.conditions.absent[self.node] += 1
-        bed.crash(self.node)
-        bed.conditions.changed(bed.net.now)
+        target.conditions.absent[self.node] += 1
+        target.crash(self.node)
+        target.conditions.changed(target.net.now)
 
-    def end(self, bed: Bed) -> None:
+    def end(self, target: FaultTarget) -> None:
         """Start it."""
-        bed.conditions.absent[self.node] -= 1
-        bed.start(self.node)
-        bed.conditions.changed(bed.net.now)
-        bed.noted[self] = bed.net.nodes[self.node].incarnation - 1
+        target.conditions.absent[self.node] -= 1
+        target.start(self.node)
+        target.conditions.changed(target.net.now)
+        target.noted[self] = target.net.nodes[self.node].incarnation - 1
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how many lives the node has had before."""
-        return int(bed.noted[self])
+        return int(target.noted[self])
 
 
 @attrs.frozen(eq=False)
@@ -87,24 +87,24 @@ class DropBulk(Fault):
         """Return one line of a transcript."""
         return f"{self.node} drops bulk for {self.length:.2f} s"
 
-    def begin(self, bed: Bed) -> None:
+    def begin(self, target: FaultTarget) -> None:
         """Turn rogue."""
-        bed.conditions.dropping[self.node] += 1
-        bed.noted[self] = drop_bulk(bed.net.node(self.node))
-        bed.conditions.changed(bed.net.now)
+        target.conditions.dropping[self.node] += 1
+        target.noted[self] = drop_bulk(target.net.node(self.node))
+        target.conditions.changed(target.net.now)
 
-    def end(self, bed: Bed) -> None:
+    def end(self, target: FaultTarget) -> None:
         """Forward again."""
-        bed.conditions.dropping[self.node] -= 1
-        bed.conditions.asking_rarely_until = bed.net.now + self.length
-        bed.noted[self].restore()
-        bed.conditions.changed(bed.net.now)
+        target.conditions.dropping[self.node] -= 1
+        target.conditions.asking_rarely_until = target.net.now + self.length
+        target.noted[self].restore()
+        target.conditions.changed(target.net.now)
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how many packets it dropped."""
-        return int(bed.noted[self].dropped)
+        return int(target.noted[self].dropped)
 
-    def must_hit(self, bed: Bed) -> bool:
+    def must_hit(self, target: FaultTarget) -> bool:
         """Return False: perhaps no path led over it."""
         return False
 
@@ -125,27 +125,27 @@ class Flood(Fault):
         rate = f"{self.rate_bps / 1e6:g} Mb/s of {self.packet_bytes} B"
         return f"{self.node} floods {self.to} with express for {self.length:.2f} s: {rate}"
 
-    def begin(self, bed: Bed) -> None:
+    def begin(self, target: FaultTarget) -> None:
         """Send bursts until the end."""
-        bed.noted[self] = 0
+        target.noted[self] = 0
         count = max(1, round(self.rate_bps * FLOOD_INTERVAL / 8 / self.packet_bytes))
         for number in range(int(self.length / FLOOD_INTERVAL)):
-            bed.net.at(bed.net.now + number * FLOOD_INTERVAL, self._burst, bed, count)
+            target.net.at(target.net.now + number * FLOOD_INTERVAL, self._burst, target, count)
 
-    def _burst(self, bed: Bed, count: int) -> None:
-        place = bed.net.nodes[self.node]
+    def _burst(self, target: FaultTarget, count: int) -> None:
+        place = target.net.nodes[self.node]
         if place.node is not None and place.socket is None:
-            bed.noted[self] += bed.net.command(
+            target.noted[self] += target.net.command(
                 self.node, lambda node, now: flood(node, self.to, self.packet_bytes, count)
             )
 
-    def end(self, bed: Bed) -> None:
+    def end(self, target: FaultTarget) -> None:
         """Nothing: the bursts have ended."""
 
-    def hits(self, bed: Bed) -> int:
+    def hits(self, target: FaultTarget) -> int:
         """Return how many packets it sent."""
-        return int(bed.noted[self])
+        return int(target.noted[self])
 
-    def must_hit(self, bed: Bed) -> bool:
+    def must_hit(self, target: FaultTarget) -> bool:
         """Return whether the node ran, with a path, for some of the time."""
-        return not bed.conditions.was_absent and not bed.schedule.kinds & {Outage.kind, Bad.kind}
+        return not target.conditions.was_absent and not target.schedule.kinds & {Outage.kind, Bad.kind}

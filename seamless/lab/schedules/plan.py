@@ -26,7 +26,7 @@ from seamless.config.model import (
 )
 from seamless.crypto.keys import public_key_of
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 
 if TYPE_CHECKING:
     from seamless.lab.schedules.faults import Fault

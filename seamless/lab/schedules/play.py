@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import attrs
 
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.schedules.applications import Applications
 from seamless.lab.schedules.conditions import Conditions
 from seamless.lab.schedules.faults import Fault
+from seamless.lab.schedules.liveness import NODE_MEMORY_MAX_BYTES, Progress, leftovers, memory_bytes
+from seamless.lab.schedules.oracle import Violation
 from seamless.lab.schedules.plan import Conversation, Packets, Schedule, Script
-from seamless.lab.schedules.rules import Violation
-from seamless.lab.schedules.watch import NODE_MEMORY_MAX_BYTES, Progress, leftovers, memory_bytes
 from seamless.lab.simulated import Simulation
 
 LOOK_INTERVAL: Final = 0.5
@@ -55,7 +55,7 @@ class Result:
     """What the largest node kept after quiet."""
 
 
-class Bed:
+class ScheduleRun:
     """A schedule that is being played."""
 
     def __init__(self, schedule: Schedule) -> None:
@@ -178,7 +178,7 @@ class Bed:
 
 def play(schedule: Schedule) -> Result:
     """Play a schedule; the result holds the first rule that was broken, if any was."""
-    bed = Bed(schedule)
+    bed = ScheduleRun(schedule)
     try:
         bed.run()
     except Violation as violation:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.intercept.node_rules import kept_rulesets, rulesets
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux import iptables
-from seamless.linux.rules import KEPT_PREFIXES, IpVersion, Ruleset
+from seamless.linux.ruleset import KEPT_PREFIXES, IpVersion, Ruleset
 from seamless.linux.sockopt import set_mark
 from seamless.test.intercept.test_node_rules import configuration
 from seamless.test.linux import test_iptables

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.config.load import load_text
 from seamless.config.model import Configuration
 from seamless.intercept.node_rules import capture_addresses, rulesets
-from seamless.linux.rules import Ruleset
+from seamless.linux.ruleset import Ruleset
 
 NODES = """
 overlay lab { }

@@ -18,8 +18,8 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_file
+from seamless.lab.daemons import environment
 from seamless.lab.lab import Lab
-from seamless.lab.nodes import environment
 from seamless.service import NodeService
 from seamless.tools.keys import read_private_key
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.lab.owner import find
+from seamless.lab.background import find
 from seamless.test.lab.ground import why_not
 from seamless.test.tools.command import seamless
 

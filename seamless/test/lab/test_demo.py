@@ -15,11 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import EXIT_DONE, EXIT_FAILED, EXIT_PRIVILEGE, PrivilegeError, SeamlessError
 from seamless.lab import demo, measure
+from seamless.lab.daemons import environment
 from seamless.lab.demo import Plan
-from seamless.lab.figures import SEAMLESS, Figures, Row, report, targets
+from seamless.lab.demo_report import SEAMLESS, Figures, Row, report, targets
 from seamless.lab.lab import Lab
 from seamless.lab.measure import Copied
-from seamless.lab.nodes import environment
 from seamless.test.lab.ground import why_not
 from seamless.test.lab.test_lab import processes_mentioning
 

@@ -19,7 +19,7 @@ import attrs
 from seamless.config.load import load_text
 from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.errors import EXIT_CONFIGURATION, EXIT_FAILED, EXIT_PRIVILEGE, EXIT_USAGE
-from seamless.lab.nodes import command, environment, private_key
+from seamless.lab.daemons import command, environment, private_key
 from seamless.linux.control_socket import DIRECTORY_VARIABLE
 from seamless.node import Node
 from seamless.test.lab.bedtest import (

@@ -18,8 +18,8 @@ from seamless.crypto.keys import decode_private_key, public_key_of
 from seamless.errors import SeamlessError, UnreachableError, UsageError
 from seamless.lab import servers
 from seamless.lab.bed import Bed
+from seamless.lab.daemons import private_key
 from seamless.lab.lab import Lab
-from seamless.lab.nodes import private_key
 from seamless.test.lab.ground import FAR, traffic, two_hosts, why_not
 
 NOBODY = 65534

@@ -20,12 +20,12 @@ from seamless.lab.schedules.__main__ import main, seeds_of
 from seamless.lab.schedules.conditions import SETTLING, Conditions
 from seamless.lab.schedules.draw import KINDS, draw
 from seamless.lab.schedules.faults import Fault, Outage
+from seamless.lab.schedules.liveness import Progress, leftovers, memory_bytes
 from seamless.lab.schedules.node_faults import Stop
+from seamless.lab.schedules.oracle import End, PacketRules, Violation
 from seamless.lab.schedules.plan import Conversation, Schedule, Script, Wire
-from seamless.lab.schedules.play import Bed, Result, play
-from seamless.lab.schedules.rules import End, PacketRules, Violation
+from seamless.lab.schedules.play import Result, ScheduleRun, play
 from seamless.lab.schedules.shrink import shrink
-from seamless.lab.schedules.watch import Progress, leftovers, memory_bytes
 
 SEEDS = range(1, 101)
 GROUPS = 10
@@ -228,7 +228,7 @@ class PlayTests(SynchronousTestCase):
 
     def test_altered_bytes(self) -> None:
         """A node that hands over one wrong byte is found out."""
-        bed = Bed(small())
+        bed = ScheduleRun(small())
         hear = bed.net.nodes["c"].on_event
         assert hear is not None
 
@@ -243,14 +243,14 @@ class PlayTests(SynchronousTestCase):
         self.assertEqual(context.exception.rule, "prefix")
 
     def test_a_stream_left_over(self) -> None:
-        bed = Bed(small())
+        bed = ScheduleRun(small())
         bed.run()
         self.assertEqual(list(leftovers(bed.net)), [])
         bed.net.command("a", lambda node, now: node.open_stream("c", b"forgotten", now))
         self.assertIn("a keeps 1 streams", list(leftovers(bed.net)))
 
     def test_memory(self) -> None:
-        bed = Bed(small())
+        bed = ScheduleRun(small())
         bed.run()
         node = bed.net.node("a")
         before = memory_bytes(node)
@@ -260,7 +260,7 @@ class PlayTests(SynchronousTestCase):
     def test_a_stall(self) -> None:
         """A path that the oracle takes for good carries nothing."""
         schedule = small()
-        bed = Bed(schedule)
+        bed = ScheduleRun(schedule)
         progress = Progress(bed.net, bed.applications)
         bed.net.run(1.1)
         bed.net.impair("a", "b", down=True)
@@ -317,7 +317,7 @@ class ProgramTests(SynchronousTestCase):
 
     def test_a_bad_one(self) -> None:
         """Whatever is wrong, the schedule is printed, and the exit code says so."""
-        self.patch(Bed, "run", lambda bed: (_ for _ in ()).throw(Violation("eof", "made up")))
+        self.patch(ScheduleRun, "run", lambda bed: (_ for _ in ()).throw(Violation("eof", "made up")))
         code, text = self.run_program("--seed", "99", "--shrink")
         self.assertEqual(code, 1)
         self.assertIn("eof: made up", text)

@@ -27,7 +27,7 @@ from seamless.interfaces import (
     StreamReset,
     StreamWritable,
 )
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.node import Node
 from seamless.node.node import COST_INTERVAL

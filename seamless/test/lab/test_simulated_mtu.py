@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.interfaces import DataReceived, Event, LinkDown, LinkMtuChanged, PacketReceived, StreamOpened, Transmit
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.mtu import RAISE_INTERVAL
 from seamless.link.sender import MAX_RESENDS

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_file
 from seamless.interfaces import Event, PacketReceived
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.sender import BATCH_INTERVAL
 from seamless.test.lab.test_simulated import ETC, settle

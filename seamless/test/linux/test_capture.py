@@ -19,15 +19,15 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import PrivilegeError
-from seamless.lab.nodes import environment
+from seamless.lab.daemons import environment
 from seamless.linux import capture, nfqueue
 from seamless.linux.capture import BIND, FRAME, ORDER, OUTLET, PACKETS, UNBIND, Capture, CaptureCounters
+from seamless.linux.ip_packet import TCP, UDP, Header, is_intact, parse
 from seamless.linux.outlet import Outlet
-from seamless.linux.packets import TCP, UDP, Header, is_intact, parse
 from seamless.linux.rawsocket import open_raw, path_mtu
 from seamless.linux.sockopt import SO_RCVBUFFORCE, SO_SNDBUFFORCE, UDP_SEGMENT
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace, NamespaceTestCase
-from seamless.transport.nfqueue import capture_channel
+from seamless.transport.capture_reader import capture_channel
 
 QUEUE = 7400
 MARK = 0x1000
@@ -41,7 +41,7 @@ import socket, sys
 from seamless.linux import nfqueue
 from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
-from seamless.linux.packets import parse
+from seamless.linux.ip_packet import parse
 nfqueue.BUFFER_BYTES = 100_000
 channel, queue = map(int, sys.argv[1:])
 Capture(socket.socket(fileno=channel), {queue: True}, Outlet(parse, {})).run()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SkipTest
 
 from seamless.errors import SeamlessError
 from seamless.linux import iptables
-from seamless.linux.rules import IpVersion, Rule, Ruleset
+from seamless.linux.ruleset import IpVersion, Rule, Ruleset
 from seamless.linux.sockopt import original_destination, set_mark
 from seamless.linux.system import program, run
 from seamless.test.linux.namespaces import Namespace, NamespaceTestCase

@@ -21,8 +21,8 @@ from scapy.layers.inet import IP, TCP  # noqa: E402
 from scapy.layers.inet6 import IPv6  # noqa: E402
 from scapy.packet import Packet  # noqa: E402
 
+from seamless.linux.ip_packet import parse  # noqa: E402
 from seamless.linux.nexthop import NextHop, next_hop  # noqa: E402
-from seamless.linux.packets import parse  # noqa: E402
 from seamless.linux.rawip import RawReleaser  # noqa: E402
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw  # noqa: E402
 from seamless.linux.segmentation import segments  # noqa: E402

@@ -12,8 +12,8 @@ logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 from scapy.layers.inet import IP, TCP, UDP  # noqa: E402
 from scapy.layers.inet6 import IPv6  # noqa: E402
 
+from seamless.linux.ip_packet import is_intact, parse  # noqa: E402
 from seamless.linux.nexthop import NextHop  # noqa: E402
-from seamless.linux.packets import is_intact, parse  # noqa: E402
 from seamless.linux.rawip import HOP_MEMORY, MTU_MEMORY, RawReleaser  # noqa: E402
 from seamless.linux.rawsocket import PACKET_SOCKET  # noqa: E402
 

@@ -14,7 +14,7 @@ from seamless.config.model import Configuration
 from seamless.crypto.keys import encode_public_key, public_key_of
 from seamless.interfaces import Address, Event, Transmit
 from seamless.lab.agenda import Agenda
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.node import Node
 
 DELAY = 0.005

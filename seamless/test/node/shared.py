@@ -16,7 +16,7 @@ from statistics import median
 
 from seamless.config.load import load_text
 from seamless.interfaces import DataReceived, Event, StreamKey, StreamOpened, StreamReset, StreamWritable, Transmit
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.link import Link
 from seamless.node import Node

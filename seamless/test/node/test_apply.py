@@ -30,7 +30,7 @@ from seamless.interfaces import (
     StreamReset,
     Transmit,
 )
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.status import LinkStatus
 from seamless.node import Node

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.config.load import load_text
 from seamless.config.model import Configuration
 from seamless.interfaces import ConfigurationDiffers, StreamOpened
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.node.drift import FRAMES_PER_SECOND, Drift, Section, encoded, shared_items
 from seamless.test.node.network import node, overlay

@@ -7,7 +7,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_text
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.session.events import SessionStatus
 from seamless.test.lab.test_simulated import Applications, settle

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_text
 from seamless.interfaces import DataReceived, LinkDown, StreamOpened, StreamReset
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.link import Link
 from seamless.routing.detours import FIRST_SECONDS

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.config.load import load_text
 from seamless.config.model import Configuration
 from seamless.interfaces import Event, PeerUnreachable, StreamOpened
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.test.node.network import node
 

@@ -23,7 +23,7 @@ from seamless.test.tools.test_main import configuration_text
 from seamless.test.tools.twistd import START_TIMEOUT, Twistd
 from seamless.test.transport.reported import Reported
 from seamless.tools.status import text
-from seamless.tools.table import WIDTH
+from seamless.tools.text_table import WIDTH
 
 
 def as_json(bed: Reported) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.tools import units
-from seamless.tools.table import WIDTH, table
+from seamless.tools.text_table import WIDTH, table
 
 
 class UnitsTests(SynchronousTestCase):

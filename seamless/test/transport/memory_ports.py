@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from seamless.config.model import Configuration
 from seamless.errors import SeamlessError
 from seamless.interfaces import Address, StreamKey, Transmit
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.node import Node
 from seamless.transport.driver import Driver
 from seamless.transport.udp import OnBatch

@@ -12,7 +12,7 @@ import attrs
 from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.interfaces import Address, Event, LinkDown, LinkUp, StreamOpened, Transmit
-from seamless.lab.nodes import private_key
+from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
 from seamless.link.status import LinkStatus
 from seamless.node import NodeStatus

@@ -27,10 +27,10 @@ from scapy.packet import Packet  # noqa: E402
 
 from seamless.intercept.firewall import MODULE, START_TIMEOUT  # noqa: E402
 from seamless.linux.capture import BIND, COUNTERS, ORDER, OUTLET, CaptureCounters, decode_counters  # noqa: E402
-from seamless.linux.privileged import INSTALL, INSTALLED, READY, PrivilegedPart  # noqa: E402
+from seamless.linux.privileged_channel import INSTALL, INSTALLED, READY, PrivilegedPart  # noqa: E402
 from seamless.test.intercept.packets.in_namespaces import LOCAL, NODES  # noqa: E402
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace  # noqa: E402
-from seamless.transport.nfqueue import capture_channel  # noqa: E402
+from seamless.transport.capture_reader import capture_channel  # noqa: E402
 
 PATIENCE: Final = 20.0
 OWN, PEER, OTHER_PEER, STRANGER = "10.1.9.2", "10.1.9.1", "10.1.9.3", "192.0.2.1"
@@ -170,18 +170,18 @@ class HostileHalfTests(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """Words that are none, and a second way back, do nothing; the rules are still looked after."""
-        self.part.say("rm -rf /")
-        self.part.say("x" * 4000)
+        self.part.send("rm -rf /")
+        self.part.send("x" * 4000)
         again, theirs = capture_channel()
         self.addCleanup(again.close)
         self.part.capture(theirs)
-        self.part.say(INSTALL)
+        self.part.send(INSTALL)
         self.part.wait_for(INSTALLED, START_TIMEOUT)
         self.assertEqual(again.recv(1), b"", "it is closed")
 
     def test_a_descriptor_that_is_no_socket(self) -> None:
         """Who sends that is no daemon: the rules go, and the part ends in good order."""
-        self.part.say(INSTALL)
+        self.part.send(INSTALL)
         self.part.wait_for(INSTALLED, START_TIMEOUT)
         self.assertIn("SEAMLESS-b", self.namespace.run("iptables-save"))
         with open(os.devnull, "rb") as file, socket.socket(fileno=os.dup(self.part.fileno())) as channel:
@@ -189,7 +189,7 @@ class HostileHalfTests(SynchronousTestCase):
         with self.assertRaises(EOFError):
             until = time.monotonic() + PATIENCE
             while time.monotonic() < until:
-                self.part.hear()
+                self.part.receive()
                 time.sleep(0.02)
         self.assertIn("ended with exit code 0", str(self.part.death()))
         self.assertNotIn("SEAMLESS-b", self.namespace.run("iptables-save"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seamless.intercept.payload.flow import Flow
 from seamless.interfaces import RESET_NOT_ALLOWED
-from seamless.lab.nodes import environment
+from seamless.lab.daemons import environment
 from seamless.test.lab.bedtest import (
     BED_FILE,
     DST,

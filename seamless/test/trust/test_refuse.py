@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from seamless.linux.rules import GUARD_PREFIX
+from seamless.linux.ruleset import GUARD_PREFIX
 from seamless.test.trust.daemons import (
     CAPTURED,
     CONFIGURATION,

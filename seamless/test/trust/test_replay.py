@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seamless.lab.nodes import environment
+from seamless.lab.daemons import environment
 from seamless.test.lab.bedtest import (
     NODES,
     PATIENCE,

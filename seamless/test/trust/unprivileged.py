@@ -14,7 +14,7 @@ from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.lab import nodes
+from seamless.lab import daemons
 from seamless.lab.lab import Lab
 from seamless.test.lab.bedtest import wait_until
 from seamless.test.lab.ground import why_not
@@ -32,12 +32,12 @@ class Unprivileged(SynchronousTestCase):
     lab: Lab
 
     def setUp(self) -> None:
-        plain = nodes.command
+        plain = daemons.command
 
         def command(configuration_file: Path, node: str, key_file: Path) -> list[str]:
             return self.command(plain(configuration_file, node, key_file), node, key_file)
 
-        self.patch(nodes, "command", command)
+        self.patch(daemons, "command", command)
         super().setUp()
         for node in NODES:
             status = status_of(self.lab.node(node).process.pid)
@@ -87,6 +87,6 @@ class Standing(Unprivileged):
                 [sys.executable, "-P", "-m", "seamless.intercept.privileged", *words],
                 stdout=log,
                 stderr=log,
-                environment=nodes.environment(),
+                environment=daemons.environment(),
             )
         wait_until(door.exists, f"the privileged part of {node} listens")

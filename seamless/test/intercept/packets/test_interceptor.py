@@ -17,11 +17,11 @@ from scapy.layers.inet import IP, TCP, UDP  # noqa: E402
 from seamless.intercept.packets.crossings import FIRST_QUEUE  # noqa: E402
 from seamless.intercept.packets.interceptor import PacketInterceptor  # noqa: E402
 from seamless.linux.capture import BIND, FAILED, FRAME, ORDER, PACKETS, UNBIND  # noqa: E402
-from seamless.linux.packets import is_intact, parse  # noqa: E402
+from seamless.linux.ip_packet import is_intact, parse  # noqa: E402
 from seamless.test.intercept.packets.in_namespaces import LOCAL, configuration  # noqa: E402
 from seamless.test.transport.watch import Watch  # noqa: E402
+from seamless.transport.capture_reader import capture_channel  # noqa: E402
 from seamless.transport.driver import Driver  # noqa: E402
-from seamless.transport.nfqueue import capture_channel  # noqa: E402
 
 A, B = "10.1.9.1", "10.1.9.2"
 ROOM = 1300

@@ -24,7 +24,7 @@ from seamless.linux import control_socket
 from seamless.service import NodeService
 from seamless.test.tools.test_main import configuration_text
 from seamless.test.transport.grounds import own_address
-from seamless.transport.control import CLIENTS_MAX, PATIENCE, Control, ControlFactory
+from seamless.transport.control_service import CLIENTS_MAX, PATIENCE, ControlService, ControlSocketFactory
 from seamless.transport.ping import PingService
 
 
@@ -33,7 +33,7 @@ class ConversationTests(SynchronousTestCase):
         self.clock = Clock()
         self.later: Deferred[Any] = Deferred()
         self.asked: list[Any] = []
-        self.factory = ControlFactory(
+        self.factory = ControlSocketFactory(
             self.clock, {"echo": self.echo, "later": lambda _: self.later, "fail": self.fail_as_asked}
         )
 
@@ -169,9 +169,9 @@ class ControlTests(TestCase):
         while not self.nodes["src"].driver.reachable("dst"):
             await task.deferLater(reactor, 0.01)
 
-    def make_control(self) -> Control:
+    def make_control(self) -> ControlService:
         node = self.nodes["src"]
-        return Control(reactor, self.path, node, PingService(reactor, node), {})
+        return ControlService(reactor, self.path, node, PingService(reactor, node), {})
 
     async def ask(self, **question: object) -> Any:
         return await deferToThread(control_socket.ask, self.path, question)

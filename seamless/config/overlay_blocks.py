@@ -32,8 +32,8 @@ from seamless.config.model import (
     WhenUnreachable,
     overlap,
 )
-from seamless.config.slips import similar
 from seamless.config.syntax import Block, Problems, Statement, Value
+from seamless.config.syntax_hints import similar
 from seamless.config.values import Endpoint
 from seamless.interfaces import Address
 

@@ -66,7 +66,7 @@ class EmulatorPlan:
         return Wire((one, other), Impairment(**values["forward"]), Impairment(**values["backward"]))
 
 
-class ControlPort:
+class EmulatorControl:
     """The emulator's side: a listening socket, and callers that may send several requests each."""
 
     def __init__(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.model import Impairment
 from seamless.errors import UsageError
-from seamless.lab.words import changes, described
+from seamless.lab.wire_settings import changes, described
 
 
 class Changes(SynchronousTestCase):

@@ -11,9 +11,9 @@ from typing import Any, Final, cast
 
 import attrs
 
-from seamless.config.build import is_declared, mtu, note_repeated_names
 from seamless.config.grammar import Parsed
 from seamless.config.model import HostConfig, Impairment, Interface, Network, NodeConfig, WireConfig, overlap
+from seamless.config.overlay_blocks import is_declared, mtu, note_repeated_names
 from seamless.config.syntax import Block, Problems, Statement
 from seamless.config.values import Endpoint
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from seamless.config.model import Configuration
 from seamless.lab.schedules.applications import Applications
-from seamless.lab.schedules.rules import End, Violation
+from seamless.lab.schedules.oracle import End, Violation
 from seamless.lab.simulated import Simulation
 
 STALL_MAX: Final = 5.0

@@ -112,7 +112,7 @@ class Conversation(LineOnlyReceiver, TimeoutMixin):
             transport.loseConnection()
 
 
-class ControlFactory(Factory):
+class ControlSocketFactory(Factory):
     """Lets `CLIENTS_MAX` in at a time; others are hung up on."""
 
     noisy = False
@@ -133,7 +133,7 @@ class ControlFactory(Factory):
         self._clients -= 1
 
 
-class Control(MultiService):
+class ControlService(MultiService):
     """Listens at ``path`` for what people want to know of ``node``.
 
     A node whose socket cannot be made carries traffic all the same, and says so in the log.
@@ -174,7 +174,7 @@ class Control(MultiService):
         try:
             control_socket.make_room(self._path)
             self._port = self._reactor.listenUNIX(
-                str(self._path), ControlFactory(self._reactor, answers), mode=control_socket.SOCKET_MODE
+                str(self._path), ControlSocketFactory(self._reactor, answers), mode=control_socket.SOCKET_MODE
             )
         except (OSError, CannotListenError) as error:
             self._log.warn(

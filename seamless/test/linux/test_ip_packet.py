@@ -21,7 +21,7 @@ from scapy.layers.inet6 import (  # noqa: E402
 )
 from scapy.packet import Packet, Raw  # noqa: E402
 
-from seamless.linux.packets import (  # noqa: E402
+from seamless.linux.ip_packet import (  # noqa: E402
     MalformedPacketError,
     clamped,
     is_intact,

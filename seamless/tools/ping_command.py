@@ -11,7 +11,7 @@ from seamless.errors import EXIT_DONE, UnreachableError
 from seamless.linux import control_socket
 from seamless.tools import units
 from seamless.tools.status import add_socket_arguments
-from seamless.tools.verbs import VerbParsers, add_verb
+from seamless.tools.subcommands import VerbParsers, add_verb
 
 DESCRIPTION = """\
 Have the daemon of a node on this host send 64 bytes to another node and back, once a second, as the bytes of an

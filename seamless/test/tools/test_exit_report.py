@@ -26,7 +26,7 @@ from twisted.application.internet import TCPServer
 from twisted.internet import protocol, reactor
 from twisted.python import usage
 from seamless.errors import PrivilegeError, UnreachableError
-from seamless.tools.verdict import Supervised, Verdict
+from seamless.tools.exit_report import Supervised, ExitReport
 
 class Options(usage.Options):
     optParameters = [["fail", None, "never", "When to fail"], ["port", None, 0, "Port to listen on", int]]
@@ -51,7 +51,7 @@ class Obstinate(Service):
 
 def makeService(options):
     parent = options.parent
-    service = Supervised(Verdict(daemonizes=not parent["nodaemon"]), reactor)
+    service = Supervised(ExitReport(daemonizes=not parent["nodaemon"]), reactor)
     Obstinate(options["fail"]).setServiceParent(service)
     TCPServer(options["port"], protocol.Factory(), interface="127.0.0.1").setServiceParent(service)
     return service

@@ -6,7 +6,7 @@ import argparse
 
 from seamless.config.load import load_file
 from seamless.errors import EXIT_DONE
-from seamless.tools.verbs import VerbParsers, add_verb
+from seamless.tools.subcommands import VerbParsers, add_verb
 
 DESCRIPTION = """\
 Read a configuration and say everything that is wrong with it: words that the language does not have, with what was

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.linux.rules import MAX_CHAIN_CHARACTERS, Rule, Ruleset, chain_name, install, missing, remove, text
+from seamless.linux.ruleset import MAX_CHAIN_CHARACTERS, Rule, Ruleset, chain_name, install, missing, remove, text
 
 CHAIN = "SEAMLESS-src"
 JUMP = Rule("nat", "OUTPUT", ("-p", "tcp", "-m", "comment", "--comment", "seamless:src", "-j", CHAIN))

@@ -1,6 +1,6 @@
 """A lab in the background: the process that `seamless lab up` leaves behind, and where everybody finds it.
 
-``python -m seamless.lab.owner FILE SEED [nodes]`` brings the lab up in its folder, says ``ready`` on its standard
+``python -m seamless.lab.background FILE SEED [nodes]`` brings the lab up in its folder, says ``ready`` on its standard
 output, and takes it down on SIGTERM. If it is killed instead, the lab goes with it all the same.
 """
 
@@ -18,8 +18,8 @@ from typing import Final
 from seamless.config.load import load_file
 from seamless.errors import EXIT_DONE, ConfigurationError, PrivilegeError, SeamlessError, UnreachableError, UsageError
 from seamless.lab.bed import Bed
+from seamless.lab.daemons import environment
 from seamless.lab.lab import Lab
-from seamless.lab.nodes import environment
 
 _ROOT_DIRECTORY: Final = Path("/run/seamless-lab")
 _DEPARTURE_SECONDS: Final = 30.0
@@ -45,7 +45,14 @@ def start(file: Path, seed: int, nodes: bool) -> Bed:
         raise UsageError(f"The lab {configuration.name} is up already: seamless lab down")
     shutil.rmtree(directory, ignore_errors=True)  # What a killed owner left: files only, the hosts went with it.
     directory.mkdir(parents=True, mode=0o700)
-    argv = [sys.executable, "-m", "seamless.lab.owner", str(file.resolve()), str(seed), *(["nodes"] if nodes else [])]
+    argv = [
+        sys.executable,
+        "-m",
+        "seamless.lab.background",
+        str(file.resolve()),
+        str(seed),
+        *(["nodes"] if nodes else []),
+    ]
     with open(directory / "lab.log", "wb") as log:
         owner = subprocess.Popen(
             argv,

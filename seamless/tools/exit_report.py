@@ -37,7 +37,7 @@ PIPE_READ_BYTES: Final = 65536
 """More than any sentence; the kernel's pipe holds as much."""
 
 
-class Verdict:
+class ExitReport:
     """What this process will have to say when it ends. Made once in a process, before twistd forks."""
 
     def __init__(self, *, daemonizes: bool) -> None:
@@ -97,9 +97,9 @@ class Supervised(MultiService):
 
     _log = Logger()
 
-    def __init__(self, verdict: Verdict, reactor: IReactorCore) -> None:
+    def __init__(self, report: ExitReport, reactor: IReactorCore) -> None:
         super().__init__()
-        self._verdict = verdict
+        self._report = report
         self._reactor = reactor
 
     def privilegedStartService(self) -> None:
@@ -108,18 +108,18 @@ class Supervised(MultiService):
 
     def startService(self) -> None:
         """Start all services once signals are heard, and tell whoever waits how that went."""
-        if self._verdict.error is None:
+        if self._report.error is None:
             self._reactor.callWhenRunning(self._start)
 
     def _start(self) -> None:
         self._attempt(super().startService)
-        if self._verdict.error is None:
-            self._verdict.good()
+        if self._report.error is None:
+            self._report.good()
 
     def give_up(self, error: SeamlessError) -> None:
         """Stop the daemon as SIGTERM does, and then end with the code of ``error``."""
         self._log.critical("{error}", error=error)
-        self._verdict.bad(error)
+        self._report.bad(error)
         self._reactor.callWhenRunning(self._reactor.stop)
 
     def _attempt(self, start: Callable[[], None]) -> None:

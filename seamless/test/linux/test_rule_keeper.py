@@ -1,6 +1,6 @@
 """The privileged part, run as the process that it is, in a namespace of our own.
 
-This module is also that process: ``python -m seamless.test.linux.test_privileged --channel N`` keeps the test's rules.
+This module is also that process: ``python -m seamless.test.linux.test_rule_keeper --channel N`` keeps the test's rules.
 With ``--daemon`` it is a daemon that has them installed, says so, and waits to be killed.
 """
 
@@ -19,18 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import EXIT_PRIVILEGE, PrivilegeError, SeamlessError
 from seamless.linux import iptables
-from seamless.linux.privileged import (
-    INSTALL,
-    INSTALLED,
-    READY,
-    REMOVE,
-    REMOVED,
-    PrivilegedPart,
-    failure,
-    keep_rules,
-    report_failure,
-)
-from seamless.linux.rules import Rule, Ruleset
+from seamless.linux.privileged_channel import INSTALL, INSTALLED, READY, REMOVE, REMOVED, PrivilegedPart, failure
+from seamless.linux.rule_keeper import keep_rules, report_failure
+from seamless.linux.ruleset import Rule, Ruleset
 from seamless.test.linux.namespaces import NamespaceTestCase
 
 OWNER = "test"
@@ -48,7 +39,7 @@ def main() -> None:
     if sys.argv[1] == "--daemon":
         part = start()
         part.wait_for(READY, TIMEOUT)
-        part.say(INSTALL)
+        part.send(INSTALL)
         part.wait_for(INSTALLED, TIMEOUT)
         print(part.pid, flush=True)
         signal.pause()
@@ -61,7 +52,7 @@ def main() -> None:
 
 
 def start() -> PrivilegedPart:
-    return PrivilegedPart("seamless.test.linux.test_privileged", ())
+    return PrivilegedPart("seamless.test.linux.test_rule_keeper", ())
 
 
 class PrivilegedPartTests(NamespaceTestCase):
@@ -73,7 +64,7 @@ class PrivilegedPartTests(NamespaceTestCase):
 
     def install(self) -> PrivilegedPart:
         part = self.start()
-        part.say(INSTALL)
+        part.send(INSTALL)
         part.wait_for(INSTALLED, TIMEOUT)
         self.assertTrue(iptables.is_installed(RULESETS))
         return part
@@ -91,7 +82,7 @@ class PrivilegedPartTests(NamespaceTestCase):
         part = self.start()
         self.assertTrue(self.nothing_left())
         for word, answer in [(INSTALL, INSTALLED)] * 3 + [(REMOVE, REMOVED)] * 2 + [(INSTALL, INSTALLED)]:
-            part.say(word)
+            part.send(word)
             part.wait_for(answer, TIMEOUT)
             self.assertEqual(iptables.is_installed(RULESETS), word == INSTALL)
         part.close()
@@ -99,15 +90,15 @@ class PrivilegedPartTests(NamespaceTestCase):
 
     def test_it_does_not_know_other_words(self) -> None:
         part = self.start()
-        part.say("install -A OUTPUT -j DROP")
-        part.say(INSTALL)
+        part.send("install -A OUTPUT -j DROP")
+        part.send(INSTALL)
         part.wait_for(INSTALLED, TIMEOUT)
         self.assertNotIn("DROP", iptables.save(4))
 
     def daemon(self) -> tuple[subprocess.Popen[str], int]:
         """Start a daemon in a process group of its own; return it and the process id of its privileged part."""
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "seamless.test.linux.test_privileged", "--daemon"],
+            [sys.executable, "-m", "seamless.test.linux.test_rule_keeper", "--daemon"],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -140,9 +131,9 @@ class PrivilegedPartTests(NamespaceTestCase):
         assert part.pid is not None
         os.kill(part.pid, signal.SIGKILL)
         select.select([part], [], [], TIMEOUT)
-        self.assertRaises(EOFError, part.hear)
+        self.assertRaises(EOFError, part.receive)
         self.assertRegex(str(part.death()), "was killed by signal 9")
-        part.say(INSTALL)
+        part.send(INSTALL)
         self.assertTrue(iptables.is_installed(RULESETS))
         self.start()
         self.assertTrue(self.nothing_left())
@@ -156,7 +147,7 @@ class PrivilegedPartTests(NamespaceTestCase):
         self.namespace.run("ip6tables", "-t", "nat", "-F", "OUTPUT")
         part.wait_for("restored 1", TIMEOUT)
         time.sleep(3 * CHECK_INTERVAL)
-        self.assertIsNone(part.hear())
+        self.assertIsNone(part.receive())
 
     def test_a_daemon_killed_and_started_at_once(self) -> None:
         daemon, _ = self.daemon()

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seamless.errors import EXIT_DONE, UsageError
-from seamless.lab import owner, words
+from seamless.lab import background, wire_settings
 from seamless.lab.bed import Bed
-from seamless.tools.verbs import EXIT_CODES, VerbParsers, add_verb
+from seamless.tools.subcommands import EXIT_CODES, VerbParsers, add_verb
 
 DESCRIPTION = """\
 Run a wide area on this machine: every host of the configuration is a network namespace, every wire an emulated one
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Carry out one verb of the lab."""
     if arguments.lab_verb == "up":
         return _up(arguments)
-    bed = owner.find(arguments.lab)
+    bed = background.find(arguments.lab)
     match arguments.lab_verb:
         case "run":
             _become(
@@ -76,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
         case "status":
             _status(bed, arguments.json)
         case "down":
-            owner.stop(bed)
+            background.stop(bed)
     return EXIT_DONE
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    bed = owner.start(arguments.file, arguments.seed, arguments.nodes)
+    bed = background.start(arguments.file, arguments.seed, arguments.nodes)
     print(f"lab {bed.directory.name} is up: {', '.join(bed.hosts)}; files and logs are in {bed.directory}")
     return EXIT_DONE
 
@@ -101,9 +101,9 @@ def _wire(bed: Bed, arguments: argparse.Namespace) -> None:
     if told[:1] == ["from"]:
         direction, told = (told[1:2] or [""])[0], told[2:]
     if told:
-        bed.set_wire(arguments.one, arguments.other, direction=direction, **words.changes(told))
+        bed.set_wire(arguments.one, arguments.other, direction=direction, **wire_settings.changes(told))
     for sender, impairment in bed.impairments(arguments.one, arguments.other).items():
-        print(f"from {sender}: {words.described(impairment)}")
+        print(f"from {sender}: {wire_settings.described(impairment)}")
 
 
 def _status(bed: Bed, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def _status(bed: Bed, as_json: bool) -> None:
     for (one, other), sides in wires.items():
         impairments = bed.impairments(one, other)
         for sender, receiver in ((one, other), (other, one)):
-            print(f"{sender} -> {receiver}: {words.described(impairments[sender])}")
+            print(f"{sender} -> {receiver}: {wire_settings.described(impairments[sender])}")
             print(f"    {_sentence(sides[sender])}")
 
 

@@ -18,10 +18,10 @@ from seamless.config.load import load_file
 from seamless.errors import EXIT_DONE
 from seamless.intercept.node_rules import kept_rulesets, rulesets
 from seamless.linux import iptables
-from seamless.linux.rules import CHAIN_PREFIX, KEPT_PREFIXES, PREFIXES, text
+from seamless.linux.ruleset import CHAIN_PREFIX, KEPT_PREFIXES, PREFIXES, text
 from seamless.linux.system import user_id
-from seamless.tools.choose import choose_node
-from seamless.tools.verbs import VerbParsers, add_verb
+from seamless.tools.node_choice import choose_node
+from seamless.tools.subcommands import VerbParsers, add_verb
 
 DESCRIPTION = """\
 Print the firewall rules that a node would install, as iptables-restore reads them. Nothing is changed, and no
