@@ -50,7 +50,7 @@ def run(conditions: Conditions) -> None:
                 )
         measure.set_loss(lab, 0.0)
         measure.wait_for_silence(lab)
-        watched = start_watched(lab, file)
+        watched = start_watched(lab)
         for bps in _rows(lab, watched, "seamless, three hops", conditions):
             conditions.verdicts.judge(bps >= WANTED_BPS, f"at least {rate(WANTED_BPS)}")
         if others.is_installed("py-spy") and not conditions.is_smoke:
@@ -58,7 +58,7 @@ def run(conditions: Conditions) -> None:
     if conditions.is_smoke:
         return
     with changed(LINK, QUEUE, *ONE_HOP) as file, bed(file) as lab:
-        list(_rows(lab, start_watched(lab, file, NATIVE_WIRE), "seamless, one hop", conditions))
+        list(_rows(lab, start_watched(lab, NATIVE_WIRE), "seamless, one hop", conditions))
 
 
 def _rows(lab: Lab, watched: Watched, name: str, conditions: Conditions) -> Iterator[float]:

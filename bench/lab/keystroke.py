@@ -66,7 +66,7 @@ def _bed(file: Path, conditions: Conditions) -> None:
             _row(lab, loss, "TCP CUBIC", seconds)
         measure.set_loss(lab, 0.0)
         measure.wait_for_silence(lab)
-        watched = start_watched(lab, file)
+        watched = start_watched(lab)
         for loss in conditions.cases(LOSSES):
             with costing(watched) as cost:
                 slower = _row(lab, loss, "seamless", seconds)

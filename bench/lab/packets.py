@@ -43,8 +43,8 @@ def running(name: str, *changes: tuple[str, str]) -> Iterator[Lab]:
     with changed(*changes, file=ETC / name) as file, bed(file) as lab:
         lab.start_nodes()
         for near, far in (("src", "dst"), ("dst", "src")):
-            lab.node(near).wait_for(f"{far} is reachable")
-            lab.node(near).wait_for("rules are installed")
+            lab.node(near).wait_until_reaches(far)
+            lab.node(near).wait_until_has_rules()
         time.sleep(1)
         yield lab
 
@@ -81,7 +81,7 @@ def native_packets(lab: Lab) -> int:
 
 def whole(lab: Lab, node: str) -> dict[str, int]:
     """Return the counters of a node's whole-packet interceptor."""
-    report = control_socket.ask(lab.directory / "run" / f"{node}.sock", {"ask": "status"})
+    report = control_socket.ask(lab.node_socket(node), {"ask": "status"})
     return next(dict(one["counters"]) for one in report["interceptors"] if one["name"] == "whole packets")
 
 
@@ -170,7 +170,7 @@ def processes(lab: Lab) -> dict[str, int]:
     """Return the processes of the bed by name: each node, its privileged part, and the emulator."""
     found = {"emulator": lab.emulator_pid}
     for name in ("src", "r1", "r2", "dst"):
-        report = control_socket.ask(lab.directory / "run" / f"{name}.sock", {"ask": "status"})
+        report = control_socket.ask(lab.node_socket(name), {"ask": "status"})
         found[name] = report["process"]
         children = Path(f"/proc/{found[name]}/task/{found[name]}/children").read_text(encoding="ascii").split()
         if children:

@@ -113,7 +113,8 @@ def run(conditions: Conditions) -> None:
     with bed(FILE) as lab:
         lab.start_nodes()
         measure.wait_for_overlay(lab.node(CLIENT), lab.node(SERVER))
-        _wait_until(lambda: all(f"{peer} is up" in lab.node(CLIENT).log_text() for peer in (RELAY, SECOND)))
+        for neighbor in (RELAY, SECOND):
+            lab.node(CLIENT).wait_until_link_is_up(neighbor)
         receiver = lab.popen(SERVER, [sys.executable, "-S", "-c", RECEIVE, str(PORT)], stdout=subprocess.PIPE)
         _wait_until(lambda: PORT in lab.host(SERVER).listening_ports())
         address = str(lab.configuration.hosts[SERVER].addresses[0])

@@ -1,4 +1,4 @@
-"""What the benches share: a lab up with its servers, nodes whose counters can be read, what a run costs them.
+"""What the benches share: a lab up with its servers, nodes that are asked for their counters, what a run costs them.
 
 CPU is in processors, that is CPU seconds per second, of each node's daemon and of the emulator, and what the whole
 machine was busy with: where that is all it has, rates say how fast the machine is.
@@ -6,29 +6,25 @@ machine was busy with: where that is all it has, rates say how fast the machine 
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from seamless.config.load import load_file
 from seamless.errors import ConfigurationError
 from seamless.lab import measure
-from seamless.lab.daemons import RunningNode, environment
+from seamless.lab.daemons import RunningNode
 from seamless.lab.demo import ending_on_signals
 from seamless.lab.lab import Lab
 from seamless.lab.measure import CLIENT, SERVER
+from seamless.linux import control_socket
 from seamless.linux.system import cpu_seconds
-
-STATUS_SECONDS: Final = 0.6
-"""In which a watched node writes its status anew."""
 
 
 @contextmanager
@@ -56,10 +52,9 @@ def bed(file: Path = measure.BED_FILE) -> Iterator[Lab]:
 
 @attrs.define
 class Watched:
-    """The nodes, and what they said about themselves at one moment."""
+    """The running nodes of a lab, and what they report at their control sockets."""
 
     nodes: dict[str, RunningNode]
-    statuses: dict[str, Path]
     emulator_pid: int
 
     def cpu(self) -> dict[str, float]:
@@ -72,13 +67,9 @@ class Watched:
         return {name: _peak_rss_bytes(node.process.pid) for name, node in self.nodes.items()}
 
     def links(self) -> list[dict[str, Any]]:
-        """Return the status of every link end, once all nodes have written theirs."""
-        time.sleep(STATUS_SECONDS)
-        return [link for file in self.statuses.values() for link in json.loads(file.read_text())]
-
-    def downs(self) -> int:
-        """Return how often links went down, as both ends count."""
-        return sum(node.log_text().count("is down:") for node in self.nodes.values())
+        """Return the status of every link end."""
+        reports = [control_socket.ask(node.socket, {"ask": "status"}) for node in self.nodes.values()]
+        return [link for report in reports for link in report["links"]]
 
 
 def _peak_rss_bytes(pid: int) -> int:
@@ -119,30 +110,21 @@ def share(part: int, whole: int) -> str:
 def costing(watched: Watched) -> Iterator[Cost]:
     """Measure what happens inside to the nodes."""
     cost = Cost()
-    links, downs = watched.links(), watched.downs()
+    links, unix_time = watched.links(), time.time()
     cpu, busy, begun_at = watched.cpu(), _busy_seconds(), time.monotonic()
     yield cost
     seconds = time.monotonic() - begun_at
     cost.busy = (_busy_seconds() - busy) / seconds
     cost.cpu = {name: (now - cpu[name]) / seconds for name, now in watched.cpu().items()}
-    now_links, cost.downs = watched.links(), watched.downs() - downs
+    now_links = watched.links()
+    cost.downs = sum(link["state"] != "UP" or link["since"] > unix_time for link in now_links)
     for name, field in (("sent", "data_sent"), ("lost", "lost"), ("spurious", "spurious")):
         setattr(cost, name, sum(link[field] for link in now_links) - sum(link[field] for link in links))
 
 
-def start_watched(lab: Lab, configuration_file: Path = measure.BED_FILE, names: Sequence[str] | None = None) -> Watched:
-    """Start all nodes or those named, with their counters in files, and wait until connections are captured."""
-    nodes: dict[str, RunningNode] = {}
-    statuses = {name: lab.host_directory(name) / "status.json" for name in names or lab.configuration.nodes}
-    for name, status in statuses.items():
-        log = lab.host_directory(name) / "node.log"
-        words = ["--config", str(configuration_file), "--node", name, "--key", str(lab.key_file(name))]
-        script = str(Path(__file__).with_name("watched_node.py"))
-        with open(log, "wb") as output:
-            argv = [sys.executable, script, str(status), *words]
-            child = lab.popen(name, argv, stdout=output, stderr=output, environment=environment())
-        nodes[name] = RunningNode(name, child, log)
-    for node in nodes.values():
-        node.wait_for(f"node {node.name} is up")
+def start_watched(lab: Lab, names: Sequence[str] | None = None) -> Watched:
+    """Start all nodes or those named, and wait until connections are captured."""
+    lab.start_nodes(names)
+    nodes = {name: lab.node(name) for name in names or lab.configuration.nodes}
     measure.wait_for_overlay(nodes[CLIENT], nodes[SERVER])
-    return Watched(nodes, statuses, lab.emulator_pid)
+    return Watched(nodes, lab.emulator_pid)

@@ -28,6 +28,7 @@ from seamless.lab import daemons, servers
 from seamless.lab.bed import CONTROL_SOCKET, STATE_FILE, Bed
 from seamless.lab.emulator_control import EmulatorPlan, End, Wire
 from seamless.lab.topology import host_addresses, host_setup, wire_ends
+from seamless.linux import control_socket
 from seamless.linux.netns import Holders, needs_user_namespace
 from seamless.linux.system import program
 
@@ -93,9 +94,9 @@ class Lab(Bed):
         assert self._holders is not None
         plan_file = self.directory / "emulator.json"
         plan_file.write_text(self._plan().to_json(), encoding="utf-8")
-        control_socket = self.directory / CONTROL_SOCKET
-        control_socket.unlink(missing_ok=True)
-        emulator = [sys.executable, "-m", "seamless.lab.emulator", str(plan_file), str(control_socket)]
+        emulator_socket = self.directory / CONTROL_SOCKET
+        emulator_socket.unlink(missing_ok=True)
+        emulator = [sys.executable, "-m", "seamless.lab.emulator", str(plan_file), str(emulator_socket)]
         self._emulator = subprocess.Popen(
             self._holders.user_namespace.enter([program("unshare"), "--net", *emulator]),
             stdin=subprocess.PIPE,
@@ -168,10 +169,14 @@ class Lab(Bed):
         """Write a node's key (the lab's own, which is no secret) with mode 0600, and return its path."""
         return daemons.write_key(self.directory, node)
 
+    def node_socket(self, node: str) -> Path:
+        """Return the path of a node's control socket."""
+        return self.directory / "run" / f"{node}{control_socket.SUFFIX}"
+
     def start_nodes(self, names: Sequence[str] | None = None) -> None:
         """Start a daemon in every host that is a node (or in those named), and wait until all are up.
 
-        Up means that it listens; for a path to another node, ``lab.node("src").wait_for("dst is reachable")``.
+        Up means that it answers; for a path to another node, call ``lab.node("src").wait_until_reaches("dst")``.
         """
         if self._configuration_file is None:
             raise UsageError("Nodes need the configuration as a file: Lab(..., configuration_file=path)")
@@ -189,9 +194,9 @@ class Lab(Bed):
                     directory=self.host_directory(name),
                     environment=daemons.environment(),
                 )
-            self._nodes[name] = daemons.RunningNode(name, child, log, log_start)
+            self._nodes[name] = daemons.RunningNode(name, child, log, self.node_socket(name), log_start)
         for name in wanted:
-            self._nodes[name].wait_for(f"node {name} is up")
+            self._nodes[name].wait_until_up()
 
     def node(self, name: str) -> daemons.RunningNode:
         """Return a node that was started: its ``process`` and its ``log``."""

@@ -174,8 +174,8 @@ def wire_bytes(bed: Bed, one: str, other: str) -> int:
 def wait_for_overlay(one: RunningNode, other: RunningNode) -> None:
     """Return once two nodes reach each other and have their rules; from then on connections are captured."""
     for node, peer in ((one, other), (other, one)):
-        node.wait_for(f"{peer.name} is reachable")
-        node.wait_for("the firewall rules are installed")
+        node.wait_until_reaches(peer.name)
+        node.wait_until_has_rules()
 
 
 def wait_for_silence(bed: Bed) -> None:

@@ -31,6 +31,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import seamless
 from seamless.config.load import load_file
 from seamless.errors import UsageError
+from seamless.lab.daemons import reaches
 from seamless.lab.lab import Lab
 from seamless.linux import control_socket
 from seamless.test.lab.ground import why_not
@@ -92,28 +93,33 @@ class TestBed:
         wait_until(lambda: self.has_rules(near), f"{near} has its rules")
 
     def is_running(self, node: str) -> bool:
-        """Tell whether a node was started and has not ended."""
+        """Return whether a node was started and has not ended."""
         try:
             return self.lab.node(node).process.poll() is None
         except UsageError:
             return False
 
     def reaches(self, node: str, peer: str) -> bool:
-        """Tell whether a node's log says that it has a path to another now."""
-        log = self.log(node)
-        return log.rfind(f" {peer} is reachable") > log.rfind(f" {peer} is not reachable")
+        """Return whether a node has a path to another now."""
+        status = self.lab.node(node).status()
+        return status is not None and reaches(status, peer)
 
     def log(self, node: str) -> str:
         """Return what a node has logged since its last start."""
         return self.lab.node(node).log_text()
 
+    def links_down_since(self, node: str, time: float) -> list[str]:
+        """Return the neighbors whose links to a node are not UP, or came up only after ``time`` (Unix time)."""
+        links = self.report(node)["links"]
+        return [link["neighbor"] for link in links if link["state"] != "UP" or link["since"] > time]
+
     def has_rules(self, host: str) -> bool:
-        """Tell whether any firewall rule of ours is on a host."""
+        """Return whether any firewall rule of ours is on a host."""
         return "SEAMLESS" in self.lab.run(host, ["iptables-save"]).stdout
 
     def report(self, node: str) -> Any:
         """Return all that a node says of itself, as ``seamless status --json`` prints it."""
-        return control_socket.ask(self.lab.directory / "run" / f"{node}.sock", {"ask": "status"})
+        return control_socket.ask(self.lab.node_socket(node), {"ask": "status"})
 
     def resident_bytes(self, node: str) -> int:
         """Return how much memory a node takes now (VmRSS)."""

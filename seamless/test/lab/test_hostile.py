@@ -84,6 +84,7 @@ class Noise(BedTestCase):
         sources = [self.bed.new_socket(host, "u") for host, _ in BESIDE]
         for source in sources:
             self.addCleanup(source.close)
+        begun_at = time.time()
         transfer = Transfer(*self.pair(), ROUNDS * 1_000_000)
         for _ in range(ROUNDS - 1):
             transfer.read(1_000_000)
@@ -95,7 +96,7 @@ class Noise(BedTestCase):
             counted = self.refused(node) - before[node]
             self.assertGreaterEqual(counted["short_datagrams"], ROUNDS, node)
             self.assertGreaterEqual(counted["unknown_type"] + counted["unknown_index"], 1, node)
-            self.assertNotIn(" is down", self.bed.log(node))
+            self.assertEqual(self.bed.links_down_since(node, begun_at), [], node)
             self.assertNotIn("Traceback", self.bed.log(node))
 
     def refused(self, node: str) -> Counter[str]:

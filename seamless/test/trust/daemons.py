@@ -1,4 +1,4 @@
-"""Daemons for tests of privileges: real twistd processes in a network namespace with somebody else's firewall rules."""
+"""Daemons for tests of privileges: real twistd processes in a namespace that has firewall rules of other programs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
 from seamless.crypto.keys import encode_private_key, encode_public_key, public_key_of
+from seamless.errors import SeamlessError
+from seamless.linux import control_socket
 from seamless.linux.system import closed_folder
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace
 from seamless.test.tools.twistd import ROOT
@@ -78,7 +80,7 @@ COMMIT
 
 
 class DaemonTestCase(SynchronousTestCase):
-    """A namespace with foreign rules, a configuration and keys in a folder that everybody can enter."""
+    """A namespace with foreign rules, a configuration and keys in a folder that any user can enter."""
 
     def setUp(self) -> None:
         self.namespace = Namespace()
@@ -95,6 +97,9 @@ class DaemonTestCase(SynchronousTestCase):
         self.key.write_text(encode_private_key(SRC_KEY) + "\n")
         self.key.chmod(0o600)
         self.log = self.folder / "log"
+        self.sockets = self.folder / "control"
+        self.sockets.mkdir()
+        self.sockets.chmod(0o777)  # daemons of any user make theirs here
 
     # Daemons.
 
@@ -104,7 +109,13 @@ class DaemonTestCase(SynchronousTestCase):
             process = subprocess.Popen(
                 ["ip", "netns", "exec", self.namespace.name, *words],
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": ROOT, "PYTHONUNBUFFERED": "1", **environment},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": ROOT,
+                    "PYTHONUNBUFFERED": "1",
+                    control_socket.DIRECTORY_VARIABLE: str(self.sockets),
+                    **environment,
+                },
                 stdout=log,
                 stderr=log,
             )
@@ -115,7 +126,6 @@ class DaemonTestCase(SynchronousTestCase):
     def start_node(self, *options: str, prefix: tuple[str, ...] = (), more: tuple[str, ...] = (), **environment: str
                    ) -> subprocess.Popen[bytes]:  # fmt: skip
         """Start the node src in the foreground and wait until it is up and has its rules."""
-        seen = self.log.read_text().count("rules are installed") if self.log.exists() else 0
         twistd = [sys.executable, "-c", "import sys; from twisted.scripts.twistd import run; sys.exit(run())"]
         words = [f"--config={self.configuration}", "--node=src", f"--key={self.key}", *more]
         process = self.popen(*prefix, *twistd, "-n", "--pidfile=", *options, "seamless", *words, **environment)
@@ -123,10 +133,18 @@ class DaemonTestCase(SynchronousTestCase):
         def is_up() -> bool:
             if process.poll() is not None:
                 self.fail(f"the node has ended: {self.log.read_text()}")
-            return self.log.read_text().count("rules are installed") > seen
+            return self.rules_installed() > 0
 
         self.until(is_up, "the rules are installed")
         return process
+
+    def rules_installed(self) -> int:
+        """Return how often the running node has had its rules installed; 0 while it does not answer."""
+        try:
+            status = control_socket.ask(self.sockets / f"src{control_socket.SUFFIX}", {"ask": "status"})
+        except SeamlessError:
+            return 0
+        return int((status["firewall"] or {"installed": 0})["installed"])
 
     def privileged_part_of(self, process: subprocess.Popen[bytes]) -> int:
         """Return the process id of a node's child."""

@@ -190,7 +190,7 @@ class Standing(DaemonTestCase):
         self.part.kill()
         self.said("waiting for it")
         self.part = self.start_part()
-        self.until(lambda: self.log.read_text().count("rules are installed") == 2, "it comes back")
+        self.until(lambda: self.rules_installed() == 2, "it comes back")
         self.assertRulesInstalled()
         self.assertEnds(node)
         self.assertOnlyForeignRules()

@@ -85,9 +85,8 @@ class RunTests(DaemonTestCase):
         super().setUp()
         self.configuration.write_text(CONFIGURATION + QUEUES)
         os.chown(self.key, USER_ID, -1)
-        self.runtime = self.folder / "run"
-        self.runtime.mkdir()
-        os.chown(self.runtime, USER_ID, -1)
+        os.chown(self.sockets, USER_ID, -1)
+        self.sockets.chmod(0o755)
 
     def run_unit(self, unit: Path, *prefix: str) -> subprocess.Popen[bytes]:
         """Run a unit's `ExecStart`."""
@@ -105,13 +104,13 @@ class RunTests(DaemonTestCase):
             ("--user=seamless", f"--user={USER}"),
         ):
             command = command.replace(there, here)
-        return self.popen(*confined, "--no-new-privs", *shlex.split(command), SEAMLESS_SOCKET_DIR=str(self.runtime))
+        return self.popen(*confined, "--no-new-privs", *shlex.split(command))
 
     def test_both_together(self) -> None:
         part = self.run_unit(RULES)
         self.until((self.folder / "src.sock").exists, "the privileged part listens")
         node = self.run_unit(NODE, f"--reuid={USER}", "--regid=nogroup", "--clear-groups")
-        self.said("the firewall rules are installed")
+        self.until(lambda: self.rules_installed() == 1, "the rules are installed")
         self.assertEqual(int(status_of(part.pid)["CapEff"], 16), 1 << 12 | 1 << 13, "CAP_NET_ADMIN, CAP_NET_RAW")
         self.assertEqual({int(status_of(node.pid)[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")}, {0})
         queues = Path(f"/proc/{node.pid}/net/netfilter/nfnetlink_queue")
