@@ -41,7 +41,7 @@ Future: TypeAlias = Any
 """A txaio future: await it, or give it to `txaio.add_callbacks`."""
 
 HELD_BYTES: Final = 256 * 1024
-"""What a connection holds that nobody has read yet before it lets the writer at the other end wait."""
+"""Bytes of unread data that a connection holds before the writer at the other end has to wait."""
 
 _limited = LimitedLog(None, Logger())
 txaio: Any = import_module("txaio")  # whose functions come and go with the framework that is chosen
@@ -279,7 +279,7 @@ class Connection(Protocol):
         """Need not be told: the program itself finished."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Let everybody who waits know how it ended."""
+        """End every pending read and write with the way in which the connection ended."""
         clean = reason.check(error.ConnectionDone) is not None
         how = EOFError() if clean else _as_program_knows_it(reason.value)
         if not clean:
@@ -299,7 +299,7 @@ class Connection(Protocol):
         self._tell_writers()
 
     def stopProducing(self) -> None:
-        """Hear that nobody takes bytes any more; ``connectionLost`` says why."""
+        """Ignore that the write side is gone; ``connectionLost`` follows with the reason."""
 
     def _tell_writers(self) -> None:
         writers, self._writers = self._writers, []

@@ -44,7 +44,7 @@ GC_THRESHOLD: Final = 50_000
 
 
 def _may_mark() -> bool:
-    """Tell whether this process may put the firewall mark on its connections that its own rules let pass."""
+    """Return whether this process may put the firewall mark on its connections that its own rules let pass."""
     with socket.socket() as probe:
         try:
             set_mark(probe, OWN_MARK)
@@ -57,8 +57,8 @@ class NodeService(MultiService):
     """A running node; embed it in any service collection.
 
     A program that only wants streams leaves ``config_file`` out: nothing is captured then, and no privilege is needed.
-    With it the node's interceptors run too; the file is read again by the privileged part, which trusts nobody else
-    about the rules. ``failed`` is called when the daemon cannot go on without its rules.
+    With it the node's interceptors run too; the file is read again by the privileged part, which trusts no other
+    process about the rules. ``failed`` is called when the daemon cannot go on without its rules.
     """
 
     _log = Logger()
@@ -125,13 +125,13 @@ class NodeService(MultiService):
         return self._driver
 
     def privilegedStartService(self) -> None:
-        """Bind the sockets, as long as we may give them large buffers, and begin to talk to the neighbors."""
+        """Bind the UDP sockets, while the process may give them large buffers, and start the links."""
         if self._is_prepared:
             return
         self._is_prepared = True
         if self._control is not None:
             self._control.open()
-            # A daemon of our own, and not somebody's program: every connection takes a descriptor.
+            # Only in a daemon, not in a program that embeds a node: every connection takes a descriptor.
             raise_descriptor_limit()
         gc.set_threshold(GC_THRESHOLD)
         # One clock for the node's deadlines and Twisted's timers, before the first of either.
@@ -149,7 +149,7 @@ class NodeService(MultiService):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        """Start what uses the node."""
+        """Start the interceptors and all other services that use the node."""
         self.privilegedStartService()
         self.acceptors = Acceptors(self.driver)
         self._add_interceptors(self.driver)
@@ -183,7 +183,7 @@ class NodeService(MultiService):
         self._log.critical("{error}; nothing is captured any more", error=error)
 
     def stopService(self) -> Any:
-        """Stop what uses the node, wait until its peers know, and then say goodbye to the neighbors."""
+        """Stop the services that use the node, wait until peers have their resets, then send CLOSE to neighbors."""
         stopped = maybeDeferred(super().stopService)
         self._is_prepared = False
         if self._driver is None:

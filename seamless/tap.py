@@ -1,4 +1,4 @@
-"""``twistd seamless``: the words of the command line become the service of one node.
+"""``twistd seamless``: parses the command line, and makes the service of one node.
 
 Everything that can be known before twistd forks is found out here, where a person still looks: the configuration, the
 name of the node, the key and whether it is the node's. Sockets and rules wait for ``startService``.
@@ -48,7 +48,7 @@ class Options(usage.Options):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Parse, or end with the exit code for wrong words (twistd itself ends with 1)."""
+        """Parse the options; on an error end with exit code 2 (twistd itself would end with 1)."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:

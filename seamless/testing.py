@@ -1,4 +1,4 @@
-"""Doubles for tests of what stands on streams, here and in programs that embed seamless.
+"""An overlay in memory, for tests of code that uses streams, here and in programs that embed seamless.
 
 `MemoryOverlay` joins drivers in one process: no node, no wire, no keys, only what a stream's owner can see. Every
 message takes ``latency`` seconds on the given clock and none overtakes another. It is strict where a node is lenient:
@@ -16,7 +16,7 @@ from seamless.interfaces import RESET_PEER_LOST, StreamKey
 from seamless.transport.streams import Acceptors, OnOpen, StreamOwner
 
 WINDOW_BYTES: Final = 256 * 1024
-"""What a stream may have on its way and unconsumed; a session's initial window."""
+"""Bytes of a stream that may be sent and unread; equal to a session's initial window."""
 
 
 class MemoryOverlay:
@@ -37,11 +37,11 @@ class MemoryOverlay:
         return self._drivers[name]
 
     def reachable(self, one: str, other: str) -> bool:
-        """Tell whether these two nodes reach each other."""
+        """Return whether these two nodes reach each other."""
         return one in self._drivers and other in self._drivers and frozenset((one, other)) not in self._cut
 
     def cut(self, one: str, other: str) -> None:
-        """Part two nodes for longer than they wait: their streams are reset on both sides."""
+        """Make two nodes unreachable for each other: their streams are reset on both sides."""
         self._cut.add(frozenset((one, other)))
         for driver, peer in ((self._drivers[one], other), (self._drivers[other], one)):
             driver.lose(peer)
@@ -86,7 +86,7 @@ class MemoryDriver:
         return here.key
 
     def opened(self, half: _Half, target: bytes) -> None:
-        """Show a stream to whoever listens."""
+        """Offer a stream to the acceptor of its target."""
         assert self._on_open is not None, f"nobody listens at {self.name}"
         self._on_open(half.key, half.far.name, target)
 
@@ -126,15 +126,15 @@ class MemoryDriver:
             half.consumed(nbytes)
 
     def reachable(self, peer: str) -> bool:
-        """Tell whether there is a way to ``peer``."""
+        """Return whether there is a path to ``peer``."""
         return self.overlay.reachable(self.name, peer)
 
     def withhold_room(self) -> None:
-        """Say of every stream that there is no room, until `give_room`."""
+        """Report to every stream that its window is full, until `give_room`."""
         self.withheld = True
 
     def give_room(self) -> None:
-        """Have room again where the window has."""
+        """Report room again to streams whose window is not full."""
         self.withheld = False
         for half in list(self._halves.values()):
             half.credit(0)
@@ -145,15 +145,15 @@ class MemoryDriver:
             half.reset(RESET_PEER_LOST, f"node {peer} was silent for too long")
 
     def join(self, half: _Half) -> None:
-        """Know a stream."""
+        """Add a stream to this driver."""
         self._halves[half.key] = half
 
     def knows(self, half: _Half) -> bool:
-        """Tell whether a stream has not ended."""
+        """Return whether a stream has not ended."""
         return half.key in self._halves
 
     def forget(self, half: _Half) -> bool:
-        """Know a stream no more; tell whether it was known."""
+        """Forget a stream; return whether it was known."""
         return self._halves.pop(half.key, None) is not None
 
 
@@ -176,7 +176,7 @@ class _Half:
         driver.join(self)
 
     def post(self, message: Callable[[], None]) -> None:
-        """Have something happen at the other end, after all that was posted before."""
+        """Schedule a call at the other end, after all that was posted before."""
         overlay = self.driver.overlay
         overlay.in_flight += 1
         self._wire.append(message)

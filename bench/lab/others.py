@@ -54,7 +54,7 @@ class Tunnel:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether a program is there."""
+    """Return whether a program is there."""
     try:
         program(name)
     except SeamlessError:

@@ -141,7 +141,7 @@ def _strike(lab: Lab, fault: Fault) -> Blow:
 
 
 def _moves(lab: Lab, relay: str) -> bool:
-    """Tell whether a relay hands on the bytes of a transfer."""
+    """Return whether a relay hands on the bytes of a transfer."""
     before = lab.counters(relay, SERVER)[relay]["bytes_in"]
     time.sleep(WATCH_SECONDS)
     return lab.counters(relay, SERVER)[relay]["bytes_in"] - before > MOVED_BYTES

@@ -19,7 +19,7 @@ from seamless.transport.endpoints import OverlayClientEndpoint, OverlayServerEnd
 
 
 class Greeter(Protocol):
-    """Says hello, and goodbye when it is answered."""
+    """Sends a line, and closes the connection when the answer has come."""
 
     def __init__(self) -> None:
         self.done: Deferred[None] = Deferred()

@@ -39,7 +39,7 @@ def write_key(path: Path, key: bytes) -> Path:
 
 
 def free_port() -> int:
-    """Return a UDP port that nobody has."""
+    """Return a UDP port that is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

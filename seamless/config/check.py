@@ -29,7 +29,7 @@ from seamless.routing.lsa import MAX_LINKS
 
 
 class Named(Protocol):
-    """A node or a host."""
+    """A node or a host: anything declared with a name."""
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ def note_shared_addresses(nodes: Iterable[tuple[Block, NodeConfig]], problems: P
 
 
 def note_overlapping_serves(nodes: Iterable[tuple[Block, NodeConfig]], problems: Problems) -> None:
-    """Note addresses that are served twice, so that their egress would be a matter of chance."""
+    """Note addresses that are served twice, so that their egress would be ambiguous."""
     seen: list[tuple[Network, str]] = []
     for block, node in nodes:
         for statement in block.all("serves"):
@@ -155,7 +155,7 @@ def note_captures(
 
 
 def _all_served(block: Block, configuration: Configuration, problems: Problems) -> bool:
-    """Tell whether every destination that the block names has an egress; note those that have none."""
+    """Return whether every destination that the block names has an egress; note those that have none."""
     served = [network for node in configuration.nodes.values() for network in node.serves]
     before = len(problems)
     for keyword in RULES:

@@ -1,4 +1,4 @@
-"""What a configuration means, once it is read: plain frozen values that every other floor is built from.
+"""The model of a configuration: plain frozen values that every other floor is built from.
 
 The grammar (docs/grammar.rst) is about text; nothing here knows of it. Times are seconds, rates bits per second,
 sizes bytes, probabilities 0 to 1. A `Configuration` that was loaded has passed every check across its blocks, so
@@ -42,7 +42,7 @@ Release: TypeAlias = Literal["ordered", "unordered"]
 DEFAULT_PORT: Final = 7400
 """UDP port of a node whose ``address`` names none."""
 DEFAULT_CAPTURE_PORT: Final = 7401
-"""TCP port to which connections are diverted; beside the links' UDP 7400, and in nobody's list of services."""
+"""TCP port to which connections are diverted; beside the links' UDP 7400, and in no list of well-known services."""
 DEFAULT_HELLO_INTERVAL: Final = 0.1
 """Seconds: three hellos fit in the dead interval, so one lost hello means nothing."""
 DEFAULT_DEAD_INTERVAL: Final = 0.3
@@ -185,7 +185,7 @@ class WireConfig:
 
 
 def overlap(one: Network, other: Network) -> bool:
-    """Tell whether two networks share an address; those of different IP versions never do."""
+    """Return whether two networks share an address; those of different IP versions never do."""
     return one.version == other.version and one.overlaps(other)
 
 

@@ -52,7 +52,7 @@ _REQUIRED: Final = {
 
 
 def is_sound(block: Block, problems: Problems) -> bool:
-    """Tell whether the block has every statement that it must have, and none that it may have once twice."""
+    """Return whether the block has every statement that it must have, and none that it may have once twice."""
     before = len(problems)
     for keyword, example in _REQUIRED.get(block.keyword, {}).items():
         if not block.has(keyword):
@@ -75,7 +75,7 @@ def _note_repeated(statements: Iterable[Statement], repeatable: Collection[str],
 
 
 def is_declared(name: Value, keyword: str, declared: Collection[str], parsed: Parsed, problems: Problems) -> bool:
-    """Tell whether there is such a node or host; say so if it is missing altogether, and not merely broken."""
+    """Return whether such a node or host is declared; note a problem if no block names it, not even a faulty one."""
     if name.value in declared:
         return True
     if (keyword, name.value) not in parsed.broken:
@@ -276,7 +276,7 @@ def _note_overlapping(statement: Statement, problems: Problems) -> None:
 
 
 def _share(one: object, other: object) -> bool:
-    """Tell whether two networks, or two ranges of ports, have anything in common."""
+    """Return whether two networks, or two ranges of ports, have anything in common."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return ports_overlap([one], [other])
     if isinstance(one, (IPv4Network, IPv6Network)) and isinstance(other, (IPv4Network, IPv6Network)):
@@ -294,7 +294,7 @@ def shown_range(item: object) -> str:
 
 
 def ports_overlap(ones: Sequence[tuple[int, int]] | None, others: Sequence[tuple[int, int]] | None) -> bool:
-    """Tell whether two lists of port ranges share a port; None is every port."""
+    """Return whether two lists of port ranges share a port; None is every port."""
     if ones is None or others is None:
         return True
     return any(one[0] <= other[1] and other[0] <= one[1] for one in ones for other in others)

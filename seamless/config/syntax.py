@@ -24,7 +24,7 @@ LONGEST_QUOTE: Final = 48
 
 _TOKEN: Final = re.compile(r'"[^"\n]*"?|[\w.:/\[\]-]+|.', re.DOTALL)
 _BLANK: Final = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
-"""What the grammar skips: white space, and comments to the end of their line."""
+"""Matches what the grammar skips: white space, and comments to the end of their line."""
 
 
 def shown(text: str) -> str:
@@ -151,7 +151,7 @@ class Block:
         return tuple(statement for statement in self.statements if statement.keyword == keyword)
 
     def has(self, keyword: str) -> bool:
-        """Tell whether there is a statement with this keyword."""
+        """Return whether there is a statement with this keyword."""
         return bool(self.all(keyword))
 
     def where(self, keyword: str) -> int:

@@ -1,4 +1,4 @@
-"""What a syntax error is about: the usual slips of the pen, recognized by what was expected and what was found.
+"""Explains syntax errors: recognizes common typing mistakes by what was expected and what was found.
 
 The parser reports the first place that does not fit, which for a forgotten ``;`` or ``}`` is a line or a block too
 late. `explained` moves the message to where the slip is, and adds the word that was probably meant. It guesses only
@@ -47,7 +47,7 @@ def meant(word: str, words: Iterable[str]) -> str | None:
 
 
 def similar(word: str, words: Iterable[str]) -> str | None:
-    """Return which of ``words`` differs from ``word`` by a slip of the pen; None if none does."""
+    """Return which of ``words`` differs from ``word`` by a typing mistake; None if none does."""
     known = {phrase.split()[0].casefold(): phrase for phrase in words}
     close = get_close_matches(word.casefold(), known, n=1, cutoff=RESEMBLANCE)
     return known[close[0]] if close else None
@@ -70,7 +70,7 @@ class SyntaxSlip:
     blocks: Collection[str]
 
     def explained(self) -> tuple[int, str]:
-        """Return where the slip is, and a sentence about it."""
+        """Return the offset of the mistake and a sentence about it."""
         token = token_at(self.text, self.at)
         if "';'" in self.expected and self._ends_statement(token):
             start, end = self._token_before()

@@ -1,4 +1,4 @@
-"""What a word of the configuration means: numbers with units, addresses, ports and keys.
+"""Converts words of the configuration to values: numbers with units, addresses, ports and keys.
 
 Each function takes a text of the right shape and returns the value, or `Bad` with a message. None of them raises, so
 that one wrong address does not hide the next one.
@@ -27,14 +27,14 @@ SIZE_UNITS: Final = {"bytes": Decimal(1), "KiB": Decimal(2) ** 10, "MiB": Decima
 MAXIMUM: Final = 2**53
 """In the base unit: beyond, a float is no longer exact, and nothing that is meant is so large."""
 MAXIMUM_DIGITS: Final = 9
-"""Of a port or a cost, which have five; Python refuses to read a number of thousands."""
+"""Digits of a port or a cost at most, which have five; Python refuses to convert thousands of digits."""
 MAXIMUM_PORT: Final = 65535
 MAXIMUM_COST: Final = 65535
-"""As an OSPF interface's (RFC 2328, C.3)."""
+"""Highest cost of a link, as of an OSPF interface (RFC 2328, C.3)."""
 KEY_CHARACTERS: Final = 48
-"""Of an Ed25519 public key with its prefix in base64."""
+"""Characters of an Ed25519 public key with its prefix in base64."""
 EARLIER_KEY_CHARACTERS: Final = 44
-"""Of an X25519 key, about which there is another sentence."""
+"""Characters of an X25519 key, for which the error message differs."""
 
 AN_ADDRESS: Final = "an IP address such as 10.1.1.1 or 2001:db8::1"
 AN_ENDPOINT: Final = "an address such as 10.1.1.1:7400 or [2001:db8::1]:7400"

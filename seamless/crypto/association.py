@@ -371,7 +371,7 @@ class Association:
             self._attempt = None
 
     def _goes_first(self, now: float) -> bool:
-        """Tell whether our own attempt goes before the remote node's."""
+        """Return whether our own attempt goes before the remote node's."""
         if self._attempt is None or now >= self._wanted_since + YIELD_AFTER_SECONDS:
             return False
         return self._public_key > self.remote_public_key

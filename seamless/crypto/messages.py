@@ -48,7 +48,7 @@ _RESPONSE_PAYLOAD: Final = struct.Struct(">QI")
 NOISE_1_BYTES: Final = MESSAGE_1_OVERHEAD_BYTES + _INITIATION_PAYLOAD.size
 NOISE_2_BYTES: Final = MESSAGE_2_OVERHEAD_BYTES + _RESPONSE_PAYLOAD.size
 INITIATION_BYTES: Final = 1184
-"""So long that no answer is longer: nobody can be flooded by way of a node. RFC 9000, section 8.1, has
+"""So long that no answer is longer: a node cannot be used to amplify a flood. RFC 9000, section 8.1, has
 1200. In an overlay packet over IPv6 it still fits an MTU of 1280, which is what every link carries."""
 RESPONSE_BYTES: Final = _WORD.size + NOISE_2_BYTES + 2 * MAC_BYTES
 COOKIE_MESSAGE_BYTES: Final = _WORD.size + COOKIE_NONCE_BYTES + COOKIE_BYTES + 16
@@ -70,12 +70,12 @@ def _mac(key: bytes, data: bytes) -> bytes:
 
 
 def has_valid_mac1(message: bytes, key: bytes) -> bool:
-    """Tell whether an INITIATION or RESPONSE was made for us; ``key`` is our own `mac1_key`."""
+    """Return whether an INITIATION or RESPONSE was made for us; ``key`` is our own `mac1_key`."""
     return hmac.compare_digest(message[MAC1_SPAN], _mac(key, message[: -2 * MAC_BYTES]))
 
 
 def has_valid_mac2(message: bytes, cookie: bytes) -> bool:
-    """Tell whether an INITIATION was made by one who has our cookie."""
+    """Return whether an INITIATION's sender has our cookie."""
     return hmac.compare_digest(message[MAC2_SPAN], _mac(cookie, message[:-MAC_BYTES]))
 
 

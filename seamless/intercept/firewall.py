@@ -1,14 +1,14 @@
-"""The firewall rules of a node as a service: there while the node's interceptors are, and not a moment longer.
+"""The firewall rules of a node as a service: installed while the node's interceptors run, and removed before they stop.
 
-But for those that refuse what may not go natively (``when unreachable refuse``): they are there when the privileged
-part is ready, and stay when it ends.
+The rules that refuse what may not go natively (``when unreachable refuse``) are the exception: they are installed as
+soon as the privileged part is ready, and stay when it ends.
 
 It starts the privileged part (`seamless.linux.rule_keeper`) before the daemon gives up its privilege, has the rules
 installed when it starts, and removed before it counts as stopped. Start it after what the rules send traffic to, and
 stop it before that.
 
 When the privileged part dies, a new one is started, or waited for where it stands by itself. A daemon that has given up
-its privilege cannot start one: it goes on with the rules as they are, and says that nobody will remove them.
+its privilege cannot start one: it goes on with the rules as they are, and logs that they will not be removed.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ START_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 10.0
 """Seconds to wait for the rules to be removed; the privileged part goes on by itself if it takes longer."""
 RESTART_INTERVAL: Final = 10.0
-"""Seconds: a privileged part that lived shorter than this will not live longer a second time."""
+"""Seconds that a privileged part must have lived to be started again after its death."""
 RETURN_INTERVAL: Final = 0.5
-"""Seconds between two looks at whether a privileged part that stands by itself is back."""
+"""Seconds between two tries to connect to a privileged part that runs by itself."""
 
 
 @attrs.define
 class FirewallCounters:
-    """What happened to the rules."""
+    """How often the rules were installed and restored, and how often the privileged part died."""
 
     installed: int = 0
     restored: int = 0
     """Rules that another program had removed and that were put back."""
     deaths: int = 0
-    """Of the privileged part."""
+    """How often the privileged part ended unexpectedly."""
 
 
 @implementer(IReadDescriptor)
@@ -98,7 +98,7 @@ class FirewallService(Service):
         return None if self._part is None else self._part.pid
 
     def privilegedStartService(self) -> None:
-        """Start the privileged part and wait until it has swept; raise `SeamlessError` if it cannot."""
+        """Start the privileged part, and wait until it has removed old rules; raise `SeamlessError` if it cannot."""
         super().privilegedStartService()
         if self._part is not None:
             return
@@ -111,7 +111,7 @@ class FirewallService(Service):
             raise
 
     def startService(self) -> None:
-        """Have the rules installed."""
+        """Have the privileged part install the rules."""
         self.privilegedStartService()
         super().startService()
         assert self._part is not None
@@ -119,7 +119,7 @@ class FirewallService(Service):
         self._reactor.addReader(self)
 
     def stopService(self) -> Deferred[None]:
-        """Have the rules removed; fires when they are, or when that takes too long."""
+        """Have the rules removed; the Deferred fires when they are, or after `STOP_TIMEOUT`."""
         super().stopService()
         if self._return is not None and self._return.active():
             self._return.cancel()
@@ -142,7 +142,7 @@ class FirewallService(Service):
         return self._part
 
     def _install(self, part: Channel) -> None:
-        """Have the rules installed, once somebody listens to the packets that they send aside."""
+        """Have the rules installed, after this daemon has begun to read the packets that they divert."""
         if self._packets is not None:
             ours, theirs = capture_channel()
             part.capture(theirs)
@@ -164,7 +164,7 @@ class FirewallService(Service):
     # What the privileged part says.
 
     def doRead(self) -> None:
-        """Hear one message."""
+        """Receive one message of the privileged process and act on it."""
         if self._part is None:
             return
         try:
@@ -185,9 +185,9 @@ class FirewallService(Service):
             self._log.info("the firewall rules are removed{remark}", remark=rest and f", {rest}")
             self._end()
         elif word == privileged_channel.FAILED:
-            self._heard_failure(privileged_channel.failure(message or ""))
+            self._report_failure(privileged_channel.failure(message or ""))
 
-    def _heard_failure(self, error: SeamlessError) -> None:
+    def _report_failure(self, error: SeamlessError) -> None:
         if self._removed is not None:
             self._log.error("the firewall rules could not be removed: {error}", error=error)
             self._end()
@@ -212,8 +212,8 @@ class FirewallService(Service):
             self._await_return()
         elif self._started_as != os.geteuid():
             self._log.critical(
-                "{error}; without privilege this daemon cannot start another: it goes on, and nobody will remove the "
-                "rules when it ends. Restart it soon",
+                "{error}; without privilege this daemon cannot start another: it goes on, and its "
+                "rules will not be removed when it ends. Restart it soon",
                 error=error,
             )
         elif lived < RESTART_INTERVAL:

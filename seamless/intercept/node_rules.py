@@ -1,4 +1,4 @@
-"""Which firewall rules a node needs: from the configuration to values, on which `seamless.linux.ruleset` works.
+"""Computes the firewall rules of a node from its configuration, as `seamless.linux.ruleset.Ruleset` values.
 
 For the payload interceptor, in the table ``nat`` and per IP version::
 
@@ -11,12 +11,13 @@ For the payload interceptor, in the table ``nat`` and per IP version::
   the loopback address and the others to the address of the interface they came in by. So the capture port listens on
   every address (or where ``capture at`` says), and ``route_localnet``, which opens loopback services to the network, is
   never needed.
-* Nobody is meant to connect to the capture port itself. In the table ``filter``, from ``INPUT``, the same chain refuses
-  with a reset whatever comes to it and was not redirected: that costs the kernel's time, and none of the daemon's.
+* No program is meant to connect to the capture port itself. In the table ``filter``, from ``INPUT``, the same chain
+  refuses with a reset whatever comes to it and was not redirected: that costs the kernel's time, and none of the
+  daemon's.
 * Connections from before the rules are left alone: connection tracking may first see them in the middle, and would
   take any of their packets for a new flow.
 * The daemon's own connections pass. As root it marks them, which takes CAP_NET_ADMIN. As a user of its own it needs no
-  privilege for that: the rules leave out what that user's processes open. So the user must be nobody else's.
+  privilege for that: the rules leave out what that user's processes open. So no other program may run as that user.
 * ``to`` is what the configuration resolves it to: never what the node itself serves. So what the egress dials is never
   captured there.
 
@@ -30,7 +31,7 @@ For the interceptors of whole packets, in the table and at the hook that their `
 What they match is exactly what the other end releases (`seamless.intercept.packets.crossings`).
 
 These rules are there while the daemon is. With ``when unreachable refuse`` there are more, which stay when it is gone
-(`kept_rulesets`). For connections that were not captured, in the table ``filter``, which whoever flushes ``nat`` leaves
+(`kept_rulesets`). For connections that were not captured, in the table ``filter``, which a flush of ``nat`` leaves
 alone::
 
     OUTPUT (but the daemon's user), FORWARD ─ tcp ─> SEAMGUARD-<node>
@@ -59,7 +60,7 @@ from seamless.linux.ruleset import GUARD_PREFIX, IP_VERSIONS, QUEUE_PREFIX, Rule
 
 
 def rulesets(configuration: Configuration, node_name: str, user: int | None = None) -> tuple[Ruleset, ...]:
-    """Return what a node installs, for IPv4 and IPv6; without rules where it captures nothing of that version.
+    """Return the rules that a node installs, for IPv4 and IPv6; no rules where it captures nothing of that version.
 
     ``user``: the user id that the daemon has without privilege, None when it runs as root. ``KeyError`` if there is no
     such node.

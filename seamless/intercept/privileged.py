@@ -1,8 +1,8 @@
 """The program that keeps root for the interceptors: ``python -m seamless.intercept.privileged``.
 
-It reads the configuration file itself and works out the rules of its node from that; from the daemon it takes words
-only (`seamless.linux.rule_keeper`). It is the daemon's child, or a service of its own (``etc/systemd``). It imports no
-Twisted: it shall be small.
+It reads the configuration file itself and computes the rules of its node from that; from the daemon it takes single
+words only (`seamless.linux.rule_keeper`). It is the daemon's child, or a service of its own (``etc/systemd``). It
+imports no Twisted, to stay small.
 """
 
 from __future__ import annotations
@@ -81,13 +81,16 @@ def _configuration(arguments: argparse.Namespace) -> Configuration:
 def _rulesets(
     arguments: argparse.Namespace, configuration: Configuration
 ) -> tuple[tuple[Ruleset, ...], tuple[Ruleset, ...]]:
-    """Return the rules that are there while the daemon is, and those that stay."""
+    """Return the rules that are installed while the daemon runs, and those that stay."""
     user = None if arguments.user is None else user_id(arguments.user)
     return rulesets(configuration, arguments.node, user), kept_rulesets(configuration, arguments.node, user)
 
 
 def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Capturing:
-    """Return what begins to hand whole packets to a daemon, and back: what the node may have, whatever it says."""
+    """Return a function that starts to capture and release whole packets over a socket to the daemon.
+
+    It handles the queues and packets that the configuration allows, whatever the daemon asks for.
+    """
     found = packet_queues(configuration, arguments.node)
     queues = {queue.number: queue.super_packets for queue in found}
     refused = {queue.number for queue in found if queue.intercept.when_unreachable == "refuse"}

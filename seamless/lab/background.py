@@ -1,4 +1,4 @@
-"""A lab in the background: the process that `seamless lab up` leaves behind, and where everybody finds it.
+"""A lab in the background: the process that `seamless lab up` leaves running, and the folder in which it is found.
 
 ``python -m seamless.lab.background FILE SEED [nodes]`` brings the lab up in its folder, says ``ready`` on its standard
 output, and takes it down on SIGTERM. If it is killed instead, the lab goes with it all the same.
@@ -28,7 +28,7 @@ _POLL_SECONDS: Final = 0.05
 
 
 def labs_directory() -> Path:
-    """Return the folder in which this person's labs have theirs."""
+    """Return the folder that holds the folders of this user's labs."""
     if os.geteuid() == 0:
         return _ROOT_DIRECTORY
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -103,7 +103,7 @@ def stop(bed: Bed) -> None:
 
 
 def main() -> int:
-    """Own a lab until SIGTERM."""
+    """Bring a lab up, and take it down on SIGTERM; return the exit code."""
     file, seed, *rest = sys.argv[1:]
     waited_for = {signal.SIGTERM, signal.SIGINT}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Also while it comes up: an exception takes it down.

@@ -1,4 +1,4 @@
-"""A lab that is up, for whoever wants to use it: run programs on its hosts, change its wires, read their counters.
+"""A running lab: run programs on its hosts, change its wires, read their counters.
 
 The process that brought the lab up (`seamless.lab.lab`) is one such user; any other process of the same person attaches
 to it by its directory.
@@ -71,7 +71,7 @@ class Bed:
             raise UsageError(f"There is no host {name}; there are {', '.join(self.hosts)}.") from None
 
     def command(self, host: str, argv: Sequence[str], directory: str | None = None) -> list[str]:
-        """Return the command line that runs ``argv`` on a host, for whoever starts processes himself."""
+        """Return the command line that runs ``argv`` on a host, for callers that start the process themselves."""
         path = argv[0] if "/" in argv[0] else program(argv[0])
         # Nodes of two labs have the same names: each lab has its own place for their sockets.
         sockets = f"{DIRECTORY_VARIABLE}={self.directory / 'run'}"

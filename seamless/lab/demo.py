@@ -50,7 +50,7 @@ class Plan:
 
 
 Tell: TypeAlias = Callable[[str], None]
-"""Hears what is going on: pieces of lines."""
+"""Called with pieces of lines that report progress."""
 
 
 def run(plan: Plan, tell: Tell) -> Figures:

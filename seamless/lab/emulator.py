@@ -173,7 +173,7 @@ class Emulator:
 
 
 def open_wires(plan: EmulatorPlan) -> tuple[list[tuple[Direction, Direction]], bool]:
-    """Make the devices of every wire in their hosts; tell whether all of them take UDP super-packets."""
+    """Make the devices of every wire in their hosts; return whether all of them take UDP super-packets."""
     wires = []
     takes_udp = True
     for index, wire in enumerate(plan.wires):

@@ -122,7 +122,7 @@ class Lab(Bed):
 
     @property
     def emulator_pid(self) -> int:
-        """Return the process that is all wires, for whoever measures it."""
+        """Return the process id of the emulator, which carries all wires."""
         assert self._emulator is not None
         return self._emulator.pid
 

@@ -42,7 +42,7 @@ _SLOWEST_BPS: Final = 100_000
 _SILENCE_SECONDS: Final = 2.0
 """More than the last segments of a connection wait for their resend, though two in a row were lost."""
 _BUSY_SECONDS: Final = 0.5
-"""Between two tries to reach an iperf3 server whose last client's goodbye has not got through yet."""
+"""Between two tries to reach an iperf3 server that has not noticed yet that its last client is gone."""
 _BUSY: Final = ("the server is busy", "unable to receive control message: Connection reset")
 """How iperf3 tells it; the second is the same, overtaken by the reset of its connection."""
 _BLOCK_BYTES: Final = 1 << 20
@@ -75,7 +75,7 @@ class Copied:
 
     @property
     def equal(self) -> bool:
-        """Tell whether the copy is a copy."""
+        """Return whether both checksums are equal."""
         return self.sent_sha256 == self.received_sha256
 
 
@@ -96,7 +96,7 @@ def set_congestion_control(bed: Bed, name: str) -> None:
     """Have TCP over the native wire use a congestion control, both ways; a `SeamlessError` if the kernel lacks it.
 
     It becomes an attribute of the routes (ip-route(8), ``congctl``): ssh has no option for it, and the sysctl of a
-    network namespace takes only what the machine allows to everybody.
+    network namespace takes only what the machine allows to every user.
     """
     wire = next(wire for wire in bed.wires if set(wire.hosts) == set(NATIVE_WIRE))
     for host, device in zip(wire.hosts, wire.devices, strict=True):
@@ -109,7 +109,7 @@ def set_congestion_control(bed: Bed, name: str) -> None:
 
 
 def iperf3(bed: Bed, seconds: float, *words: str, to: str = SERVER) -> Throughput:
-    """Run iperf3 from the client to the server, or whoever is there for it; ``words`` are more of its options."""
+    """Run iperf3 from the client to the server, or to the address ``to``; ``words`` are more of its options."""
     argv = ["iperf3", "-c", to, "-J", "-t", f"{seconds:g}", "-O", str(RAMP_SECONDS), *words]
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -179,7 +179,7 @@ def wait_for_overlay(one: RunningNode, other: RunningNode) -> None:
 
 
 def wait_for_silence(bed: Bed) -> None:
-    """Return once the native wire has been silent for a while: connections that ended have said their last words."""
+    """Return once the native wire carries nothing more: the last segments of connections that ended are through."""
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     before, now = -1, wire_bytes(bed, *NATIVE_WIRE)
     while now != before:

@@ -26,7 +26,7 @@ WEB_PORTS: Final = (80, 8000, 8080)
 IPERF3_PORT: Final = 5201
 
 _START_SECONDS: Final = 10.0
-"""A server that does not listen by then will not."""
+"""Seconds until a server that does not listen counts as failed."""
 _POLL_SECONDS: Final = 0.02
 _WEB_BLOCK_BYTES: Final = 1 << 20
 _SSHD_EMPTY_DIRECTORY: Final = Path("/run/sshd")

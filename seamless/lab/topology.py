@@ -1,4 +1,4 @@
-"""From the ``host`` and ``wire`` blocks of a configuration to what each host's kernel must be told. Pure.
+"""Computes each host's network setup from the ``host`` and ``wire`` blocks of a configuration. Pure.
 
 Every wire is a device at each of its ends, named after the neighbor. Routes come from ``carries`` (what a wire carries
 for whom; the first wire in the file that carries a network is preferred) and from ``gateway``.
@@ -45,7 +45,7 @@ class WireEnds:
 
 @attrs.frozen
 class HostSetup:
-    """What to tell the kernel of one host, once its devices are there. ``commands`` are iproute2's, without ``ip``."""
+    """The network setup of one host, once its devices exist. ``commands`` are those of ip(8), without ``ip``."""
 
     commands: tuple[str, ...]
     sysctls: dict[str, str]
@@ -100,7 +100,7 @@ def _end_commands(wire: WireConfig, end: int, device: str, host: HostConfig, met
 
 
 def _no_dad(address: IPv4Address | IPv6Address) -> str:
-    """Skip IPv6's duplicate address detection: nobody else can be there, and it takes a second."""
+    """Skip IPv6's duplicate address detection: no other host can have the address, and it takes a second."""
     return " nodad" if address.version == 6 else ""
 
 
@@ -144,7 +144,7 @@ def _wires_to(configuration: Configuration, name: str, neighbor: str) -> list[tu
 
 
 def is_router(configuration: Configuration, host: HostConfig) -> bool:
-    """Tell whether a host forwards: it is a gateway, or an end of a wire that carries for somebody behind it."""
+    """Return whether a host forwards: it is a gateway, or an end of a wire that carries for hosts behind it."""
     if any(other.gateway == host.name for other in configuration.hosts.values()):
         return True
     own = [*host.addresses, *_wire_addresses(configuration, host.name)]

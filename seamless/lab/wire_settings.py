@@ -1,7 +1,7 @@
-"""The words that change a wire while it runs: the configuration language's own, typed after ``seamless lab wire A B``.
+"""Parses the settings after ``seamless lab wire A B``, which change a running wire, in the configuration's words.
 
 ``loss 5 % burst 4 packets`` sets, ``no loss`` makes the wire perfect again in that respect, ``down`` and ``up`` cut and
-mend it. Nobody types semicolons in a shell, so a statement ends where the next one's keyword begins.
+mend it. A shell would take semicolons for its own, so a statement ends where the next one's keyword begins.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KNOWN: Final = (
 )
 
 _COMPANIONS: Final = {"queue": ("rate", "1 gbit"), "burst": ("loss", "1 %")}
-"""What the language wants beside a statement; a wire that is up has it already, or may get it later."""
+"""Statements that the language requires beside another; a running wire has them already, or may get them later."""
 
 _WIRE: Final = "overlay words {{ }} host A {{ }} host B {{ }} wire A B {{ between 10.0.0.1/30 10.0.0.2/30; {} }}"
 

@@ -1,4 +1,4 @@
-"""Where captured packets leave the kernel: the part of the packets' way that needs privilege, in a thread of its own.
+"""Reads captured packets from NFQUEUE and sends them to the daemon: the privileged half of capturing, in a thread.
 
     kernel ── queue ──> capture ── a socket pair ──> daemon, which needs no privilege
            <─ verdict ─
@@ -34,43 +34,43 @@ from seamless.linux.sockopt import set_buffers
 PACKETS: Final = 1
 COUNTERS: Final = 2
 OUTLET: Final = 3
-"""With a socket: what is sent into it, is released."""
+"""Message type: carries a socket; each packet sent into it is released."""
 FAILED: Final = 4
-"""Followed by a sentence for a person."""
+"""Message type: an error sentence follows."""
 # From the daemon.
 BIND: Final = b"b"
 UNBIND: Final = b"u"
 
 FRAME: Final = struct.Struct("!HH")
-"""Before each packet of a PACKETS message: queue, length."""
+"""Header of each packet in a PACKETS message: queue number, length in bytes."""
 ORDER: Final = struct.Struct("!cH")
-"""What the daemon says: `BIND` or `UNBIND`, queue."""
+"""A message from the daemon: `BIND` or `UNBIND`, queue number."""
 MESSAGE_BYTES: Final = 80_000
 """The longest PACKETS message: one of the longest packets, or many small ones. The kernel takes this much at once."""
 CHANNEL_BYTES: Final = 8 << 20
-"""Of the socket pair: what a daemon that is busy for 60 ms leaves unread at 1 Gb/s."""
+"""Buffer of the socket pair: what a daemon that is busy for 60 ms leaves unread at 1 Gb/s."""
 BATCH_PACKETS: Final = 64
-"""Packets between two looks at what the daemon says."""
+"""Packets handled between two checks for messages from the daemon."""
 FULL_TIMEOUT: Final = 0.1
 """Seconds to wait for a daemon that does not read, before packets go the native way until it does."""
 COUNTERS_INTERVAL: Final = 1.0
 """Seconds between two reports."""
 
 _WHOLE_IPV4: Final = 0x45
-"""First byte of an IPv4 header without options: others are not carried, since nobody should release them."""
+"""First byte of an IPv4 header without options: others are not carried, since no egress releases them."""
 
 
 @attrs.define
 class CaptureCounters:
-    """What happened to packets that a rule sent aside, and to those that the daemon handed back."""
+    """Packets that a rule diverted, and packets that the daemon handed back, by outcome."""
 
     captured: int = 0
     passed_truncated: int = 0
-    """Too long for a queue by up to 4 bytes: they went the native way."""
+    """Packets too long for a queue by up to 4 bytes: they went the native way."""
     passed_odd: int = 0
-    """With IP options, or not IP at all: they went the native way."""
+    """Packets with IP options, or not IP at all: they went the native way."""
     passed_unread: int = 0
-    """They went the native way because the daemon did not read."""
+    """Packets that went the native way because the daemon did not read."""
     overruns: int = 0
     """How often the kernel reported that this part did not read fast enough."""
     kernel_drops: int = 0
@@ -81,9 +81,9 @@ class CaptureCounters:
     cut: int = 0
     cut_by_kernel: int = 0
     not_sent: int = 0
-    """The kernel would not take them."""
+    """Packets that the kernel refused to send."""
     forged: int = 0
-    """The daemon handed them back, and must not have them released."""
+    """Packets that the daemon handed back and that the configuration forbids."""
 
 
 _COUNTERS: Final = struct.Struct(f"!{len(attrs.fields(CaptureCounters))}Q")
@@ -95,7 +95,7 @@ def encode_counters(counters: CaptureCounters) -> bytes:
 
 
 def decode_counters(message: bytes) -> CaptureCounters:
-    """Return what a COUNTERS message says."""
+    """Return the counters in a COUNTERS message."""
     return CaptureCounters(*_COUNTERS.unpack_from(message, 1))
 
 
@@ -108,7 +108,7 @@ class Capture:
     def __init__(
         self, channel: socket.socket, queues: Mapping[int, bool], outlet: Outlet, refused: Collection[int] = ()
     ) -> None:
-        """Open what needs privilege, and give the daemon its end of the way back."""
+        """Open the sockets that need privilege, and send the daemon the socket for packets to be released."""
         self._refused = frozenset(refused)
         self.counters = CaptureCounters()
         self._channel = channel
@@ -123,12 +123,12 @@ class Capture:
         outlet.hand_over(channel, bytes((OUTLET,)))
 
     def start(self) -> None:
-        """Run beside the caller, and the outlet too, until the daemon is gone."""
+        """Start this and the outlet in threads of their own, which end when the daemon is gone."""
         self._outlet.start()
         threading.Thread(target=self.run, name="capture", daemon=True).start()
 
     def run(self) -> None:
-        """Hand packets over until the daemon is gone."""
+        """Move packets to the daemon until it is gone."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._channel, select.POLLIN)

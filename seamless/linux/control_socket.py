@@ -1,4 +1,4 @@
-"""How a person asks a running node: a Unix socket for each, and one question for each connection.
+"""The control socket of a daemon: a Unix socket for each node, with one JSON request and answer a connection.
 
 A daemon listens at ``NODE.sock`` in a directory that both sides can guess: /run/seamless for root, the user's own
 runtime directory otherwise, or whatever SEAMLESS_SOCKET_DIR says. Who may ask is what the file's mode says (0660). A
@@ -26,11 +26,11 @@ DIRECTORY_VARIABLE: Final = "SEAMLESS_SOCKET_DIR"
 DIRECTORY_OF_ROOT: Final = Path("/run/seamless")
 DIRECTORY_MODE: Final = 0o755
 SOCKET_MODE: Final = 0o660
-"""The owner and its group may ask."""
+"""Owner and group may connect."""
 SUFFIX: Final = ".sock"
 
 MAX_REQUEST_BYTES: Final = 4096
-"""A question is a few words."""
+"""Bytes of the longest request."""
 ANSWER_TIMEOUT: Final = 10.0
 """Seconds that the asking side waits. The daemon takes half of it at most, which is for a peer that does not answer."""
 
@@ -40,7 +40,7 @@ _ERRORS: Final = {error.exit_code: error for error in (SeamlessError, UsageError
 
 
 def directory() -> Path:
-    """Return where the sockets of this user's daemons are."""
+    """Return the folder of the control sockets of this user's daemons."""
     named = os.environ.get(DIRECTORY_VARIABLE)
     if named:
         return Path(named)
@@ -50,7 +50,7 @@ def directory() -> Path:
 
 
 def path_of(node: str) -> Path:
-    """Return where the daemon of this node listens."""
+    """Return the path of this node's control socket."""
     return directory() / f"{node}{SUFFIX}"
 
 
@@ -98,7 +98,7 @@ def _process(sock: socket.socket) -> str:
 
 
 def find(node: str | None, path: str | None) -> Path:
-    """Return the socket to ask at: ``path``, or that of ``node``, or that of whoever else can be meant.
+    """Return the socket to ask at: ``path``, that of ``node``, or that of the only other candidate.
 
     That is the only node that runs here, or of several the one with the name of this host.
     """
@@ -134,7 +134,10 @@ def _running() -> Iterator[Path]:
 
 
 def ask(path: Path, request: Mapping[str, object]) -> Any:
-    """Return the daemon's answer. Raise `UnreachableError` when there is none, and what the daemon raised."""
+    """Send one request and return the daemon's answer.
+
+    Raise `UnreachableError` when there is none, and the error that the daemon answered with.
+    """
     try:
         line = _converse(path, json.dumps(request).encode() + b"\n")
     except (FileNotFoundError, ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""Whole IP packets as bytes: what their headers say, whether they are sane, and the few changes that a gateway makes.
+"""Parses, checks and changes the headers of whole IP packets, as a gateway does.
 
 The problem: a queue hands over packets that no wire has ever seen. They are up to 64 kB long and their checksums are
 half done, since both were left to the network card; and what another host sends us to release may be anything. So here
@@ -52,7 +52,7 @@ class MalformedPacketError(ValueError):
 
 
 class Header(NamedTuple):
-    """What a packet says of itself. Addresses are packed; ports are 0 where the protocol has none."""
+    """The parsed headers of a packet. Addresses are packed; ports are 0 where the protocol has none."""
 
     version: int
     protocol: int
@@ -61,20 +61,20 @@ class Header(NamedTuple):
     source_port: int
     destination_port: int
     transport: int
-    """Where the transport header begins, in bytes."""
+    """Offset of the transport header, in bytes."""
     offset: int
-    """Of a fragment, in bytes; 0 for the first and for whole packets."""
+    """Offset of a fragment, in bytes; 0 for the first and for whole packets."""
     more: bool
     """Whether further fragments follow."""
 
     @property
     def is_fragment(self) -> bool:
-        """Tell whether this is a part of a packet only."""
+        """Return whether this is a fragment."""
         return self.more or self.offset > 0
 
     @property
     def is_whole_tcp(self) -> bool:
-        """Tell whether this has a TCP header and everything that belongs to it."""
+        """Return whether this is a TCP packet and no fragment."""
         return self.protocol == TCP and not self.is_fragment
 
 
@@ -82,7 +82,7 @@ class Header(NamedTuple):
 
 
 def parse(packet: Buffer) -> Header:
-    """Return what the headers of a whole packet say; raise `MalformedPacketError` for what nobody should release."""
+    """Return the parsed headers of a whole packet; raise `MalformedPacketError` if they are not sane."""
     if not packet:
         raise MalformedPacketError("truncated")
     version = packet[0] >> 4
@@ -190,7 +190,7 @@ def _transport_sum(packet: Buffer, header: Header) -> int:
 
 
 def is_intact(packet: Buffer, header: Header) -> bool:
-    """Tell whether the transport's checksum is right; True where there is none, or only a part of what it covers."""
+    """Return whether the transport's checksum is right; True where there is none, or only a part of what it covers."""
     if header.is_fragment or header.protocol not in CHECKSUM_AT:
         return True
     if header.protocol == UDP and header.version == 4 and not _WORD.unpack_from(packet, header.transport + 6)[0]:
@@ -199,7 +199,7 @@ def is_intact(packet: Buffer, header: Header) -> bool:
 
 
 def with_checksum(packet: Buffer, header: Header) -> bytearray:
-    """Return the packet with its transport checksum computed, whatever stood in its place."""
+    """Return the packet with its transport checksum computed anew."""
     changed = bytearray(packet)
     if not header.is_fragment and header.protocol in CHECKSUM_AT:
         at = header.transport + CHECKSUM_AT[header.protocol]

@@ -1,4 +1,4 @@
-"""Put rules into the kernel's firewall, take them out, and look whether they are still there.
+"""Installs rules in the kernel's firewall, removes them, and checks whether they are still there.
 
 Each of these reads the whole firewall as text, has `seamless.linux.ruleset` work out what is to be done, and gives the
 kernel one text in return. Works with both of Debian's kinds of iptables, nf_tables and legacy, whichever the host uses.
@@ -49,7 +49,7 @@ def _run(argv: list[str], input: str | None = None) -> str:
 
 
 def apply(rulesets: Iterable[Ruleset]) -> None:
-    """Install each ruleset in the place of whatever its owner has there."""
+    """Install each ruleset; it replaces all rules that its owner has in the same chain."""
     for ruleset in rulesets:
         _restore(ruleset.version, install(save(ruleset.version), ruleset))
 
@@ -75,5 +75,5 @@ def lost(rulesets: Iterable[Ruleset]) -> tuple[Rule, ...]:
 
 
 def is_installed(rulesets: Iterable[Ruleset]) -> bool:
-    """Tell whether all rules are there as they were installed."""
+    """Return whether the kernel has all of these rules."""
     return not lost(rulesets)

@@ -41,7 +41,7 @@ _DEPARTURE_SECONDS: Final = 10.0
 
 @attrs.frozen
 class UserNamespace:
-    """Where the holders live: in the user namespace of this process, or (None) in our own, as root."""
+    """The user namespace in which hosts are created: that of a process, or (None) this process's own, as root."""
 
     pid: int | None = None
 
@@ -54,7 +54,7 @@ class UserNamespace:
 
 @attrs.frozen
 class Host:
-    """A host that some process, ours or another, holds."""
+    """A network namespace that this or another process keeps alive."""
 
     name: str
     pid: int
@@ -75,7 +75,7 @@ class Host:
         run(self.enter([program("sysctl"), "-q", "-w", *(f"{key}={value}" for key, value in settings.items())]))
 
     def listening_ports(self) -> set[int]:
-        """Return the TCP ports on which somebody listens on this host."""
+        """Return the TCP ports on which processes listen on this host."""
         ports = set()
         for table in ("tcp", "tcp6"):
             with open(f"/proc/{self.pid}/net/{table}", encoding="ascii") as lines:
@@ -103,12 +103,12 @@ _TRANSMIT_DROP_FIELD: Final = 11
 
 
 def needs_user_namespace() -> bool:
-    """Tell whether this process must make itself a user namespace to be allowed anything."""
+    """Return whether this process must make itself a user namespace to be allowed anything."""
     return os.geteuid() != 0
 
 
 class Holders:
-    """The hosts of one owner. Close it, or die, and they are gone."""
+    """Creates and holds hosts; they are gone when it is closed or this process ends."""
 
     def __init__(self, rootless: bool) -> None:
         self._holders: list[subprocess.Popen[str]] = []
@@ -145,7 +145,7 @@ class Holders:
         return holder.pid
 
     def close(self) -> None:
-        """Let all hosts go, and wait until they are gone."""
+        """Remove all hosts, and wait until they are gone."""
         for holder in reversed(self._holders):
             assert holder.stdin is not None
             holder.stdin.close()

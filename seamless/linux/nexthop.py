@@ -1,4 +1,4 @@
-"""Where a packet leaves this host, and under which link header: what the kernel knows, asked over rtnetlink.
+"""Looks up the next hop of a packet in the kernel, over rtnetlink: the device and the link header.
 
 The problem: a packet socket takes 64 kB of TCP at once (`seamless.linux.rawsocket.open_packet`), but it sits below the
 part of the kernel that finds the way. So for a host that gets much we ask for the route, the device and the neighbor,
@@ -46,7 +46,7 @@ Attributes: TypeAlias = dict[int, bytes]
 
 
 class NextHop(NamedTuple):
-    """What a packet socket has to be told."""
+    """What a packet socket needs to send to a next hop: its device and link-layer header."""
 
     device: str
     ethertype: int

@@ -69,7 +69,7 @@ QUEUE_PACKETS: Final = 1 << 17
 """Packets that may wait for their verdict: more than the buffer holds of the smallest, at 768 bytes each as the kernel
 counts them. It lets packets beyond this pass without a count; those beyond the buffer it counts."""
 BUFFER_BYTES: Final = 32 << 20
-"""Of the socket: 50 ms of super-packets as the kernel counts them, at 1 Gb/s."""
+"""Receive buffer of the socket: 50 ms of super-packets as the kernel counts them, at 1 Gb/s."""
 _RECEIVE_BYTES: Final = 66_000
 """More than a netlink message with the longest packet."""
 ANSWER_TIMEOUT: Final = 5.0
@@ -96,7 +96,7 @@ class QueueSocket:
     """A netlink socket, and the queues that are bound to it. Only `bind` and `unbind` wait, for the kernel's answer."""
 
     def __init__(self) -> None:
-        """Raise `PrivilegeError` where the kernel has no such queues."""
+        """Open the socket; raise `PrivilegeError` where the kernel has no NFQUEUE or does not permit it."""
         self.overruns = 0
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
@@ -125,7 +125,7 @@ class QueueSocket:
         return int(_MEMINFO.unpack(figures)[_MEMINFO_DROPS])
 
     def bind(self, queue: int, *, super_packets: bool, fails_open: bool = True) -> None:
-        """Listen to a queue. With ``super_packets`` TCP comes in units of up to 64 kB, otherwise as on the wire.
+        """Begin to receive from a queue. With ``super_packets`` TCP comes in units of up to 64 kB, else as on the wire.
 
         What the queue has no room for passes by it if it ``fails_open``, and is dropped otherwise.
         """
@@ -141,7 +141,7 @@ class QueueSocket:
         )
 
     def unbind(self, queue: int) -> None:
-        """Listen to a queue no more; what waits in it is dropped, and what comes from now on passes by."""
+        """Stop receiving from a queue; what waits in it is dropped, and later packets bypass it."""
         self._configure(queue, _attribute(_CFG_CMD, struct.pack("!BBH", _CMD_UNBIND, 0, 0)))
 
     def _configure(self, queue: int, *attributes: bytes) -> None:
@@ -208,7 +208,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _queued(data: bytes) -> Queued:
-    """Return what a message says of a packet; the payload is its last attribute."""
+    """Return the packet in a message; the payload is its last attribute."""
     queue = _FAMILY.unpack_from(data, _MESSAGE.size)[2]
     view = memoryview(data)
     number = 0

@@ -1,4 +1,4 @@
-"""Tell systemd how a service of ``Type=notify`` is doing (sd_notify(3)): a datagram to a socket that it names.
+"""Reports the state of a service of ``Type=notify`` to systemd (sd_notify(3)): a datagram to a socket that it names.
 
 Without systemd there is no such socket, and all of this does nothing. systemd is told, never asked: what it does not
 hear it finds out by itself, so nothing here fails.
@@ -19,7 +19,7 @@ WATCHDOG_DIVISOR: Final = 2
 
 
 def notify(state: str) -> bool:
-    """Tell ``state``; return whether there was somebody to tell."""
+    """Send ``state`` to systemd; return whether a service manager had asked for it."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return False

@@ -1,4 +1,4 @@
-"""Where whole packets enter the kernel: the daemon hands them back, and none goes on that the configuration forbids.
+"""Releases whole packets that the daemon hands back, after checking each against the configuration.
 
     daemon, which needs no privilege ── a socket pair ──> outlet: inspected once more ── raw socket ──> kernel
 
@@ -24,15 +24,15 @@ from seamless.linux.rawip import RawCounters, RawReleaser, SendsPackets
 from seamless.linux.sockopt import set_buffers
 
 Inspection: TypeAlias = Callable[[bytes], Header | None]
-"""Returns what the headers of a packet say, None for a packet that must not be released."""
+"""Called with a packet; returns its parsed headers, or None if it must not be released."""
 
 LONGEST_PACKET_BYTES: Final = 0xFFFF
 CHANNEL_BYTES: Final = 8 << 20
-"""Of the socket pair: what this thread, waiting for a processor for 60 ms, leaves unread at 1 Gb/s."""
+"""Buffer of the socket pair: what this thread, waiting for a processor for 60 ms, leaves unread at 1 Gb/s."""
 
 
 class Outlet:
-    """Releases what the daemon hands back; ``sockets`` are raw, one for each IP version."""
+    """Inspects and sends the packets that the daemon hands back; ``sockets``: a raw one for each IP version."""
 
     def __init__(self, inspect: Inspection, sockets: Mapping[int, SendsPackets]) -> None:
         self.forged = 0
@@ -45,16 +45,16 @@ class Outlet:
 
     @property
     def released(self) -> RawCounters:
-        """Return what became of the packets that were admitted."""
+        """Return the counters of the packets that were admitted."""
         return self._releaser.counters
 
     def hand_over(self, channel: socket.socket, message: bytes) -> None:
-        """Give the daemon its end, once, with a message over a channel that it has."""
+        """Send the daemon its end of the socket pair, once, over ``channel``."""
         with self._theirs as theirs:
             socket.send_fds(channel, [message], [theirs.fileno()])
 
     def start(self) -> None:
-        """Run beside the caller, until the daemon is gone."""
+        """Start a thread that runs until the daemon is gone."""
         threading.Thread(target=self.run, name="outlet", daemon=True).start()
 
     def run(self) -> None:

@@ -53,7 +53,7 @@ class Channel:
     """The daemon's end of a connection to a privileged process. It never blocks, but in `wait_for`."""
 
     pid: int | None = None
-    """The process, if it is our child."""
+    """Process id of the privileged process, if it is this daemon's child."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -68,7 +68,7 @@ class Channel:
         send_message(self._channel, word)
 
     def capture(self, packets: socket.socket) -> None:
-        """Ask for whole packets, over this socket, which is the process's from now on."""
+        """Send `CAPTURE` and the socket over which whole packets are to go; this end of it is closed."""
         with packets:
             try:
                 socket.send_fds(self._channel, [CAPTURE.encode()], [packets.fileno()])

@@ -1,4 +1,4 @@
-"""Whole packets back onto the wire: cut to the way's MTU, and sent as they are, under the addresses they came with.
+"""Sends whole packets with their own addresses, cut to the MTU of the path to their destination.
 
 What goes to this host itself passes the loopback device, which takes 64 kB at once, so TCP's super-packets are released
 whole. For hosts behind a gateway TCP is cut into segments, and everything else into fragments even where the sender
@@ -32,14 +32,14 @@ MTU_MEMORY: Final = 10.0
 HOP_MEMORY: Final = 1.0
 """Seconds for which a neighbor is believed to be where it was: another may take over its address."""
 LEAST_SEGMENTS: Final = 3
-"""From here on two system calls are fewer."""
+"""Segments from which on sending in one piece takes fewer system calls."""
 _NO_ROOM: Final = (errno.EAGAIN, errno.ENOBUFS)
 WAYS_KEPT: Final = 4096
 """Hosts whose address and MTU are remembered."""
 
 
 class SendsPackets(Protocol):
-    """What a raw socket does for us, and a packet socket, whose addresses are device and ethertype."""
+    """The part of a raw or packet socket that is used here; a packet socket's address is device and ethertype."""
 
     def sendto(self, packet: bytes, address: tuple[str, int], /) -> int:
         """Send one packet."""
@@ -48,7 +48,7 @@ class SendsPackets(Protocol):
 
 @attrs.define
 class RawCounters:
-    """What was released."""
+    """Packets and datagrams released, and failures."""
 
     released: int = 0
     released_bytes: int = 0

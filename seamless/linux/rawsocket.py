@@ -1,4 +1,4 @@
-"""Sockets that put whole IP packets on the way, header and all, as if this host had made them.
+"""Opens raw and packet sockets, which send whole IP packets, header included.
 
 They are opened and marked with privilege, and may then be used without: a process that holds one needs no capability to
 send. By the mark our own firewall rules (`seamless.linux.ruleset`) distinguish what we release from what an application
@@ -23,14 +23,14 @@ IPV6_HDRINCL: Final = 36
 _IP_MTU: Final = 14
 _IPV6_MTU: Final = 24
 SMALLEST_MTU_BYTES: Final = 1280
-"""What every way to an IPv6 host carries (RFC 8200, section 5): the answer for one that we know no way to."""
+"""What every path to an IPv6 host carries (RFC 8200, section 5): the answer where no route is known."""
 PACKET_SOCKET: Final = 0
-"""What stands for the packet socket where others stand by their IP version."""
+"""Key of the packet socket in a mapping of sockets by IP version."""
 _SOL_PACKET: Final = 263
 _PACKET_VNET_HDR: Final = 15
 """linux/if_packet.h: a ``struct virtio_net_hdr`` stands before every packet."""
 BUFFER_BYTES: Final = 4 << 20
-"""What may wait for a device: 30 ms at 1 Gb/s."""
+"""Send buffer: 30 ms at 1 Gb/s."""
 
 
 def open_raw(version: int, mark: int) -> socket.socket:
@@ -51,7 +51,7 @@ def open_raw(version: int, mark: int) -> socket.socket:
 
 
 def open_packet(mark: int) -> socket.socket | None:
-    """Return a socket that sends frames of up to 64 kB with offload; None where there is no such thing."""
+    """Return a socket that sends frames of up to 64 kB with offload; None where the kernel has none."""
     try:
         sending = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # of no protocol: nothing is received
     except OSError:
@@ -68,7 +68,7 @@ def open_packet(mark: int) -> socket.socket | None:
 
 
 def path_mtu(version: int, destination: str) -> int:
-    """Return the MTU, in bytes, of the way to a host, as far as this host knows it."""
+    """Return the MTU, in bytes, of the path to a host, as far as this host knows it."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

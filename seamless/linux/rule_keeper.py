@@ -175,7 +175,7 @@ def _serve(
 
 
 def has_rules(rulesets: Iterable[Ruleset]) -> bool:
-    """Return whether any of these has a rule."""
+    """Return whether any of these rulesets has a rule."""
     return any(ruleset.rules for ruleset in rulesets)
 
 

@@ -29,11 +29,11 @@ IpVersion: TypeAlias = Literal[4, 6]
 IP_VERSIONS: Final[tuple[IpVersion, ...]] = (4, 6)
 
 CHAIN_PREFIX: Final = "SEAMLESS-"
-"""Of chains that are there only while their owner runs."""
+"""Name prefix of chains that exist only while their owner runs."""
 GUARD_PREFIX: Final = "SEAMGUARD-"
-"""Of chains that stay when their owner is gone: what they reject must not go natively, whatever happens."""
+"""Name prefix of chains that stay when their owner is gone: what they reject must never go natively."""
 QUEUE_PREFIX: Final = "SEAMQUEUE-"
-"""The same for packets of which the kernel drops what no process takes from the queue."""
+"""Name prefix of chains that stay and divert packets: the kernel drops them while no process reads the queue."""
 KEPT_PREFIXES: Final = (GUARD_PREFIX, QUEUE_PREFIX)
 PREFIXES: Final = (CHAIN_PREFIX, *KEPT_PREFIXES)
 MAX_CHAIN_CHARACTERS: Final = 28
@@ -82,7 +82,7 @@ def chain_name(owner: str, prefix: str = CHAIN_PREFIX) -> str:
 
 
 def install(save_text: str, ruleset: Ruleset) -> str:
-    """Return what to give to ``iptables-restore --noflush`` so that exactly ``ruleset`` is there of its owner."""
+    """Return what to give to ``iptables-restore --noflush`` so that its owner has exactly ``ruleset``."""
     found = _read(save_text, ruleset.chain)
     tables = dict.fromkeys([*(rule.table for rule in ruleset.rules), *found])
     return "".join(
@@ -92,7 +92,7 @@ def install(save_text: str, ruleset: Ruleset) -> str:
 
 
 def remove(save_text: str, owner: str, prefix: str = CHAIN_PREFIX) -> str:
-    """Return what to give to ``iptables-restore --noflush`` so that no chain of ``owner`` with this prefix is there.
+    """Return what to give to ``iptables-restore --noflush`` so that ``owner`` has no chain with this prefix.
 
     That is "" if there is none.
     """
@@ -121,7 +121,7 @@ def missing(save_text: str, ruleset: Ruleset) -> tuple[Rule, ...]:
 
 
 def text(ruleset: Ruleset) -> str:
-    """Return the rules as they are installed where none are yet, for a person to read."""
+    """Return the rules as ``iptables-restore`` input, for a person to read."""
     return install("", ruleset)
 
 
@@ -130,7 +130,7 @@ def text(ruleset: Ruleset) -> str:
 
 @attrs.define
 class _Found:
-    """What a table has of one owner."""
+    """The rules and chain of one owner in one table."""
 
     chain: bool = False
     jumps: list[list[str]] = attrs.field(factory=list)

@@ -1,4 +1,4 @@
-"""Packets that are longer than an MTU: TCP cut into segments, or made ready for the kernel to cut; the rest, fragments.
+"""Cuts packets that exceed an MTU: TCP into segments (here or by the kernel), all others into fragments.
 
 What comes out is to the byte what the kernel's own segmentation would have made: lengths, identification, sequence
 numbers, flags and checksums. (RFC 9293; RFC 791, section 3.2; RFC 8200, section 4.5; linux/virtio_net.h.)
@@ -128,7 +128,7 @@ class _Template:
 
 
 def fragments(packet: Buffer, header: Header, mtu_bytes: int, identification: int) -> list[bytes]:
-    """Return a packet as fragments that fit an MTU. ``identification`` is for IPv6, where whole packets have none."""
+    """Return the IP fragments of a packet, each within an MTU. ``identification``: for IPv6, whose header has none."""
     cut = _fragments_ipv4 if header.version == 4 else _fragments_ipv6
     return [bytes(packet)] if len(packet) <= mtu_bytes else cut(packet, header, mtu_bytes, identification)
 

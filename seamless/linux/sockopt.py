@@ -40,7 +40,7 @@ _NOT_TRACKED: Final = (errno.ENOENT, errno.ENOPROTOOPT)
 
 
 def original_destination(sock: socket.socket) -> Address:
-    """Return where the client of this accepted TCP connection meant to go, before a firewall rule diverted it.
+    """Return the original destination of an accepted TCP connection that a firewall rule diverted.
 
     A connection that no rule diverted gives the local address of ``sock``: the caller must refuse it when that is its
     own listener, or it would connect to itself.
@@ -61,7 +61,7 @@ def original_destination(sock: socket.socket) -> Address:
 
 
 def set_mark(sock: socket.socket, mark: int) -> None:
-    """Put a firewall mark on all that this socket sends, so that our own rules let it pass."""
+    """Set the firewall mark of all packets of this socket (SO_MARK), so that our own rules let them pass."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
     except PermissionError:

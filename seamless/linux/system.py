@@ -1,4 +1,4 @@
-"""Run other programs, and turn their failures into sentences."""
+"""Runs other programs, and turns their failures into `SeamlessError`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def user_id(name: str) -> int:
 
 
 def closed_folder(user: int, path: Path) -> Path | None:
-    """Return the folder on the way to ``path`` that a user may not enter; None if there is none. Knows no ACLs."""
+    """Return the first parent folder of ``path`` that a user may not enter; None if there is none. Knows no ACLs."""
     try:
         group = pwd.getpwuid(user).pw_gid
     except KeyError:

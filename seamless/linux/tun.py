@@ -1,4 +1,4 @@
-"""TUN devices that speak in super-packets, opened inside another network namespace.
+"""Opens TUN devices with segmentation offload inside another network namespace.
 
 ``IFF_VNET_HDR`` puts a ``struct virtio_net_hdr`` before every packet, and ``TUNSETOFFLOAD`` tells the kernel that
 whoever reads the device takes unfinished checksums and packets of up to 64 kB. Both together make it possible to carry

@@ -193,7 +193,7 @@ class RulesTests(_Node):
 
 
 def free_udp_port() -> int:
-    """Return a UDP port that nobody has on 127.0.0.1 now."""
+    """Return a UDP port that is free on 127.0.0.1 now."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

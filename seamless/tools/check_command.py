@@ -1,4 +1,4 @@
-"""``seamless check FILE``: is this configuration good? To be asked before it is copied to every host."""
+"""``seamless check FILE``: print all problems of a configuration, before it is copied to every host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ for one with problems.
 
 
 def add_arguments(subparsers: VerbParsers) -> None:
-    """Describe the verb check."""
+    """Add the subcommand check to the parser."""
     parser = add_verb(subparsers, "check", run, "say what is wrong with a configuration", DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration")
 

@@ -1,4 +1,4 @@
-"""How a daemon that cannot go on tells the person who started it: one sentence and an exit code, with twistd as it is.
+"""Reports why a daemon ended: one sentence on standard error and an exit code, with an unmodified twistd.
 
 twistd itself exits with 0 whenever its reactor ran, prints a traceback for whatever ``startService`` raises, and as a
 daemon reports 1 for it. It also starts services before its reactor handles SIGTERM, which then ends the process with
@@ -38,7 +38,7 @@ PIPE_READ_BYTES: Final = 65536
 
 
 class ExitReport:
-    """What this process will have to say when it ends. Made once in a process, before twistd forks."""
+    """The sentence and exit code with which this process ends. Make it once in a process, before twistd forks."""
 
     def __init__(self, *, daemonizes: bool) -> None:
         self.error: SeamlessError | None = None
@@ -46,11 +46,11 @@ class ExitReport:
         atexit.register(self._exit)
 
     def good(self) -> None:
-        """Let the first process end with success: the service has started."""
+        """Let the first process end with exit code 0: the service has started."""
         self._close(b"")
 
     def bad(self, error: SeamlessError) -> None:
-        """Remember the first error, and say it where somebody may be looking."""
+        """Keep the first error, and print its sentence on standard error."""
         if self.error is None:
             self.error = error
             # twistd sends sys.stderr to its log; a daemon's own standard error is /dev/null.
@@ -107,7 +107,7 @@ class Supervised(MultiService):
         self._attempt(super().privilegedStartService)
 
     def startService(self) -> None:
-        """Start all services once signals are heard, and tell whoever waits how that went."""
+        """Start all services once the reactor handles signals, and report the outcome to the first process."""
         if self._report.error is None:
             self._reactor.callWhenRunning(self._start)
 

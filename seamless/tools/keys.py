@@ -1,4 +1,4 @@
-"""Key files and the verbs for keys: one line of text a key, the private one readable by its owner only.
+"""Key files, and the subcommands genkey and pubkey: a key is one line of text, a private one mode 0600.
 
 A node's private key stands in a file of its own, never in the configuration, which is the same on every host and holds
 the public keys. `seamless.crypto.keys` says what is in a key; ``seamless genkey`` and ``seamless pubkey`` are used as
@@ -39,7 +39,7 @@ is what the configuration holds, on every node:
 """
 
 LONGEST_TEXT: Final = 1024
-"""Characters read of what should be a key of 48 and a line end: enough to tell that it is something else."""
+"""Characters read of a key file; a key has 48 and a line end, so more shows that it is no key."""
 
 ACCESSIBLE_TO_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH
 
@@ -80,7 +80,7 @@ def read_private_key(path: str) -> bytes:
 
 
 def add_arguments(subparsers: VerbParsers) -> None:
-    """Describe the verbs genkey and pubkey."""
+    """Add the subcommands genkey and pubkey to the parser."""
     add_verb(subparsers, "genkey", genkey, "make a private key and print it", GENKEY_DESCRIPTION)
     add_verb(subparsers, "pubkey", pubkey, "print the public key of a private one", PUBKEY_DESCRIPTION)
 

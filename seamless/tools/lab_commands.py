@@ -31,7 +31,7 @@ _SHOWN_COUNTERS = ("lost", "queue_dropped", "duplicated", "reordered", "corrupte
 
 
 def add_arguments(subparsers: VerbParsers) -> None:
-    """Describe the verb lab and the verbs under it."""
+    """Add the subcommand lab, and those under it, to the parser."""
     parser = add_verb(subparsers, "lab", run, "run hosts and wires on this machine", DESCRIPTION)
     parser.add_argument("--lab", metavar="NAME", help="the lab meant, when several are up (its overlay's name)")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="lab_verb", required=True)
@@ -60,7 +60,7 @@ def add_arguments(subparsers: VerbParsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Carry out one verb of the lab."""
+    """Run one subcommand of ``seamless lab``; return the exit code."""
     if arguments.lab_verb == "up":
         return _up(arguments)
     bed = background.find(arguments.lab)

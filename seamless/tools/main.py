@@ -1,7 +1,7 @@
-"""The ``seamless`` command: verbs as wg has them, one sentence for whatever goes wrong, an exit code that says what.
+"""The ``seamless`` command: parses the command line, runs a subcommand, and turns errors into exit codes.
 
-Verbs are modules beside this one. What a person can cause is a `SeamlessError` and becomes its sentence on standard
-error; anything else is a mistake of ours and keeps its traceback.
+Subcommands are modules beside this one. A `SeamlessError` is an error that a user can cause: its sentence goes to
+standard error. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

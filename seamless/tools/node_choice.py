@@ -1,4 +1,4 @@
-"""Which node of the configuration is meant: the same file lies on every host, so each has to be told who it is."""
+"""Chooses the node that a command means: the configuration is the same on every host, so a node must be named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from seamless.errors import UsageError
 
 
 def choose_node(configuration: Configuration, path: str, name: str | None, hostname: str) -> NodeConfig:
-    """Return the node called ``name``, or without a name the one called as this host is.
+    """Return the node called ``name``, or if that is None the one with the name of this host.
 
     Raises `UsageError` naming the nodes that the file ``path`` has.
     """

@@ -1,4 +1,4 @@
-"""``seamless ping NODE``: does another node answer, how long does it take, and by which way?"""
+"""``seamless ping NODE``: measure the round trip to another node over the overlay, and print the path."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ The exit code is 0 when there was at least one answer and 5 when there was none.
 """
 
 PING_INTERVAL: Final = 1.0
-"""Seconds from one ping to the next, as people know it."""
+"""Seconds from one ping to the next, as ping(8) has it."""
 DEFAULT_COUNT: Final = 4
 
 
 def add_arguments(subparsers: VerbParsers) -> None:
-    """Describe the verb ping."""
-    parser = add_verb(subparsers, "ping", run, "see how far another node is, and by which way", DESCRIPTION)
+    """Add the subcommand ping to the parser."""
+    parser = add_verb(subparsers, "ping", run, "measure the round trip to another node, and show the path", DESCRIPTION)
     parser.add_argument("peer", metavar="NODE", help="the other node")
     parser.add_argument("-c", dest="count", metavar="N", type=_count, default=DEFAULT_COUNT, help="how often (4)")
     add_socket_arguments(parser)
@@ -44,7 +44,7 @@ def _count(word: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ping; raise `UnreachableError` when there was no answer at all."""
+    """Ping ``count`` times; raise `UnreachableError` when there was no answer at all."""
     path = control_socket.find(arguments.node, arguments.socket)
     times: list[float] = []
     for number in range(arguments.count):

@@ -1,6 +1,6 @@
 """``seamless rules FILE --node NAME``: the firewall rules that a node installs, without installing them.
 
-For whoever has to answer for the firewall, before the daemon first runs there. It needs no privilege, and what it
+For an administrator to review before the daemon first runs on a host. It needs no privilege, and what it
 prints is what the daemon gives to the kernel where none of its rules are yet.
 
 With ``--remove`` it takes away what is there of a node's rules: for when the daemon and its privileged part were both
@@ -43,7 +43,7 @@ RESTORE_COMMANDS = {4: "iptables-restore", 6: "ip6tables-restore"}
 
 
 def add_arguments(subparsers: VerbParsers) -> None:
-    """Describe the verb rules."""
+    """Add the subcommand rules to the parser."""
     parser = add_verb(subparsers, "rules", run, "print the firewall rules of a node, changing nothing", DESCRIPTION)
     parser.add_argument("file", metavar="FILE", help="the configuration")
     parser.add_argument("--node", metavar="NAME", help="the node; left out, the one with the name of this host")
@@ -56,7 +56,7 @@ def add_arguments(subparsers: VerbParsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the rules of one node, for IPv4 and IPv6, or that it has none; or take away what is left of them."""
+    """Print the rules of one node, for IPv4 and IPv6, or with ``--remove`` remove those that are installed."""
     removes = PREFIXES if arguments.remove else (CHAIN_PREFIX,) if arguments.sweep else ()
     if removes and arguments.node is not None:
         return _remove(arguments.node, removes)

@@ -1,4 +1,4 @@
-"""How a verb of the ``seamless`` command is added: its name, its one line in the list, its page, and what runs it."""
+"""Adds a subcommand to the parser of the ``seamless`` command: name, one-line help, description, function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ exit codes:
 def add_verb(
     subparsers: VerbParsers, name: str, run: Callable[[argparse.Namespace], int], summary: str, description: str
 ) -> argparse.ArgumentParser:
-    """Return the parser of a new verb; ``run`` takes the parsed arguments and returns the exit code."""
+    """Add a subcommand and return its parser; ``run`` takes the parsed arguments and returns the exit code."""
     parser = subparsers.add_parser(
         name,
         help=summary,

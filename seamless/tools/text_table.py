@@ -8,11 +8,11 @@ from typing import Final, TypeAlias
 
 WIDTH: Final = 100
 FIRST_WIDTH_MAX: Final = 24
-"""Of the first column, which is names: a longer one is cut here, and whole in the JSON."""
+"""Characters of the first column, which has names: a longer name is cut here, and whole in the JSON."""
 GAP: Final = "  "
 
 Row: TypeAlias = Sequence[str] | str
-"""The cells of a row, or a remark about the row before it."""
+"""The cells of a row, or a text (a remark) about the row before it."""
 
 
 def table(header: Sequence[str], rows: Sequence[Row]) -> str:

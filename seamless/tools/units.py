@@ -1,4 +1,4 @@
-"""Numbers as people read them: three digits that count, and the unit beside them."""
+"""Formats numbers for people: three significant digits, and the unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 _PREFIXES: Final = ("", "k", "M", "G", "T", "P")
 _SPANS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 NOTHING: Final = "-"
-"""Stands where there is no number."""
+"""Printed where there is no number."""
 
 
 def _scaled(value: float, unit: str) -> str:
@@ -70,6 +70,6 @@ def address(host_and_port: list[object] | tuple[object, object]) -> str:
 
 
 def counts(counters: dict[str, int]) -> str:
-    """Return all that is not nought, as in captured 12, gave up 1."""
+    """Return the counters that are not zero, as in captured 12, gave up 1."""
     parts = [f"{name.replace('_', ' ')} {count}" for name, count in counters.items() if count]
     return ", ".join(parts) or "nothing so far"

@@ -19,7 +19,7 @@ from seamless.wire.ranges import RangeSet
 from seamless.wire.varint import MAX_VARINT, decode_varint, encode_varint
 
 MAX_ACK_RANGES: Final = 256
-"""Ranges in one ACK: about 1 kB, and a bound on what hostile bytes make us allocate. Older ranges were told before."""
+"""Ranges in one ACK: about 1 kB, which bounds what hostile bytes make us allocate. Earlier ACKs had older ranges."""
 
 MICROSECONDS: Final = 1_000_000
 
@@ -51,7 +51,7 @@ def encode_ack(ranges: RangeSet, delay: float) -> bytes:
 
 
 def decode_ack(data: bytes, offset: int) -> tuple[Ack, int]:
-    """Return (ACK, offset after it); raise `RemoteProtocolError` for a body that is cut short or says nonsense."""
+    """Return (ACK, offset after it); raise `RemoteProtocolError` for a body that is cut short or malformed."""
     largest, offset = decode_varint(data, offset)
     microseconds, offset = decode_varint(data, offset)
     count, offset = decode_varint(data, offset)
@@ -79,7 +79,7 @@ def decode_ack(data: bytes, offset: int) -> tuple[Ack, int]:
 
 
 class AckReader:
-    """What acknowledgements say anew of the numbers that this end sent, each number once.
+    """Finds what acknowledgements say anew of the numbers that this end sent, each number once.
 
     An ACK repeats what those before it said. Numbers above all that were acknowledged are looked at one by one, once
     each; of those below only the ones that are still awaited, which the first ACK that went past them left out. So an
@@ -89,12 +89,12 @@ class AckReader:
     __slots__ = ("_covered", "_left_out")
 
     def __init__(self, next_number: int) -> None:
-        """``next_number``: of the next that is sent; all below are of no interest."""
+        """``next_number``: the number of the next packet to be sent; numbers below it are ignored."""
         self._covered = next_number - 1
         self._left_out: list[int] = []
 
     def take(self, ack: Ack, awaited: Container[int], also_awaited: Container[int] = ()) -> list[int]:
-        """Return the numbers that ``ack`` names and no ACK before it did."""
+        """Return the numbers that ``ack`` acknowledges and no earlier ACK did."""
         arrived = self._take_left_out(ack)
         covered = self._covered
         if ack.largest > covered:
@@ -126,11 +126,11 @@ class AckReader:
         return arrived
 
     def forget(self, number: int) -> None:
-        """``number`` is not awaited any more."""
+        """Ignore ``number`` in later ACKs."""
         index = bisect_left(self._left_out, number)
         if index < len(self._left_out) and self._left_out[index] == number:
             del self._left_out[index]
 
     def forget_to(self, number: int) -> None:
-        """No number up to ``number`` is awaited any more."""
+        """Ignore all numbers up to and including ``number`` in later ACKs."""
         del self._left_out[: bisect_right(self._left_out, number)]

@@ -14,7 +14,7 @@ import attrs
 from seamless.errors import RemoteProtocolError
 
 MAX_ITEMS: Final = 64
-"""Of a section: 512 bytes, so that a frame fits every datagram beside others."""
+"""Items of a section: 512 bytes, so that a frame fits every datagram beside others."""
 _HEADER: Final = struct.Struct(">BBB")
 _ITEM: Final = struct.Struct(">II")
 
@@ -34,7 +34,7 @@ class ConfigurationDigest:
 
 
 def decode_digest(data: bytes, offset: int) -> tuple[ConfigurationDigest, int]:
-    """Return (digest, offset after it); raise `RemoteProtocolError` for anything else."""
+    """Return (digest, offset after it); raise `RemoteProtocolError` for a malformed body."""
     items_at = offset + _HEADER.size
     if items_at > len(data):
         raise RemoteProtocolError("a DIGEST runs past the end")

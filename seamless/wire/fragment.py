@@ -1,4 +1,4 @@
-"""Fragments of a sealed record: where each stands, and how a relay cuts one that its next link does not carry.
+"""Fragments of a sealed record: the encoding of their offsets, and how a relay cuts one that exceeds a link's MTU.
 
 The place of a fragment is 16 bits: the offset of its first byte in the record, in units of four bytes, and in the top
 bit whether it is the last (as in IPv4, where the flag says the opposite). It says nothing of the other fragments. So
@@ -18,9 +18,9 @@ from seamless.wire.header import (
 from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 OFFSET_UNIT_BYTES: Final = 4
-"""Offsets are multiples of it, and so is the length of every fragment but the last."""
+"""Offsets are multiples of these bytes, and so is the length of every fragment but the last."""
 LAST: Final = 0x8000
-"""The bit of the last fragment."""
+"""Bit of a fragment's place that marks the last fragment."""
 OFFSET_MASK: Final = 0x7FFF
 PLACE_BYTES: Final = 2
 WHOLE_PLACE: Final = LAST.to_bytes(PLACE_BYTES, "big")
@@ -43,7 +43,7 @@ def decode_place(payload: bytes) -> tuple[int, bool]:
 
 
 def cut_packet(packet: bytes, limit_bytes: int) -> list[bytes]:
-    """Return the overlay packets of at most ``limit_bytes``, nearly equally long, that say the same as ``packet``.
+    """Return the overlay packets of at most ``limit_bytes``, nearly equally long, into which ``packet`` is cut.
 
     None, when it cannot be cut: a handshake message, or something that no node of ours has made.
     """

@@ -1,4 +1,4 @@
-"""The first bytes of everything: underlay datagrams, overlay packets and session fragments (docs/protocol.rst)."""
+"""Headers of underlay datagrams, overlay packets and session fragments (docs/protocol.rst)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frames of a CONTROL datagram: what two neighbors say to each other (docs/protocol.rst).
+"""The frames of a CONTROL datagram, which two neighbors exchange (docs/protocol.rst).
 
 A frame knows its own bytes, and what becomes of it when the datagram that carried it is lost:
 
@@ -49,7 +49,7 @@ PAUSE_MAX_MICROSECONDS: Final = (1 << 32) - 1
 
 @attrs.frozen
 class Ping:
-    """Asks for an acknowledgement."""
+    """Requests an acknowledgement; carries nothing."""
 
     def encode(self) -> bytes:
         """Return the frame's bytes."""
@@ -123,7 +123,7 @@ class DigestFrame:
 
 
 ReliableFrame: TypeAlias = Union[LsaFrame, DigestFrame]
-"""What is sent again until it is acknowledged, and not before the neighbor is UP."""
+"""Frames that are retransmitted until acknowledged, and not sent before the neighbor is UP."""
 OwnFrame: TypeAlias = Union[Ping, Hello, ReliableFrame, Pause, Close]
 """What a link keeps as frames; an ACK is made from the ranges at the last moment."""
 LinkFrame: TypeAlias = Union[OwnFrame, Ack]

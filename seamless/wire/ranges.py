@@ -1,4 +1,4 @@
-"""Sets of packet numbers kept as ranges (RFC 9000, section 19.3): what was received, and what an ACK says of it."""
+"""Sets of packet numbers kept as ranges, as an ACK carries them (RFC 9000, section 19.3)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RangeSet:
         lasts[low:high] = [last]
 
     def forget_below(self, number: int) -> None:
-        """Drop what is below ``number``."""
+        """Remove all numbers below ``number``."""
         index = self._first_reaching(number)
         del self.firsts[:index]
         del self.lasts[:index]
@@ -72,7 +72,7 @@ class RangeSet:
             self.firsts[0] = number
 
     def keep_newest(self, count: int) -> None:
-        """Drop all but the ``count`` highest ranges."""
+        """Remove all but the ``count`` highest ranges."""
         excess = len(self.firsts) - count
         if excess > 0:
             del self.firsts[:excess]

@@ -38,16 +38,16 @@ MAX_SEALED_BYTES: Final = 16_384
 """A sealed record, tag included: large enough that Python's work for one is small beside the AES of its bytes."""
 
 MAX_PACKET_BYTES: Final = 65_535
-"""The longest packet of a DATAGRAM frame, and of IP: TCP's super-packets travel whole."""
+"""Bytes of the longest packet of a DATAGRAM frame, and of IP: TCP's super-packets are carried whole."""
 
 DATAGRAM_HEADER_BYTES: Final = 5
-"""The most that stands before a packet: type, and a length of four bytes."""
+"""Most bytes before the packet in a DATAGRAM frame: type, and a length of four bytes."""
 
 MAX_SEALED_PACKET_BYTES: Final = MAX_PACKET_BYTES + DATAGRAM_HEADER_BYTES + TAG_BYTES
 """A sealed record with the longest packet. No record is longer."""
 
 EARLY_WINDOW_BYTES: Final = 16_384
-"""What the opener of a stream may send before it has heard an ACCEPT: as much as TCP sends in its first flight."""
+"""Bytes that the opener of a stream may send before the ACCEPT arrives: as much as TCP sends in its first flight."""
 
 SESSION_WINDOW_INITIAL_BYTES: Final = 4 << 20
 """What may be sent over all streams before the first SESSION_WINDOW: a round trip of 500 Mb/s over 60 ms."""
@@ -72,7 +72,7 @@ class StreamFrame:
 
 @attrs.frozen
 class PingFrame:
-    """Asks for an acknowledgement."""
+    """Requests an acknowledgement; carries nothing."""
 
 
 @attrs.frozen
@@ -86,7 +86,7 @@ class OpenFrame:
 
 @attrs.frozen
 class AcceptFrame:
-    """The stream is accepted; ``window`` bytes in all may be sent to whoever says so."""
+    """The stream is accepted; ``window`` bytes in all may be sent to the sender of this frame."""
 
     stream: int
     window: int
@@ -113,7 +113,7 @@ class WindowFrame:
 
 @attrs.frozen
 class SessionWindowFrame:
-    """The sum over all streams of bytes that may be sent."""
+    """The number of bytes that may be sent in all, over all streams of the session."""
 
     limit: int
 
@@ -193,7 +193,7 @@ def encode_datagram(packet: bytes) -> bytes:
 
 
 def decode_frames(data: bytes) -> list[Frame]:
-    """Return the frames of a record's plaintext; raise `RemoteProtocolError` for anything that is not frames."""
+    """Return the frames of a record's plaintext; raise `RemoteProtocolError` for a malformed frame."""
     frames: list[Frame] = []
     offset, end = 0, len(data)
     acknowledges = False

@@ -1,4 +1,4 @@
-"""Sentences that come off the wire: reasons, which end in a log or on a terminal."""
+"""Reasons received from other nodes, made safe for a log or a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ MAX_REASON_BYTES: Final = 512
 
 
 def printable(data: bytes) -> str:
-    """Return UTF-8 text for people, cut, and with a mark in the place of whatever a log or a terminal would obey."""
+    """Return received UTF-8 as text of bounded length, with control characters replaced."""
     text = data[:MAX_REASON_BYTES].decode("utf-8", "replace")
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -1,5 +1,6 @@
-"""Which whole packets the configuration lets a node release: asked by the daemon, and again by its privileged part.
+"""Checks whether the configuration lets a node release a whole packet.
 
+The daemon checks each packet that it received from a peer, and its privileged part checks it again before sending it.
 Pure: a table of `seamless.intercept.packets.crossings.Crossing` in, a verdict on each packet's header out.
 """
 
@@ -17,18 +18,18 @@ Refusal: TypeAlias = Literal["source", "destination", "ports"]
 _Flow: TypeAlias = tuple[bytes, bytes, int, int, int, bool]
 
 FLOWS_KEPT: Final = 16_384
-"""Conversations whose admission is remembered; more than that and it is looked up anew."""
+"""Flows whose crossing is remembered; with more than that, all are forgotten and looked up anew."""
 
 
 class Admission:
-    """What of these crossings a packet belongs to."""
+    """Finds the crossing that a packet belongs to, and remembers it for later packets of the same flow."""
 
     def __init__(self, allowed: Iterable[Crossing]) -> None:
         self._allowed = tuple(allowed)
         self._admitted: dict[_Flow, Crossing] = {}
 
     def admit(self, header: Header) -> Crossing | Refusal:
-        """Return what lets a packet cross, or the reason why nothing does."""
+        """Return the crossing that a packet belongs to, or which of its fields belongs to none."""
         flow = (
             header.source,
             header.destination,
@@ -63,15 +64,15 @@ class Admission:
 
 
 def _is_plain(address: IPAddress) -> bool:
-    """Tell whether this is the address of one host, for other hosts to use."""
+    """Return whether this is the unicast address of one host, not loopback or link-local."""
     return not (address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local)
 
 
 def inspection(configuration: Configuration, node: str) -> Callable[[bytes], Header | None]:
-    """Return what gives a packet's header if a node may release it, and None if it may not.
+    """Return a function from a packet to its header if ``node`` may release it, and to None if it may not.
 
-    For who cannot know from which peer a packet came: it admits what any of them may send. TCP's and UDP's checksums
-    are not looked at, since a wrong one harms nobody but the packet.
+    The function does not know from which peer a packet came: it admits what any of them may send. TCP's and UDP's
+    checksums are not checked, since a wrong one harms only the packet itself.
     """
     peers = (peer for peer in configuration.nodes if peer != node)
     admission = Admission(crossing for peer in peers for crossing in crossings(configuration, peer, node))

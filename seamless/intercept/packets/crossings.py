@@ -1,8 +1,8 @@
-"""What whole-packet interceptors capture and release: one answer, from which both ends and the firewall rules follow.
+"""Which whole packets may go from one node to another: the sets that both ends' firewall rules and checks come from.
 
 Interceptors of whole packets need both directions. A node that captures what is on its way to a server needs the
 server's node to capture the answers, and neither may release anything else. So there is one function, `crossings`: what
-may go from one node to another. Its answer for (this node, peer) is what this node's rules send aside; its answer for
+may go from one node to another. Its answer for (this node, peer) is what this node's rules divert; its answer for
 (peer, this node) is what this node releases. So an overlay of this configuration carries no packet that its egress
 would refuse, and an egress releases no packet that an honest ingress would not have sent.
 
@@ -39,7 +39,10 @@ _NUMBERS: Final = {"tcp": TCP, "udp": UDP}
 
 @attrs.frozen
 class Crossing:
-    """Packets that may go from one node to another. Ports None: every port, and protocols without any."""
+    """A set of packets that may go from one node to another: protocol, networks and port ranges.
+
+    Ports None: every port, and protocols without ports.
+    """
 
     intercept: InterceptConfig
     protocol: Protocol
@@ -49,15 +52,15 @@ class Crossing:
     destination_ports: tuple[PortRange, ...] | None
 
     def has_source(self, address: IPAddress) -> bool:
-        """Tell whether packets from this address cross."""
+        """Return whether packets from this address cross."""
         return any(address in network for network in self.source)
 
     def has_destination(self, address: IPAddress) -> bool:
-        """Tell whether packets to this address cross."""
+        """Return whether packets to this address cross."""
         return any(address in network for network in self.destination)
 
     def has_ports(self, header: Header) -> bool:
-        """Tell whether packets of this protocol and these ports cross; a later fragment has none to show."""
+        """Return whether packets of this protocol and these ports cross; a later fragment has no ports, so no match."""
         if self.protocol != "ip" and header.protocol != _NUMBERS[self.protocol]:
             return False
         if self.source_ports is None and self.destination_ports is None:
@@ -74,7 +77,7 @@ def _among(port: int, ranges: tuple[PortRange, ...] | None) -> bool:
 
 
 def crossings(configuration: Configuration, sender: str, receiver: str) -> tuple[Crossing, ...]:
-    """Return what may go from one node to another as whole packets. ``KeyError`` if there is no such node."""
+    """Return the sets of packets that may go from ``sender`` to ``receiver``; ``KeyError`` if there is no such node."""
     return tuple(_crossings(configuration, sender, receiver))
 
 
@@ -100,7 +103,7 @@ def _common(ones: Iterable[Network], others: Iterable[Network]) -> tuple[Network
 
 @attrs.frozen
 class PacketQueue:
-    """A queue of the kernel's, and what its packets have in common."""
+    """One NFQUEUE, and what the packets in it have in common: the peer, the interceptor, and whether they are TCP."""
 
     number: int
     peer: str
@@ -110,12 +113,12 @@ class PacketQueue:
 
     @property
     def is_recovered(self) -> bool:
-        """Tell whether links send again what they lose of this."""
+        """Return whether links retransmit lost packets of this queue."""
         return self.intercept.recovery == "reliable"
 
     @property
     def super_packets(self) -> bool:
-        """Tell whether TCP may come in units of 64 kB. One that is cut and not recovered would hardly ever arrive."""
+        """Return whether the kernel may queue TCP super-packets (64 kB); without recovery those would rarely arrive."""
         return self.is_tcp and self.is_recovered
 
 

@@ -5,7 +5,7 @@
 
 Both directions are plain functions of what came, once per batch. While there is no path to a peer its queues are not
 bound, so its packets go the native way (or, with ``when unreachable refuse``, nowhere). The same happens when this
-process dies, since the queues die with it: TCP connections live on, without a word to anybody.
+process dies, since the queues die with it: TCP connections go on, over the native path.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TCP_HEADER_BYTES: Final = 20
 
 @attrs.define
 class PacketInterceptorCounters(ReleaseCounters):
-    """What a whole-packet interceptor did."""
+    """What a whole-packet interceptor did, in packets unless a name says bytes."""
 
     captured: int = 0
     captured_bytes: int = 0
@@ -43,18 +43,18 @@ class PacketInterceptorCounters(ReleaseCounters):
     released_bytes: int = 0
     cut: int = 0
     cut_by_kernel: int = 0
-    """Of these, TCP that was handed to the kernel in one piece."""
+    """Of the packets cut, TCP that the kernel segmented (sent in one piece through a packet socket)."""
     not_sent: int = 0
-    """The kernel would not take them."""
+    """Packets that the kernel refused to send."""
     not_handed_back: int = 0
-    """There was no privileged part, or it did not keep up."""
+    """Packets dropped because there was no privileged part, or its socket was full."""
     forged: int = 0
-    """The privileged part refused them: nobody but us should have put them together."""
+    """Packets that the privileged part refused, though this daemon had admitted them."""
     held_for_order: int = 0
     gaps_filled: int = 0
     gaps_expired: int = 0
     passed_truncated: int = 0
-    """These four went the native way: see `seamless.linux.capture.CaptureCounters`."""
+    """Packets that went the native way, as the next three: see `seamless.linux.capture.CaptureCounters`."""
     passed_odd: int = 0
     passed_unread: int = 0
     queue_drops: int = 0
@@ -62,7 +62,7 @@ class PacketInterceptorCounters(ReleaseCounters):
 
 
 class PacketInterceptor(Service):
-    """Captures for one node and releases for it. `attach` gives it, now and again, a channel to what captures."""
+    """Captures and releases whole packets for one node. `attach` gives it the channel to its privileged part."""
 
     _log = Logger()
 
@@ -82,20 +82,20 @@ class PacketInterceptor(Service):
     # Life.
 
     def startService(self) -> None:
-        """Listen to the peers."""
+        """Begin to receive packets from peers."""
         super().startService()
         self._driver.listen_packets(self._received)
         self._driver.watch_reachable(self._reachable_changed)
 
     def stopService(self) -> None:
-        """Capture nothing and release nothing any more."""
+        """Stop capturing and releasing."""
         super().stopService()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._detach()
 
     def attach(self, channel: socket.socket) -> None:
-        """Capture through this channel, in the place of any before it."""
+        """Capture through this channel, which replaces an earlier one."""
         self._detach()
         self._reader = CaptureReader(self._reactor, channel, self._captured, self._take_outlet, self._failed)
         self._reader.start()
@@ -197,7 +197,7 @@ class PacketInterceptor(Service):
 
     @property
     def counters(self) -> PacketInterceptorCounters:
-        """Return what happened so far."""
+        """Return the counters, brought up to date."""
         counters = self._counters
         orders = [release.reorder.counters for release in self._releases.values()]
         counters.held_for_order = sum(order.held for order in orders)
@@ -220,5 +220,5 @@ class PacketInterceptor(Service):
 
     @property
     def waiting(self) -> int:
-        """Return how many of these wait for a missing packet."""
+        """Return how many of these connections wait for a missing packet."""
         return sum(release.reorder.gaps for release in self._releases.values())

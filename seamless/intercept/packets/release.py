@@ -27,7 +27,7 @@ _RST: Final = 0x04
 
 @attrs.define
 class ReleaseCounters:
-    """Packets from peers: ``admitted``, or refused and why."""
+    """Packets received from peers: admitted, and refused by reason."""
 
     admitted: int = 0
     refused_truncated: int = 0
@@ -38,20 +38,20 @@ class ReleaseCounters:
     refused_checksum: int = 0
     refused_fragment: int = 0
     refused_source: int = 0
-    """No interceptor takes packets of this peer from there..."""
+    """No interceptor takes packets of this peer from their source address."""
     refused_destination: int = 0
-    """...to there: not served here, or no address for others..."""
+    """Their destination is not served here, or is not the address of one host."""
     refused_ports: int = 0
-    """...or not of this protocol, or with these ports."""
+    """No interceptor takes their protocol and ports."""
 
     def refuse(self, reason: Reason | Refusal) -> None:
-        """Count one refusal."""
+        """Count one packet refused for this reason."""
         name = f"refused_{reason}"
         setattr(self, name, getattr(self, name) + 1)
 
 
 class Release:
-    """Packets from one peer to this node."""
+    """Inspects packets from one peer, and puts TCP's in order, before this node releases them."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Release:
         self._admission = Admission(crossings(configuration, peer, node))
 
     def receive(self, packet: bytes, now: float) -> list[bytes]:
-        """Return what is to be released now that this packet came: nothing, itself, and what waited for it."""
+        """Return the packets to release after ``packet`` came: none, itself, or itself and those held behind it."""
         try:
             header = parse(packet)
             if not is_intact(packet, header):
@@ -101,9 +101,9 @@ class Release:
         return None
 
     def next_timeout(self) -> float | None:
-        """Return when `handle_timeout` is due."""
+        """Return the absolute time at which `handle_timeout` is due, None if nothing is held."""
         return self.reorder.next_timeout()
 
     def handle_timeout(self, now: float) -> list[bytes]:
-        """Return what is to be released although something before it is missing."""
+        """Return the held packets to release although an earlier one is still missing."""
         return self.reorder.handle_timeout(now)

@@ -1,4 +1,4 @@
-"""Packets of one TCP connection back in order, if that takes no longer than a hop's recovery.
+"""Reorder buffer for TCP: holds packets behind a gap for as long as a hop's recovery takes, and releases them in order.
 
 The problem: a packet that a link recovered arrives about one hop's round trip after its successors. TCP takes that for
 a loss, sends it again and halves its rate, though nothing was lost. So the egress holds the successors back for a
@@ -28,13 +28,13 @@ LEAST_WAIT: Final = 0.005
 MOST_WAIT: Final = 0.100
 """Seconds: beyond this TCP would do better by itself. So long at first, until a gap has shown what it takes."""
 WAIT_MARGIN: Final = 1.25
-"""How much longer than the longest gap of late to wait: recovery's time threshold is 9/8 of a round trip."""
+"""Factor on the longest recent gap: recovery's time threshold is 9/8 of a round trip."""
 LATENESS_MEMORY: Final = 10.0
-"""Seconds of what is "of late", once or twice over: paths change."""
+"""Seconds after which the longest wait seen is forgotten (one to two times this): paths change."""
 MOST_HELD_BYTES: Final = 8 << 20
 """Of one connection: what 1 Gb/s brings in 60 ms."""
 CONNECTIONS_KEPT: Final = 8192
-"""Connections whose place in the sequence is known; the longest silent is forgotten."""
+"""Connections whose next sequence number is known; the one idle longest is forgotten."""
 
 _HALF: Final = 1 << 31
 _MASK: Final = (1 << 32) - 1
@@ -42,13 +42,13 @@ _MASK: Final = (1 << 32) - 1
 
 @attrs.define
 class OrderCounters:
-    """How often something waited, and why it went on."""
+    """Packets held, and gaps by the way in which they ended."""
 
     held: int = 0
     filled: int = 0
     """Gaps that were filled in time."""
     expired: int = 0
-    """Gaps that were not."""
+    """Gaps that were not filled in time; what was held behind them passed."""
     overflowed: int = 0
 
 
@@ -65,7 +65,7 @@ class _Connection(Generic[T]):
 
 
 class Reorder(Generic[T]):
-    """The connections that packets of one peer belong to; ``T`` is whatever stands for a packet."""
+    """The reorder buffer of all TCP connections from one peer; ``T`` is the type of a packet."""
 
     def __init__(self, most_wait: float = MOST_WAIT) -> None:
         self.counters = OrderCounters()
@@ -79,7 +79,7 @@ class Reorder(Generic[T]):
 
     @property
     def wait(self) -> float:
-        """Return for how many seconds a gap is given to fill."""
+        """Return for how many seconds packets are held behind a gap."""
         lateness = max(self._lateness, self._lateness_before)
         return min(self._most_wait, max(LEAST_WAIT, lateness * WAIT_MARGIN))
 
@@ -90,11 +90,11 @@ class Reorder(Generic[T]):
 
     @property
     def gaps(self) -> int:
-        """Return how many connections have something waiting behind a gap."""
+        """Return how many connections have packets held behind a gap."""
         return len(self._waiting)
 
     def receive(self, key: bytes, sequence: int, length: int, is_first: bool, packet: T, now: float) -> list[T]:
-        """Return what may pass now that this packet of connection ``key`` came.
+        """Return the packets to release after ``packet`` of connection ``key`` came, in order.
 
         It takes ``length`` of sequence space from ``sequence`` on; SYN and FIN take one each. ``is_first``: a SYN.
         """
@@ -198,13 +198,13 @@ class Reorder(Generic[T]):
         return released
 
     def next_timeout(self) -> float | None:
-        """Return when `handle_timeout` is due."""
+        """Return the absolute time at which `handle_timeout` is due, None if nothing is held."""
         if not self._waiting:
             return None
         return min(connection.since for connection in self._waiting.values()) + self.wait
 
     def handle_timeout(self, now: float) -> list[T]:
-        """Return what has waited long enough."""
+        """Return the packets whose gap has not filled in time; they pass, in order."""
         wait = self.wait
         due = [(key, one) for key, one in self._waiting.items() if one.since + wait <= now]
         self.counters.expired += len(due)

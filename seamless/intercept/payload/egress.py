@@ -25,17 +25,17 @@ from seamless.transport.splice import Splice
 from seamless.transport.streams import TARGET_CONNECTION, Acceptors, StreamDriver
 
 MAX_DIALS: Final = 4096
-"""Connections being made at once: one descriptor each, for 10 s at most."""
+"""Connections being made at once: one file descriptor each, for 10 s at most."""
 MAX_DIALS_PER_PEER: Final = 2048
-"""No peer takes more than half of them."""
+"""Of these, connections for one peer."""
 
 Refusal: TypeAlias = Callable[[str, Address], "str | None"]
-"""Called with (peer, destination); see `ReleaseTable.refusal`."""
+"""Called with (peer, destination); returns the reason for a refusal or None (`ReleaseTable.refusal`)."""
 
 
 @attrs.define
 class EgressCounters:
-    """What became of the streams that peers asked for."""
+    """Outcomes of the streams that peers opened for connections."""
 
     asked: int = 0
     connected: int = 0
@@ -82,12 +82,12 @@ class PayloadEgress(Service):
         return len(self._dials)
 
     def startService(self) -> None:
-        """Answer for connections from now on."""
+        """Begin to accept streams for connections from peers."""
         super().startService()
         self._acceptors.register(TARGET_CONNECTION, self._opened)
 
     def stopService(self) -> None:
-        """Reset everything that has not ended: a stream cut short must not look complete."""
+        """Reset all connections that have not ended: a stream cut short must not look complete."""
         super().stopService()
         self._acceptors.unregister(TARGET_CONNECTION)
         for stream, dial in list(self._dials.items()):

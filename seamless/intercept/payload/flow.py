@@ -1,4 +1,4 @@
-"""What an ingress tells an egress of a captured connection, and what a configuration lets either of them do.
+"""The target of a connection's stream, and the tables of what the configuration lets nodes capture and release.
 
 Pure: bytes to records, addresses to decisions. The target of a stream for a connection is (all integers big-endian)
 
@@ -37,13 +37,13 @@ _LAYOUT: Final = {4: struct.Struct(">BB4sH4sH"), 6: struct.Struct(">BB16sH16sH")
 
 @attrs.frozen
 class Flow:
-    """A captured connection: where its client meant to go, and who the client is."""
+    """A captured connection: its original destination and its client, each an address and a TCP port."""
 
     destination: Address
     client: Address
 
     def encode(self) -> bytes:
-        """Return the target of the stream that carries this flow. Both addresses are of one IP version."""
+        """Return the target of this flow's stream, in bytes. Both addresses must be of one IP version."""
         destination, client = ip_address(self.destination[0]), ip_address(self.client[0])
         layout = _LAYOUT[destination.version]
         return layout.pack(
@@ -84,21 +84,21 @@ def sentence(address: Address) -> str:
 
 @attrs.frozen
 class Route:
-    """Where a captured connection goes: the node that releases it, and what to do while that is unreachable."""
+    """The egress node of a captured connection, and what to do while that node is unreachable."""
 
     egress: str
     when_unreachable: WhenUnreachable
 
 
 class CaptureTable:
-    """What the payload interceptor of one node captures."""
+    """The destinations that the payload interceptor of one node captures, and their egress nodes."""
 
     def __init__(self, configuration: Configuration, node: str) -> None:
         self._configuration = configuration
         self._captures = payload_captures(configuration, node)
 
     def route(self, destination: Address) -> Route | None:
-        """Return the way of a connection to ``destination``, None when it is not to be captured."""
+        """Return the route of a connection to ``destination``, None when it is not to be captured."""
         address = canonical(destination[0])
         for capture in self._captures:
             if _matches(capture, address, destination[1]):
@@ -109,7 +109,7 @@ class CaptureTable:
 
 
 class ReleaseTable:
-    """What one node releases, and to whom: by default nothing.
+    """The destinations that one node connects to for each peer: by default none.
 
     ``own_listeners`` are the daemon's own TCP ports; ``0.0.0.0`` and ``::`` there mean every address.
     """
@@ -120,7 +120,7 @@ class ReleaseTable:
         self._own_listeners = [(canonical(host), port) for host, port in own_listeners]
 
     def refusal(self, peer: str, destination: Address) -> str | None:
-        """Return why ``peer`` may not have a connection to ``destination``, None when it may."""
+        """Return the reason why ``peer`` may not have a connection to ``destination``, None when it may."""
         address, port = canonical(destination[0]), destination[1]
         if address.is_loopback or address.is_multicast or address.is_link_local or address.is_unspecified:
             return f"{sentence(destination)} is no address that another host may ask for"
@@ -146,7 +146,7 @@ def _matches(capture: Capture, address: IPAddress, port: int) -> bool:
 
 
 class OpeningLimit:
-    """Bounds how many connections wait for their far end at once, in all and for each client."""
+    """Bounds how many connections wait for their far end at once: ``limit`` in all, ``share`` of each client."""
 
     def __init__(self, limit: int, share: int) -> None:
         self._limit = limit
@@ -155,7 +155,7 @@ class OpeningLimit:
         self.count = 0
 
     def enter(self, client: str) -> bool:
-        """Let one more of ``client`` wait; False when there are too many."""
+        """Count one more waiting connection of ``client``; return False when that would be too many."""
         if self.count >= self._limit or self._by_client[client] >= self._share:
             return False
         self.count += 1
@@ -163,7 +163,7 @@ class OpeningLimit:
         return True
 
     def leave(self, client: str) -> None:
-        """Take back one ``enter``."""
+        """Count one waiting connection of ``client`` less."""
         self.count -= 1
         self._by_client[client] -= 1
         if not self._by_client[client]:

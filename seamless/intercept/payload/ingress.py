@@ -37,11 +37,11 @@ from seamless.transport.splice import Splice, is_reset
 from seamless.transport.streams import StreamDriver
 
 MAX_WAITING: Final = 8192
-"""Connections that wait for their far end at once."""
+"""Connections that wait for the egress at once."""
 MAX_WAITING_PER_CLIENT: Final = 4096
-"""No client address takes more than half of them."""
+"""Of these, connections from one client address."""
 SWEEP_INTERVAL: Final = 1.0
-"""Seconds between two looks at whether the clients of those still wait too."""
+"""Seconds between two checks whether clients of waiting connections have given up."""
 
 
 @attrs.define
@@ -64,18 +64,18 @@ class Opening(Protocol):
     """A connection that waits for its far end."""
 
     def gave_up(self) -> bool:
-        """Tell whether its client has reset it."""
+        """Return whether the client has reset its connection."""
         ...
 
     def abort(self, code: int, reason: str) -> None:
-        """End it with a reset."""
+        """Reset the client's connection."""
         ...
 
 
 class PayloadIngress(Service):
     """Captures TCP connections for one node, at ``listen``: the same port at several addresses.
 
-    Port 0 takes any free one; ``addresses`` tells it once the service runs.
+    Port 0 takes any free one; ``addresses`` has it once the service runs.
     """
 
     _log = Logger()
@@ -108,7 +108,7 @@ class PayloadIngress(Service):
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Return where the firewall is to divert connections to."""
+        """Return the addresses and ports that the firewall has to divert connections to."""
         return tuple(listener.address for listener in self._listeners)
 
     @property
@@ -122,7 +122,7 @@ class PayloadIngress(Service):
         return self._waiting.count
 
     def startService(self) -> None:
-        """Listen. `ConfigurationError` when the port is taken."""
+        """Bind the capture port; raise `ConfigurationError` when it is taken."""
         super().startService()
         port = 0
         try:
@@ -135,7 +135,7 @@ class PayloadIngress(Service):
             raise
 
     def stopService(self) -> None:
-        """Reset everything that has not ended: a stream cut short must not look complete."""
+        """Reset all connections that have not ended: a stream cut short must not look complete."""
         super().stopService()
         self._close_listeners()
         for opening in [*self._openings, *self._splices]:
@@ -264,7 +264,10 @@ class PayloadIngress(Service):
 
 
 class _DirectOpening:
-    """A connection of which the other half is being dialled; tells ``done`` the far socket, or why there is none."""
+    """A captured connection whose direct connection to the server is being made.
+
+    ``done`` is called with this object, the client's socket, and the server's socket or the reason why there is none.
+    """
 
     def __init__(
         self,
@@ -284,7 +287,7 @@ class _DirectOpening:
         )
 
     def gave_up(self) -> bool:
-        """Tell whether the client has reset its connection."""
+        """Return whether the client has reset its connection."""
         return is_reset(self._near)
 
     def abort(self, code: int, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Plays a schedule from its beginning to quiet, under the eyes of the oracle.
+"""Plays a schedule from its beginning to quiet, and checks what applications see against the oracle.
 
 All faults begin and end as the schedule says. Then wires are as good as their description, and every stream has to end
 as its applications let it. At last a stream is opened between every pair that talked: it must carry bytes both ways.
@@ -24,7 +24,7 @@ from seamless.lab.schedules.plan import Conversation, Packets, Schedule, Script
 from seamless.lab.simulated import Simulation
 
 LOOK_INTERVAL: Final = 0.5
-"""Seconds between two looks at progress."""
+"""Seconds between two checks of progress."""
 QUIET_MAX: Final = 60.0
 """Seconds after the last fault within which every stream has ended: ``give up`` and as much again."""
 LEFTOVER_MAX: Final = 15.0
@@ -38,7 +38,7 @@ PROBE_NUMBER: Final = 1_000_000
 
 @attrs.frozen
 class Result:
-    """What became of a schedule."""
+    """The result of a schedule: the rule that was broken, if any, and counts."""
 
     schedule: Schedule
     violation: Violation | None
@@ -157,7 +157,7 @@ class ScheduleRun:
                 raise Violation("leftover", f"{name} keeps {size} bytes of memory")
 
     def result(self, violation: Violation | None) -> Result:
-        """Return what became of it."""
+        """Return the result of the run."""
         hits: Counter[str] = Counter()
         for fault in self.schedule.faults:
             if self.net.now >= fault.at + fault.length:

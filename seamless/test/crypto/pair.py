@@ -276,7 +276,7 @@ class Pair:
         self.transmit()
 
     def everybody_can_be_understood(self) -> bool:
-        """Tell whether each end that sends is sending under a key that the other has."""
+        """Return whether each end that sends is sending under a key that the other has."""
         for sender, receiver in (self.ends, self.ends[::-1]):
             key = sender.association.send_key
             if key is not None and receiver.association.receive_key(key.remote_index) is None:

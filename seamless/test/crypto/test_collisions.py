@@ -16,7 +16,7 @@ MAX_INDICES = MAX_PREVIOUS + 1 + MAX_NEXT + 1
 
 
 def converged(pair: Pair) -> bool:
-    """Tell whether both ends got their latest keys from one handshake and want no other."""
+    """Return whether both ends got their latest keys from one handshake and want no other."""
     roles = [end.established[-1].initiator for end in pair.ends if end.established]
     return sorted(roles) == [False, True] and pair.everybody_can_be_understood()
 

@@ -41,7 +41,7 @@ DST: Final = "10.1.9.2"
 PORTS: Final = range(5202, 5209)
 """What ``etc/lab.conf`` captures and no server of the lab has."""
 DEAD_PORT: Final = 5209
-"""Captured, and nobody ever listens there."""
+"""Captured, and no server ever listens there."""
 NODES: Final = ("src", "r1", "r2", "dst")
 
 LONG: Final = bool(os.environ.get("SEAMLESS_LONG_TESTS"))

@@ -46,7 +46,7 @@ class Impostor(LineOnlyReceiver):
         raise NotImplementedError
 
     def connectionLost(self, reason: object = None) -> None:
-        """End with whoever started us."""
+        """End with the process that started this one."""
         self._ended.callback(None)
 
 

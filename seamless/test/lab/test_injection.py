@@ -201,7 +201,7 @@ class InjectionTests(WholePacketCase):
         self.assertGreater(self.verdicts()["refused_checksum"], before["refused_checksum"])
 
     def test_a_relay_has_nothing_to_send(self) -> None:
-        """What src may send, r2 may not: it serves nobody."""
+        """What src may send, r2 may not: it serves no address."""
         forger = self.forger("r2")
         for packet in ALLOWED:
             self.assertEqual(self.inject(forger, packet), ["refused_source"])

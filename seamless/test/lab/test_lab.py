@@ -167,7 +167,7 @@ def python_for_everybody() -> str | None:
 
 
 class WithoutRoot(SynchronousTestCase):
-    """The same as nobody, with a /dev/net/tun that is open to everybody, as Debian has it."""
+    """The same as nobody, with a /dev/net/tun that any user may open, as Debian has it."""
 
     skip = why_not() or (None if os.geteuid() == 0 else "every other test of the lab runs without root already")
 

@@ -51,7 +51,7 @@ with socket.create_server(("", int(sys.argv[1])), backlog=4096) as listening:
         connection.send(b"!")
         held.append(connection)
 """
-"""A server that greets everybody and then says nothing more."""
+"""A server that sends a greeting and then nothing more."""
 
 
 class Captured(BedTestCase):

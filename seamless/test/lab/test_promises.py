@@ -145,7 +145,7 @@ class Endings(BedTestCase):
         self.said("src", f"{DST} port {DEAD_PORT} did not answer within 10 s")
 
     def firewall(self, host: str, chain: str, *target: str) -> None:
-        """Have a host's own firewall do something to packets for the port where nobody listens."""
+        """Have a host's own firewall do something to packets for the port where no server listens."""
         rule = [chain, "-p", "tcp", "--dport", str(DEAD_PORT), *target]
         self.lab.run(host, ["iptables", "-I", *rule])
         self.addCleanup(self.lab.run, host, ["iptables", "-D", *rule])
@@ -220,7 +220,7 @@ class Silence(BedTestCase):
 
 
 class Backpressure(BedTestCase):
-    """A reader that stops holds up its own writer, and nobody else."""
+    """A reader that stops holds up its own writer, and no other."""
 
     def test_a_stopped_reader(self) -> None:
         """The writer is let ahead by what the stream's window, our sockets and the applications' own hold; no more.

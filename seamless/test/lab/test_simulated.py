@@ -155,7 +155,7 @@ class Applications:
             self.closed += 1
 
     def done(self) -> bool:
-        """Tell whether every stream ended at both ends."""
+        """Return whether every stream ended at both ends."""
         return self.closed == 2 * len(self.up)
 
     def check(self) -> None:

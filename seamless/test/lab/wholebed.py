@@ -90,7 +90,7 @@ class WholePacketCase(SynchronousTestCase):
             wait_until(partial(self.carries, near, far), f"{near} carries for {far}")
 
     def carries(self, node: str, peer: str) -> bool:
-        """Tell whether a node has a path to its peer, and its rules, and its queues."""
+        """Return whether a node has a path to its peer, and its rules, and its queues."""
         if not self.bed.reaches(node, peer) or not self.bed.has_rules(node):
             return False
         return bool(self.lab.run(node, ["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout)

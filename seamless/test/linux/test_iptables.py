@@ -68,7 +68,7 @@ RULESETS = (ruleset(4, "10.1.9.2/32", "10.2.0.0/16"), ruleset(6, "2001:db8:2::/6
 
 
 class KindTestCase(NamespaceTestCase):
-    """One of Debian's two kinds of iptables, and somebody else's rules."""
+    """One of Debian's two kinds of iptables, and another program's rules."""
 
     kind = "nft"
     foreign_rules: ClassVar[dict[str, str]] = {

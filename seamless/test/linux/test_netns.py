@@ -26,7 +26,7 @@ def why_not() -> str | None:
 
 
 def wait_until_gone(pid: int) -> bool:
-    """Tell whether a process ends within some seconds (a zombie counts as gone)."""
+    """Return whether a process ends within some seconds (a zombie counts as gone)."""
     give_up_at = time.monotonic() + 5
     while time.monotonic() < give_up_at:
         try:

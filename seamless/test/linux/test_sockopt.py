@@ -93,7 +93,7 @@ class OriginalDestinationTests(SynchronousTestCase):
                     self.assertEqual(sockopt.original_destination(accepted), address)
 
     def test_a_connection_that_is_gone(self) -> None:
-        """What accept gave may be dead; the caller hears it as an error of the system."""
+        """What accept gave may be dead; the caller gets an OSError."""
         sock = socket.socket()
         sock.close()
         self.assertRaises(OSError, sockopt.original_destination, sock)

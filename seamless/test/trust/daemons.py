@@ -198,7 +198,7 @@ class DaemonTestCase(SynchronousTestCase):
     # Applications.
 
     def connects(self, user: int) -> bool:
-        """Tell whether a connection that ``user`` makes to what is captured is answered by somebody here."""
+        """Return whether a connection that ``user`` makes to what is captured is answered in the namespace."""
         program = (
             f"import os, socket; os.setuid({user}); s = socket.socket(); s.settimeout(1);"
             f"print(s.connect_ex(('{CAPTURED}', 22)))"

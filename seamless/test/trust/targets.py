@@ -1,4 +1,4 @@
-"""Every way in for bytes that somebody else made: what `test_fuzz` feeds in CI, and bench/micro/fuzz.py by hand.
+"""Every way in for bytes from outside: what `test_fuzz` feeds in CI, and bench/micro/fuzz.py by hand.
 
 A target takes any bytes and must not raise: parsers may say `RemoteProtocolError` and nothing else, whole cores not
 even that. Who may feed what:

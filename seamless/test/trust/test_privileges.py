@@ -24,7 +24,7 @@ CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapAmb")
 
 
 class Shed(DaemonTestCase):
-    """``twistd --uid``: started as root, run as somebody else."""
+    """``twistd --uid``: started as root, run as another user."""
 
     skip = SKIP
 
@@ -81,7 +81,7 @@ class Shed(DaemonTestCase):
         node, part = self.start()
         os.kill(part, signal.SIGKILL)
         self.said("killed by signal 9")
-        self.said("nobody will remove the rules")
+        self.said("will not be removed when it ends")
         self.assertIsNone(node.poll())
         self.assertEnds(node)
         self.assertRulesInstalled()
@@ -212,7 +212,7 @@ class Standing(DaemonTestCase):
         self.assertFalse(self.door.exists())
 
     def test_nobody_else_has_rules_installed(self) -> None:
-        """Whoever connects is known to the kernel; root itself has no business here either."""
+        """The kernel knows the user that connects; root itself is refused too."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stranger:
             stranger.connect(str(self.door))
             self.assertIn(f"only user {USER_ID} may have the rules of src installed", stranger.recv(1000).decode())
@@ -224,7 +224,7 @@ class Standing(DaemonTestCase):
         self.end(self.part)
         with self.assertRaises(self.failureException):
             self.start()
-        self.said(f"nobody keeps the firewall rules at {self.door}")
+        self.said(f"no process keeps the firewall rules at {self.door}")
 
 
 class NotifyTests(DaemonTestCase):

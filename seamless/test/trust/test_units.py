@@ -48,7 +48,7 @@ class ExposureTests(SynchronousTestCase):
 
 
 class WordsTests(SynchronousTestCase):
-    """A unit is a text that nobody runs until it is needed: its words are tried here."""
+    """The commands of the systemd units, run with the privileges that the units give."""
 
     def test_node(self) -> None:
         words = words_of(NODE, "ExecStart")

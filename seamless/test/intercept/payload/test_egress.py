@@ -20,7 +20,7 @@ CLIENT: Address = ("127.0.0.1", 4000)
 
 
 class Recorder:
-    """The owner of a stream, which writes down what it hears."""
+    """The owner of a stream, which records its events."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
