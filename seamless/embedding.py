@@ -99,7 +99,7 @@ def _start(configuration: str | Path, node: str, key: str) -> NodeService:
 
 
 def stop(node: NodeService) -> Future:
-    """Stop a node; return a future that is done when its neighbors have been told."""
+    """Stop a node; return a future that is done when CLOSE was sent to its neighbors."""
     _choose_framework()
     return _future_of(maybeDeferred(node.stopService))
 
@@ -107,7 +107,7 @@ def stop(node: NodeService) -> Future:
 def connect(node: OverlayNode, peer: str, service: str | int) -> Future:
     """Connect from ``node`` to a service on the node named ``peer``; return a future of the `Connection`.
 
-    It fails with `ConnectionRefusedError` when nobody listens there, and with `UnreachableError` when there is no way
+    It fails with `ConnectionRefusedError` when no listener is there, and with `UnreachableError` when there is no way
     to the peer for as long as the overlay waits. To give up earlier, cancel it.
     """
     _choose_framework()
@@ -149,7 +149,7 @@ def _future_of(deferred: Deferred[Any]) -> Future:
 
 
 def _as_program_knows_it(problem: BaseException | None) -> BaseException:
-    """Return the error of Python's own that says the same as Twisted's, where there is one."""
+    """Return Python's own error for one of Twisted's, where there is one."""
     if isinstance(problem, error.ConnectionRefusedError):
         return ConnectionRefusedError(_reason(problem))
     if isinstance(problem, error.NoRouteError):
@@ -213,7 +213,7 @@ class Connection(Protocol):
         return self._reader
 
     def finish(self) -> None:
-        """Send the last: the peer reads ``b""`` after what was written. Reading goes on."""
+        """Send FIN: the peer reads ``b""`` after what was written. Reading goes on."""
         self.transport.loseWriteConnection()
 
     def close(self) -> None:
@@ -250,7 +250,7 @@ class Connection(Protocol):
     # What the transport tells.
 
     def connectionMade(self) -> None:
-        """Say that there is a connection."""
+        """Report the new connection to the program."""
         self.transport.registerProducer(self, True)
         txaio.add_callbacks(txaio.as_future(self._connected, self), None, self._failed)
 
@@ -272,11 +272,11 @@ class Connection(Protocol):
             self.transport.pauseProducing()
 
     def readConnectionLost(self) -> None:
-        """Let the reader know that this was all."""
+        """Report the end of the peer's bytes to the reader."""
         self._read_ended(EOFError())
 
     def writeConnectionLost(self) -> None:
-        """Need not be told: the program itself finished."""
+        """Do nothing: the program itself finished."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End every pending read and write with the way in which the connection ended."""
@@ -290,11 +290,11 @@ class Connection(Protocol):
     # What the stream tells the producer of its bytes.
 
     def pauseProducing(self) -> None:
-        """Let `drain` wait."""
+        """Make `drain` wait: the stream has no room."""
         self._room = False
 
     def resumeProducing(self) -> None:
-        """Let `drain` go on."""
+        """Complete pending `drain` futures: the stream has room again."""
         self._room = True
         self._tell_writers()
 

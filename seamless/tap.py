@@ -37,7 +37,7 @@ class Options(usage.Options):
         "Runs one node of an overlay network. The configuration is the same file on every host; --node says which of "
         "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections. Started as root with "
         "twistd's own --uid it gives its privilege up once its sockets are made; a small process keeps root for the "
-        "rules. The user must be nobody else's: its connections are never captured. Exit codes: 0 done, "
+        "rules. No other program may run as that user: its connections are never captured. Exit codes: 0 done, "
         "1 failed while running, 2 usage, 3 bad configuration or key, 4 missing privilege or kernel feature."
     )
     optParameters = [

@@ -87,7 +87,7 @@ class MemoryDriver:
 
     def opened(self, half: _Half, target: bytes) -> None:
         """Offer a stream to the acceptor of its target."""
-        assert self._on_open is not None, f"nobody listens at {self.name}"
+        assert self._on_open is not None, f"node {self.name} accepts no streams"
         self._on_open(half.key, half.far.name, target)
 
     def listen(self, callback: OnOpen) -> None:

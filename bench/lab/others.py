@@ -1,7 +1,7 @@
 """What seamless is compared with: other programs that carry TCP between the same two hosts, over the native wire.
 
 Each is a context manager that starts a tunnel and yields its `Tunnel`: where iperf3 and scp go to be carried by it.
-None of them is part of the set-up; whoever compares installs them:
+None of them is part of the set-up; install them before a comparison:
 
     apt-get install kcptun sshuttle wireguard-go wireguard-tools
 

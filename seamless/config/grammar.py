@@ -272,7 +272,7 @@ _NAMED: Final = re.compile(rf"(overlay|node|host)[ \t]+([A-Za-z][{_WORD}]*)")
 class Parsed:
     """The blocks that can be used, and what is known of those that cannot.
 
-    ``broken`` holds (keyword, name) of the unusable ones, so that nobody is told that they are missing;
+    ``broken`` holds (keyword, name) of the unusable ones, so that no message calls them missing;
     ``complete`` is False when there was any unusable block.
     """
 

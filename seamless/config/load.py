@@ -1,6 +1,6 @@
 """Read a configuration: text to blocks to the model to the checks, and every problem in one error.
 
-This is the door that the rest of seamless uses: `load_file`, `load_text`, and the error that they raise.
+This is the interface that the rest of seamless uses: `load_file`, `load_text`, and the error that they raise.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The grammar (docs/grammar.rst) is about text; nothing here knows of it. Times are seconds, rates bits per second,
 sizes bytes, probabilities 0 to 1. A `Configuration` that was loaded has passed every check across its blocks, so
-whoever holds one need not check again that a node exists or that an address belongs to it.
+its users need not check again that a node exists or that an address belongs to it.
 """
 
 from __future__ import annotations

@@ -82,16 +82,16 @@ class Problems:
         return len(self._found)
 
     def add(self, start: int, message: str) -> None:
-        """Note a problem with what stands at this offset; the same one twice counts once."""
+        """Add a problem at ``start``, a character offset in the text; the same one twice counts once."""
         self._found.add((start, message))
 
     def place(self, start: int) -> tuple[int, int]:
-        """Return line and column of an offset, both from 1."""
+        """Return (line, column) of a character offset; both count from 1."""
         line_start = self._text.rfind("\n", 0, start) + 1
         return self._text.count("\n", 0, start) + 1, start - line_start + 1
 
     def in_order(self) -> tuple[Problem, ...]:
-        """Return all of them in the order of the text."""
+        """Return all problems, in the order of the text."""
         return tuple(Problem(self._filename, *self.place(start), message) for start, message in sorted(self._found))
 
 
@@ -120,11 +120,11 @@ class Statement:
     body: tuple[Statement, ...] = ()
 
     def of(self, kind: type[T]) -> tuple[T, ...]:
-        """Return those of the values that are of this kind, in order."""
+        """Return the values of this statement that are of type ``kind``, in order."""
         return tuple(value.value for value in self.values if isinstance(value.value, kind))
 
     def networks(self) -> tuple[Network, ...]:
-        """Return those of the values that are networks, in order."""
+        """Return the values of this statement that are IP networks, in order."""
         return tuple(value.value for value in self.values if isinstance(value.value, (IPv4Network, IPv6Network)))
 
 
@@ -143,7 +143,7 @@ class Block:
         return " ".join([self.keyword, *(str(name.value) for name in self.names)])
 
     def name(self, index: int = 0) -> str:
-        """Return one of the names after the keyword."""
+        """Return the name at ``index`` after the block's keyword, as text."""
         return str(self.names[index].value)
 
     def all(self, keyword: str) -> tuple[Statement, ...]:

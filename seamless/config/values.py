@@ -77,19 +77,19 @@ def _amount(
 
 
 def rate(number: str, unit: str, expected: str) -> int | Bad:
-    """Return bits per second, at least one."""
+    """Convert a rate, as in "500" "mbit", to bits per second, at least one; `Bad` if it is out of range."""
     amount = _amount(number, unit, RATE_UNITS[unit], expected, least=1)
     return amount if isinstance(amount, Bad) else int(amount)
 
 
 def duration(number: str, unit: str, expected: str) -> float | Bad:
-    """Return seconds."""
+    """Convert a time, as in "100" "ms", to seconds; `Bad` if it is out of range."""
     amount = _amount(number, unit, TIME_UNITS[unit], expected)
     return amount if isinstance(amount, Bad) else float(amount)
 
 
 def size(number: str, unit: str, expected: str) -> int | Bad:
-    """Return bytes, a whole number and at least one."""
+    """Convert a size, as in "16" "MiB", to whole bytes, at least one; `Bad` if it is out of range."""
     amount = _amount(number, unit, SIZE_UNITS[unit], expected, least=1)
     if isinstance(amount, Bad):
         return amount
@@ -97,19 +97,19 @@ def size(number: str, unit: str, expected: str) -> int | Bad:
 
 
 def percentage(number: str) -> float | Bad:
-    """Return a probability from 0 to 1."""
+    """Convert a percentage to a probability from 0 to 1; `Bad` if it is out of range."""
     amount = _amount(number, "%", Decimal("0.01"), A_PERCENTAGE, most=1)
     return amount if isinstance(amount, Bad) else float(amount)
 
 
 def run_length(number: str) -> float | Bad:
-    """Return the mean length of a burst in packets."""
+    """Convert the mean length of a burst, in packets, to a number; `Bad` if it is less than one."""
     amount = _amount(number, "packets", Decimal(1), A_RUN, least=1)
     return amount if isinstance(amount, Bad) else float(amount)
 
 
 def cost(text: str) -> int | Bad:
-    """Return the cost of a link."""
+    """Convert the cost of a link to an integer from 1 to `MAXIMUM_COST`; `Bad` if it is another."""
     return _within(text, MAXIMUM_COST) or _wrong(A_COST, text)
 
 
@@ -121,12 +121,12 @@ def _within(text: str, maximum: int) -> int | None:
 
 
 def port(text: str) -> int | Bad:
-    """Return one port."""
+    """Convert a port number to an integer from 1 to 65535; `Bad` if it is another."""
     return _within(text, MAXIMUM_PORT) or _wrong(ONE_PORT, text)
 
 
 def ports(text: str) -> PortRange | Bad:
-    """Return first and last port."""
+    """Convert a port or a range, as in "8000-8099", to (first, last); `Bad` if it is none."""
     low, _, high = text.partition("-")
     first = _within(low.strip(), MAXIMUM_PORT)
     last = _within(high.strip() or low.strip(), MAXIMUM_PORT)
@@ -138,7 +138,7 @@ def ports(text: str) -> PortRange | Bad:
 
 
 def address(text: str) -> IPv4Address | IPv6Address | Bad:
-    """Return an address that a host can have."""
+    """Convert an IPv4 or IPv6 address; `Bad` if it is none or no host can have it."""
     try:
         parsed = ip_address(text)
     except ValueError:
@@ -159,7 +159,7 @@ def _usable(parsed: IPv4Address | IPv6Address | Network, text: str) -> Bad | Non
 
 
 def endpoint(text: str) -> Endpoint | Bad:
-    """Return an address with or without its port."""
+    """Convert an IP address with or without a port to an `Endpoint`; `Bad` if it is none."""
     match = _ENDPOINT.fullmatch(text)
     if match is None:
         host, port_text = text, None  # IPv6 without brackets: every colon belongs to the address
@@ -177,7 +177,7 @@ def endpoint(text: str) -> Endpoint | Bad:
 
 
 def network(text: str) -> Network | Bad:
-    """Return a prefix; one address is a prefix of full length."""
+    """Convert a network prefix; one address is a prefix of full length."""
     try:
         parsed = ip_network(text, strict=False)
     except ValueError:
@@ -191,7 +191,7 @@ def network(text: str) -> Network | Bad:
 
 
 def interface(text: str) -> Interface | Bad:
-    """Return an address with its prefix length."""
+    """Convert an address with its prefix length, as in 10.0.0.1/30."""
     if "/" not in text:
         return _wrong(AN_INTERFACE, text)
     try:
@@ -202,7 +202,7 @@ def interface(text: str) -> Interface | Bad:
 
 
 def key(text: str) -> bytes | Bad:
-    """Return the 32 raw bytes of an Ed25519 public key, given with its quotes."""
+    """Convert a public key in quotes to its 32 raw bytes (Ed25519)."""
     characters = text.strip('"')
     try:
         return decode_public_key(characters)

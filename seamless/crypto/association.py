@@ -58,7 +58,7 @@ REJECT_AFTER_DATAGRAMS: Final = 1 << 23
 REKEY_AFTER_DATAGRAMS: Final = REJECT_AFTER_DATAGRAMS // 2
 """Volume at which either side renews its keys; the other half lasts for 10 s at 5 Gb/s."""
 STEP_IN_AFTER_SECONDS: Final = 150.0
-"""Age at which the responder renews the keys itself: thirty seconds of the initiator's failing, thirty left."""
+"""Age at which the responder renews the keys itself: 30 s after the initiator should have, 30 s before expiry."""
 FRESH_SECONDS: Final = 5.0
 """Keys younger than this are not replaced at the owner's wish."""
 FIRST_RETRY_INTERVAL: Final = 0.25
@@ -69,13 +69,13 @@ up to five messages to come up; on a path that loses 30 % each way a quarter of 
 once there is a cookie. Of 3000 such links the slowest took 7 s; with intervals that doubled to 5 s from the start, 1 %
 took more than 8, and some 20."""
 EARLY_SECONDS: Final = 6.0
-"""How long a handshake is young. Where the round trip is longer than the interval above, it completes after this."""
+"""Seconds for which a handshake is young. Where the round trip is longer than that interval, it completes later."""
 MAX_RETRY_INTERVAL: Final = 5.0
 """Seconds between tries after that (WireGuard's REKEY_TIMEOUT)."""
 RETRY_JITTER: Final = 0.25
 """Share of an interval that is added at random, so that two sides do not go on colliding."""
 YIELD_AFTER_SECONDS: Final = 1.0
-"""How long the side with the greater public key insists on its own attempt; three initiations."""
+"""Seconds for which the side with the greater public key keeps to its own attempt; three initiations."""
 ANSWER_INTERVAL: Final = 0.02
 """Seconds between answers to initiations (wireguard-go's HandshakeInitationRate): a neighbor costs us one percent of
 a core at most."""
@@ -87,11 +87,11 @@ MAX_RESPONSES_TRIED: Final = 16
 
 @attrs.frozen
 class KeysEstablished:
-    """There are new keys to send under.
+    """Event: a handshake completed, and there are new keys to send under.
 
     As ``initiator`` the owner must send something that authenticates at once (a link: a HELLO): before it comes, the
     other side sends nothing under these keys. When ``remote_incarnation`` differs from the last one, another process
-    speaks for the remote node, whose packet numbers have nothing to do with the former one's.
+    of the remote node is there, and packet numbers begin anew.
     """
 
     remote_incarnation: int
@@ -100,7 +100,7 @@ class KeysEstablished:
 
 @attrs.frozen
 class KeysExpired:
-    """There is no key to send under any more: too old or used up, and never renewed. Attempts go on."""
+    """Event: there is no key to send under any more: too old or used up, and never renewed. Attempts go on."""
 
 
 AssociationEvent: TypeAlias = Union[KeysEstablished, KeysExpired]
@@ -108,7 +108,7 @@ AssociationEvent: TypeAlias = Union[KeysEstablished, KeysExpired]
 
 @attrs.define
 class AssociationCounters:
-    """What happened, in messages and handshakes."""
+    """Counts of handshake messages and completed handshakes."""
 
     initiations_sent: int = 0
     responses_sent: int = 0
@@ -312,7 +312,7 @@ class Association:
     # Time.
 
     def next_timeout(self) -> float | None:
-        """Return when `handle_timeout` has something to do."""
+        """Return the absolute time at which `handle_timeout` is due; None if nothing is."""
         times = (self._retry_at, self._rekey_at(), self._ring.next_timeout())
         return min((at for at in times if at is not None), default=None)
 

@@ -1,15 +1,15 @@
-"""What stands before the public-key operations of a node: a stranger must not make it work.
+"""Guards a node's public-key operations: an unknown sender must not be able to cause many of them.
 
-Anybody can send an INITIATION, and opening one costs six to sixty times what refusing it does. The way taken is
+Any host can send an INITIATION, and opening one costs six to sixty times what refusing it does. The way taken is
 WireGuard's (whitepaper, sections 5.3 and 5.4.7), with the cookie always on: every initiation whose mac2 is not made
 from our cookie gets a COOKIE in return and nothing else happens. That costs a link one round trip when it starts, and a
-rekey one that nobody waits for; in return there is no load threshold to guess, and no public-key operation is ever done
-for an address that was not shown to receive.
+rekey one that no traffic waits for; in return there is no load threshold to guess, and no public-key operation is ever
+done for an address that was not shown to receive.
 
 The order of the checks is the order of their cost:
 
 1. the length, and the type;
-2. without a mac2, whether there is a COOKIE to be had: the whole node gives out so many a second;
+2. without a mac2, whether a COOKIE may be sent: the whole node sends so many a second;
 3. mac1: who has it wrong gets no answer at all, so a scan finds nothing;
 4. mac2: who has it right proved its address, and is held to a token bucket of its own and to one for all. Who has not
    gets a COOKIE, which is shorter than what it answers.
@@ -61,7 +61,7 @@ SOURCE_OPENINGS_PER_SECOND: Final = 20.0
 BURST_SECONDS: Final = 2.0
 """Every bucket holds what flows into it in this time."""
 MAX_SOURCES: Final = 4096
-"""Hosts with a bucket of their own; only proven addresses get one. The one not heard for longest gives way."""
+"""Hosts with a bucket of their own; only proven addresses get one. The one idle longest is replaced."""
 
 
 class DropReason(enum.Enum):
@@ -78,19 +78,19 @@ class DropReason(enum.Enum):
 
 @attrs.frozen
 class Admitted:
-    """Open it, with `HandshakeGate.open_initiation`."""
+    """Verdict: the initiation may be opened, with `HandshakeGate.open_initiation`."""
 
 
 @attrs.frozen
 class Answer:
-    """Send this datagram to the source, and forget the initiation."""
+    """Verdict: send this datagram (a COOKIE) to the source, and forget the initiation."""
 
     datagram: bytes
 
 
 @attrs.frozen
 class Dropped:
-    """Do nothing."""
+    """Verdict: drop the initiation without an answer."""
 
     reason: DropReason
 
@@ -141,7 +141,7 @@ class HandshakeGate:
         return len(self._sources)
 
     def sift(self, run: memoryview, segment_size: int, now: float) -> Iterator[bytes]:
-        """Yield those of a batch of INITIATIONs that are to be asked in with `admit`.
+        """Yield those of a batch of INITIATIONs that are to be given to `admit`.
 
         In a flood of them nearly all end here, at a tenth of what `admit` costs: without mac2 when no cookies are left.
         """
@@ -157,7 +157,7 @@ class HandshakeGate:
             self.dropped[DropReason.TOO_MANY_ANSWERS] += turned_away
 
     def admit(self, datagram: bytes, source: Address, now: float) -> Admission:
-        """Say what becomes of a datagram of type INITIATION from ``source``."""
+        """Return the verdict on a datagram of type INITIATION from ``source``."""
         if len(datagram) != INITIATION_BYTES or datagram[0] != INITIATION:
             return self._drop(DropReason.NOT_AN_INITIATION)
         if datagram[MAC2_SPAN] == NO_MAC2 and self._answers.refill(now) < 1:

@@ -1,7 +1,7 @@
-"""Who is calling: the responder's reading of an INITIATION, before any association has to do with it.
+"""Opens INITIATIONs at the responder, to find which remote node sent them, before any association is involved.
 
-An initiation does not say in the clear who sends it. Reading it costs one X25519 function for a stranger and two for
-somebody known, whose share is computed once and kept. Between neighbors the gate stands before this; between the two
+An initiation does not say in the clear who sends it. Reading it costs one X25519 function for an unknown sender and two
+for a known one, whose share is computed once and kept. Between neighbors the gate stands before this; between the two
 ends of a session it is fed from within the authenticated overlay.
 """
 

@@ -29,7 +29,7 @@ MAX_PREVIOUS: Final = 4
 
 @attrs.frozen(eq=False)
 class Keys:
-    """One pair of keys: what one handshake made."""
+    """The pair of keys (to send and to receive) that one handshake made."""
 
     send: SendKey
     receive: ReceiveKey
@@ -44,7 +44,7 @@ class Keys:
 
 
 class KeyRing:
-    """All pairs of keys shared with one remote node. ``release_index`` is told each index that is free again."""
+    """All pairs of keys shared with one remote node. ``release_index`` is called with each index that is free again."""
 
     def __init__(self, release_index: Callable[[int], None]) -> None:
         self.current: Keys | None = None
@@ -58,7 +58,7 @@ class KeyRing:
         return self._receive_keys.get(index)
 
     def offer(self, keys: Keys) -> None:
-        """Keep keys that our answer made, until something authenticates under them."""
+        """Keep keys from a handshake that we answered, unused until a datagram authenticates under them."""
         self._next.append(keys)
         self._receive_keys[keys.receive.index] = keys.receive
         if len(self._next) > MAX_NEXT:
@@ -74,7 +74,7 @@ class KeyRing:
         return False
 
     def complete(self, keys: Keys) -> None:
-        """Send under keys that an answer to us made. They go before all that we offered."""
+        """Begin to send under the keys of a handshake that we initiated; offered ones are kept for opening only."""
         self._receive_keys[keys.receive.index] = keys.receive
         older, self._next = self._next, []
         self._send_under(keys, older)

@@ -97,7 +97,7 @@ def public_key_fault(public_key: bytes) -> str | None:
         return "is not a point of the curve edwards25519"
     point = (x, y, 1, x * y % P)
     if _is_neutral(_times(point, 8)):
-        return "is a point of small order, whose private key everybody knows"
+        return "is a point of small order, whose private key is known to all"
     if not _is_neutral(_times(point, ORDER)):
         return "is not a point of the subgroup of prime order"
     return None

@@ -34,7 +34,7 @@ from seamless.wire.header import COOKIE, INDEX_BITS, INDEX_MASK, INITIATION, RES
 
 LINK_PROLOGUE: Final = b"seamless 1 link"
 SESSION_PROLOGUE: Final = b"seamless 1 session"
-"""Mixed into the transcript, so that a message of one kind of handshake is nothing to the other."""
+"""Mixed into the transcript, so that a handshake of a link is invalid for a session, and the reverse."""
 
 
 MAC_BYTES: Final = 16

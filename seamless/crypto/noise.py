@@ -1,4 +1,4 @@
-"""The handshake's mathematics: Noise_IK_25519_AESGCM_BLAKE2s, and nothing but it.
+"""The cryptographic handshake: Noise_IK_25519_AESGCM_BLAKE2s.
 
 Noise (https://noiseprotocol.org/noise.html, revision 34) gives two nodes that know each other's public keys a pair of
 fresh keys in one round trip, with forward secrecy and mutual authentication. This page holds the one pattern that we
@@ -50,7 +50,7 @@ def public_key_of(private_key: X25519PrivateKey) -> bytes:
 
 
 def shared_secret(private_key: X25519PrivateKey, public_key: bytes) -> bytes:
-    """Return the X25519 function of the two; raise `AuthenticationError` when it is zero (RFC 7748, section 6.1)."""
+    """Return the X25519 function of two keys; raise `AuthenticationError` when it is zero (RFC 7748, section 6.1)."""
     try:
         return private_key.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError:
@@ -137,7 +137,7 @@ class Initiator:
         return ephemeral_public + sealed_static + symmetric.encrypt_and_hash(payload)
 
     def read_message(self, message: bytes) -> tuple[bytes, bytes, bytes]:
-        """Take message 2; return (its payload, key to send with, key to receive with)."""
+        """Decrypt handshake message 2; return (its payload, key to send with, key to receive with)."""
         assert self._ephemeral is not None, "message 1 comes first"
         symmetric = self._symmetric.copy()
         remote_ephemeral = message[:PUBLIC_KEY_BYTES]
@@ -150,7 +150,7 @@ class Initiator:
 
 
 class Responder:
-    """The side that is spoken to, and learns from message 1 by whom."""
+    """The responder of one handshake, which learns the initiator's public key from message 1."""
 
     def __init__(self, private_key: X25519PrivateKey, public_key: bytes, prologue: bytes) -> None:
         self._private_key = private_key

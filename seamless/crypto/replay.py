@@ -1,4 +1,4 @@
-"""Which packet numbers of one key were seen already, so that a recorded datagram sent again is refused.
+"""The replay window of one key: the packet numbers seen, so that a replayed datagram is refused.
 
 It stands right behind decryption on the receiving side and before anything that acts on what was received. Rules:
 
@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Final
 
 WINDOW_NUMBERS: Final = 8192
-"""How far behind the greatest number one may come late: 100 ms at 80,000 datagrams a second; WireGuard's window."""
+"""Width of the window: 100 ms at 80,000 datagrams a second, as wide as WireGuard's."""
 NUMBER_LIMIT: Final = 1 << 62
-"""RFC 9000, section 12.3: packet numbers are below this, since an ACK must be able to say them."""
+"""RFC 9000, section 12.3: packet numbers are below this, since an ACK must be able to encode them."""
 
 _WINDOW_MASK: Final = (1 << WINDOW_NUMBERS) - 1
 
@@ -35,7 +35,7 @@ class ReplayWindow:
         self._seen = 0
 
     def is_new(self, number: int) -> bool:
-        """Return whether `accept` would accept a number; it is not accepted by this."""
+        """Return whether `accept` would accept a number, without accepting it."""
         behind = self.greatest - number
         if behind < 0:
             return number < NUMBER_LIMIT
@@ -60,7 +60,7 @@ class ReplayWindow:
         return True
 
     def accept_batch(self, numbers: Sequence[int]) -> list[bool] | None:
-        """Accept what is new of ``numbers``; return None when all of them were, else what became of each."""
+        """Accept what is new of ``numbers``; return None when all of them were, else a flag for each."""
         if not numbers:
             return None
         count = len(numbers)

@@ -5,10 +5,10 @@ Every sealed thing is *word* (type in the top 8 bits, receiver index below), *nu
 * The twelve bytes *word, number* are the AES-256-GCM nonce. They are thus authenticated without associated data, and
   two types can never collide on a nonce: DATA and CONTROL differ in the word.
 * A number is used once per key. The owner counts; the numbers belong to it and go on when the key changes.
-* The number of a session's record carries a *proof* in its low 24 bits: what the key makes of the rest. Whoever has not
-  the key cannot name a record that he has not seen, so the far end keeps no fragment for him.
+* The number of a session's record carries a *proof* in its low 24 bits: what the key makes of the rest. A sender
+  without the key cannot name a record that it has not seen, so the far end keeps no fragment of such a record.
 * The paths of bulk data call the bound methods ``encrypt`` and ``decrypt`` themselves, once per datagram of a batch;
-  ``seal`` and ``open`` say the same thing for everybody else.
+  ``seal`` and ``open`` do the same for all other callers.
 """
 
 from __future__ import annotations

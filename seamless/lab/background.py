@@ -23,7 +23,7 @@ from seamless.lab.lab import Lab
 
 _ROOT_DIRECTORY: Final = Path("/run/seamless-lab")
 _DEPARTURE_SECONDS: Final = 30.0
-"""Nodes and hosts have seconds each to end."""
+"""Seconds to wait for a lab to go; its nodes and hosts may each take some to end."""
 _POLL_SECONDS: Final = 0.05
 
 

@@ -27,11 +27,11 @@ STATE_FILE: Final = "lab.json"
 CONTROL_SOCKET: Final = "emulator.sock"
 
 DEFAULT_TIMEOUT: Final = 60.0
-"""Seconds for one command on a host; what takes longer says so."""
+"""Seconds for one command on a host, unless the caller gives more."""
 
 
 class Bed:
-    """Hosts and wires that are there."""
+    """The hosts and wires of a running lab."""
 
     def __init__(self, directory: Path, owner_pid: int) -> None:
         self.directory = directory
@@ -54,7 +54,7 @@ class Bed:
         return bed
 
     def save(self) -> None:
-        """Write what `attach` reads."""
+        """Write the state file, which `attach` reads."""
         state = {
             "owner_pid": self.owner_pid,
             "owner_started_at": started_at(self.owner_pid),

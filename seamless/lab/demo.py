@@ -1,4 +1,4 @@
-"""The main job, for people to see: ``script/demo``.
+"""The demonstration, ``script/demo``: measures TCP with and without the overlay in an emulated wide area.
 
 It builds the bed of ``etc/lab.conf`` on this machine, runs iperf3 and scp over direct TCP and then over seamless,
 prints a table, and takes everything down again, also on Ctrl-C. The native runs come first, while there are no nodes;
@@ -85,7 +85,7 @@ def _measure(lab: Lab, plan: Plan, loss: float, way: str, tell: Tell) -> Row:
     tell(f"{percent(loss)} loss, {way}: iperf3 for {plan.seconds:g} s ... ")
     throughput = measure.iperf3(lab, plan.seconds)
     if way in NATIVE_WAYS and throughput.congestion != NATIVE_WAYS[way]:
-        raise SeamlessError(f"iperf3 was to use {way}, but used {throughput.congestion or 'nobody knows what'}.")
+        raise SeamlessError(f"iperf3 was to use {way}, but used {throughput.congestion or 'an unknown one'}.")
     size_bytes = min(
         max(int(throughput.bps / 8 * plan.seconds * _COPY_TIMES), _SMALLEST_FILE_BYTES), _LARGEST_FILE_BYTES
     )
@@ -139,7 +139,7 @@ def parse(words: Sequence[str] | None = None) -> Plan:
 
 
 def tell(piece: str) -> None:
-    """Show progress as it happens, beside the output."""
+    """Write progress to standard error."""
     print(piece, file=sys.stderr, end="", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What a run of the demo found, and how it is shown: a table, the checksums, and which targets were met. Pure."""
+"""The figures of a run of the demo, and their report: a table, checksums, and which targets were met. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCP_TARGET_RATIO: Final = 24
 
 @attrs.frozen
 class Row:
-    """What was measured over one way at one loss."""
+    """The figures of one way (native or overlay) at one loss rate."""
 
     loss: float
     way: str

@@ -1,4 +1,4 @@
-"""The emulator: one process that is every wire of a lab.
+"""The emulator: one process that carries all wires of a lab, between TUN devices.
 
 Each end of a wire is a TUN device inside a host. What a host sends into its end is read here, offered to the
 `ImpairedDirection` of that wire, and what survives is written into the other end when its time has come. Packets stay
@@ -35,7 +35,7 @@ from seamless.lab.superpacket import VNET_BYTES, Shape, corrupt, cut, shape
 from seamless.linux.tun import enter_network, open_tun
 
 _READ_BYTES: Final = VNET_BYTES + 65_536
-"""The longest thing a TUN device hands over."""
+"""Bytes of the longest packet that a TUN device hands over."""
 _READS_A_TURN: Final = 16
 """Super-packets (a megabyte) taken from one device before the others and the due packets get their turn."""
 _PR_SET_TIMERSLACK: Final = 29
@@ -73,7 +73,7 @@ class Direction:
 
 
 class Emulator:
-    """The loop. ``wires`` are pairs of directions (what the first end sends, what the second end sends)."""
+    """The event loop of the emulator. ``wires``: pairs of directions (from the first end, from the second end)."""
 
     def __init__(self, wires: list[tuple[Direction, Direction]], seed: int, control: EmulatorControl) -> None:
         self._wires = wires

@@ -1,4 +1,4 @@
-"""How a lab and its emulator speak: the plan that the emulator starts from, and requests over a Unix socket.
+"""The interface between a lab and its emulator: the plan at its start, and JSON requests over a Unix socket.
 
 A request is one JSON object on a line, the answer too: ``{"error": "sentence"}`` or what was asked for. Wires and ends
 are named by their place in the plan.
@@ -45,7 +45,7 @@ class Wire:
 
 @attrs.frozen
 class EmulatorPlan:
-    """Everything an emulator is started with."""
+    """The seed and the wires with which an emulator starts."""
 
     seed: int
     wires: tuple[Wire, ...]
@@ -77,7 +77,7 @@ class EmulatorControl:
         self._callers: dict[int, tuple[socket.socket, bytearray]] = {}
 
     def descriptors(self) -> Iterable[int]:
-        """Return what to wait for."""
+        """Return the file descriptors to wait for."""
         return [self._listener.fileno(), *self._callers]
 
     def answer(self, descriptor: int, obey: Callable[[Request], Request]) -> None:

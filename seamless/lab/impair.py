@@ -1,4 +1,4 @@
-"""What a bad wire does to packets, as a pure model: the same for the emulator on the kernel and for the simulated lab.
+"""A pure model of an impaired wire, which the emulator on the kernel and the simulated lab share.
 
 One `ImpairedDirection` is one direction of one wire. It is offered *units* (a datagram, or a super-packet of many
 wire packets) and answers with *pieces*: runs of consecutive wire packets of that unit, each with the time at which it
@@ -123,14 +123,14 @@ class ImpairedDirection:
         self._reorderings = _Runs(impairment.reorder, 1, self._randomness)
 
     def change(self, impairment: Impairment, now: float) -> None:
-        """Be another wire from now on. What is queued stays queued, and leaves at the new rate."""
+        """Change the impairments. Queued packets stay queued, and leave at the new rate."""
         queued_bytes = self.queued_bytes(now)
         rate_bps = impairment.rate_bps
         self._idle_at = now + queued_bytes * 8 / rate_bps if rate_bps else now
         self._draw(impairment)
 
     def queued_bytes(self, now: float) -> float:
-        """Return how much waits to be serialised."""
+        """Return how many bytes wait to be serialised."""
         rate_bps = self.impairment.rate_bps
         return max(0.0, self._idle_at - now) * rate_bps / 8 if rate_bps else 0.0
 

@@ -1,4 +1,4 @@
-"""The lab: a wide area on one machine, brought up from ``host`` and ``wire`` blocks and gone when its owner is.
+"""The lab: a wide area on one machine, made from ``host`` and ``wire`` blocks; it ends with the process that made it.
 
     with Lab(configuration, configuration_file=path) as lab:
         lab.start_servers()
@@ -33,7 +33,7 @@ from seamless.linux.netns import Holders, needs_user_namespace
 from seamless.linux.system import program
 
 _DEPARTURE_SECONDS: Final = 5.0
-"""How long what runs on the hosts may take to end after it was told to."""
+"""Seconds that programs on the hosts may take to end after SIGTERM."""
 
 
 class Lab(Bed):
@@ -212,9 +212,7 @@ class Lab(Bed):
         try:
             return process.wait(_DEPARTURE_SECONDS)
         except subprocess.TimeoutExpired:
-            raise SeamlessError(
-                f"The node {name} lives on {_DEPARTURE_SECONDS:g} s after it was told to end."
-            ) from None
+            raise SeamlessError(f"The node {name} still runs {_DEPARTURE_SECONDS:g} s after SIGTERM.") from None
 
     @staticmethod
     def _end(emulator: subprocess.Popen[str]) -> None:
@@ -226,7 +224,7 @@ class Lab(Bed):
             emulator.communicate()
 
     def close(self) -> None:
-        """Take everything down. Nodes are asked to end so that their logs do; the rest is killed with the hosts."""
+        """End all nodes with SIGTERM, kill all other programs, and remove hosts and wires."""
         for node in self._nodes.values():
             node.process.terminate()
         for node in self._nodes.values():

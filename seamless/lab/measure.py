@@ -1,4 +1,4 @@
-"""What is measured on the bed of ``etc/lab.conf``, and how: real programs between two of its hosts, nothing modified.
+"""Measurements on the test bed of ``etc/lab.conf``: unmodified programs between two of its hosts.
 
 The bed has two ways from ``src`` to ``dst``: the native wire, and the wires under the overlay, of which the middle one
 is lossy. Without nodes everything takes the native wire and TCP is on its own, with the congestion control that the
@@ -44,7 +44,7 @@ _SILENCE_SECONDS: Final = 2.0
 _BUSY_SECONDS: Final = 0.5
 """Between two tries to reach an iperf3 server that has not noticed yet that its last client is gone."""
 _BUSY: Final = ("the server is busy", "unable to receive control message: Connection reset")
-"""How iperf3 tells it; the second is the same, overtaken by the reset of its connection."""
+"""iperf3's messages for it; the second is the same, overtaken by the reset of its connection."""
 _BLOCK_BYTES: Final = 1 << 20
 
 

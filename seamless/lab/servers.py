@@ -111,9 +111,9 @@ def write_ssh_client(directory: Path, addresses: Mapping[str, str]) -> None:
 
 
 def covers(directory: Path, rootless: bool) -> dict[str, str]:
-    """Return which paths a host sees otherwise than the machine does.
+    """Return a mapping from paths to the files that a host sees there in place of the machine's own.
 
-    An sshd that may not read the shadow file takes every account for locked, so without root there is another.
+    An sshd that may not read the shadow file takes every account for locked, so without root another replaces it.
     """
     covered = {"/etc/ssh": directory / "ssh", "/etc/hosts": directory / "etc-hosts"}
     if rootless:

@@ -5,7 +5,7 @@ runtime directory otherwise, or whatever SEAMLESS_SOCKET_DIR says. Who may ask i
 question is one line of JSON and so is its answer; then the connection ends, so neither side ever has more than one to
 keep.
 
-A file that a dead daemon left is replaced. One at which somebody answers is not: two nodes of one name on one host are
+A file that a dead daemon left is replaced. One at which a daemon answers is not: two nodes of one name on one host are
 a mistake, and this is where it is noticed.
 """
 

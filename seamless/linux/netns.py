@@ -87,7 +87,7 @@ class Host:
         return ports
 
     def dropped_packets(self, device: str) -> int:
-        """Return how many packets the kernel dropped before this device could send them."""
+        """Return how many packets the kernel dropped because the send queue of ``device`` was full."""
         with open(f"/proc/{self.pid}/net/dev", encoding="ascii") as lines:
             for line in lines:
                 name, _, figures = line.partition(":")

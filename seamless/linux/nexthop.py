@@ -63,7 +63,7 @@ def next_hop(version: int, destination: bytes, mtu_bytes: int) -> NextHop | None
             asking.settimeout(_ANSWER_TIMEOUT)
             return _next_hop(asking, version, destination, mtu_bytes)
     except (OSError, struct.error, KeyError):
-        return None  # no route, nobody there, or a kernel (or a seccomp filter) that does not tell
+        return None  # no route, no such host, or a kernel (or a seccomp filter) that does not tell
 
 
 def _next_hop(asking: socket.socket, version: int, destination: bytes, mtu_bytes: int) -> NextHop | None:

@@ -1,13 +1,13 @@
 """The kernel's packet queues (NFQUEUE), read over netlink without truncating anything.
 
-The problem: a firewall rule sends packets aside into a numbered queue, and whoever listens there gets a copy of each
+The problem: a firewall rule diverts packets into a numbered queue, and the process that reads it gets a copy of each
 and must pass a verdict on it. Packets are up to 64 kB here, since the kernel hands over *super-packets* whole
 (`NFQA_CFG_F_GSO`) and leaves their checksums half done. The library that others use for this cuts them at 4 kB; the
 protocol itself is a page (linux/netfilter/nfnetlink_queue.h), and this is that page.
 
 The rules:
 
-* One socket serves all queues of a process. Nobody listens to a queue that is not bound; with ``--queue-bypass`` in the
+* One socket serves all queues of a process. A queue that is not bound has no reader; with ``--queue-bypass`` in the
   rule its packets then go on as if there were no rule.
 * A queue that is full lets packets pass (`NFQA_CFG_F_FAIL_OPEN`); so does nothing, ever, stop a host's traffic, unless
   it is bound for packets that may not go natively.

@@ -1,7 +1,7 @@
 """Reports the state of a service of ``Type=notify`` to systemd (sd_notify(3)): a datagram to a socket that it names.
 
-Without systemd there is no such socket, and all of this does nothing. systemd is told, never asked: what it does not
-hear it finds out by itself, so nothing here fails.
+Without systemd there is no such socket, and all of this does nothing. Messages are one-way: systemd finds out by itself
+what it was not told, so nothing here fails.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     daemon, which needs no privilege ── a socket pair ──> outlet: inspected once more ── raw socket ──> kernel
 
-The problem: whoever holds a raw socket can send any packet in anybody's name. So the daemon, which parses what
-strangers send, never gets one. Each message on the socket pair (SOCK_SEQPACKET, so they have ends) is one packet; what
-the inspection does not admit goes nowhere and is counted. The inspection is the caller's: this floor knows no
+The problem: a process that holds a raw socket can send any packet with any source. So the daemon, which parses bytes
+from unknown senders, never gets one. Each message on the socket pair (SOCK_SEQPACKET, so they have ends) is one packet;
+what the inspection does not admit is dropped and counted. The inspection is the caller's: this floor knows no
 configuration.
 
 A thread, beside the one that captures: a packet that is released to this host is received in here, too, and what is

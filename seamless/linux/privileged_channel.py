@@ -42,7 +42,7 @@ END_TIMEOUT: Final = 5.0
 
 
 def send_message(channel: socket.socket, message: str) -> None:
-    """Send one message, cut to `MESSAGE_BYTES`; nothing happens if the other end is gone."""
+    """Send one message, cut to 4096 bytes; do nothing if the other end is gone."""
     try:
         channel.send(message.encode()[:MESSAGE_BYTES])
     except OSError:
@@ -109,7 +109,7 @@ class Channel:
         return SeamlessError("the privileged part of seamless is gone; firewall rules may be left until it is back")
 
     def close(self) -> None:
-        """End the connection, so that the rules go."""
+        """Close the connection, upon which the process removes the rules."""
         self._channel.close()
 
 
@@ -157,7 +157,7 @@ class PrivilegedPart(Channel):
         return SeamlessError(f"the privileged part of seamless {how}; firewall rules may be left until the next start")
 
     def close(self) -> None:
-        """End the socket pair, so that the rules go, and wait for the process to end."""
+        """Close the socket pair, upon which the process removes the rules, and wait until it has ended."""
         super().close()
         try:
             self._process.wait(END_TIMEOUT)

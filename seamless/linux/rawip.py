@@ -2,7 +2,7 @@
 
 What goes to this host itself passes the loopback device, which takes 64 kB at once, so TCP's super-packets are released
 whole. For hosts behind a gateway TCP is cut into segments, and everything else into fragments even where the sender
-forbade it: the overlay hides the path, so nobody could tell the sender its MTU, and a black hole is worse.
+forbade it: the overlay hides the path, so no ICMP message could tell the sender its MTU, and a black hole is worse.
 
 A system call for each segment, and an acknowledgement for every two, is what a gateway would spend most on. So where
 there is a packet socket and the way is plain (`seamless.linux.nexthop`), TCP goes there in super-packets, and the

@@ -120,7 +120,7 @@ def serve_daemons(
 
 
 def report_failure(channel: socket.socket, error: SeamlessError) -> None:
-    """Send `FAILED` with the exit code and the sentence of ``error``."""
+    """Send the daemon a message ``failed``, with the exit code and the sentence of ``error``."""
     send_message(channel, f"{FAILED} {error.exit_code} {error}")
 
 

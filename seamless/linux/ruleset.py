@@ -7,7 +7,7 @@ once or not at all (`seamless.linux.iptables`).
 
 The rules of this file:
 
-* In each table an owner has one chain, named after it, and that chain belongs to nobody else. Whatever jumps there is
+* In each table an owner has one chain, named after it, and that chain is its alone. Every rule that jumps there is
   ours too, wherever it is. Nothing else is ever mentioned in what we print, so nothing else can change.
 * Rules that outlive their owner's process are a ruleset of their own, in chains with another prefix (`KEPT_PREFIXES`).
 * Installing begins by taking away what is there of the same owner: thrice is once, and a crash's remains go.

@@ -1,7 +1,7 @@
 """Opens TUN devices with segmentation offload inside another network namespace.
 
 ``IFF_VNET_HDR`` puts a ``struct virtio_net_hdr`` before every packet, and ``TUNSETOFFLOAD`` tells the kernel that
-whoever reads the device takes unfinished checksums and packets of up to 64 kB. Both together make it possible to carry
+the reader of the device takes unfinished checksums and packets of up to 64 kB. Both together make it possible to carry
 gigabits through a Python process (Documentation/networking/tuntap.rst).
 """
 

@@ -25,7 +25,7 @@ def add_arguments(subparsers: VerbParsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print one line about a good file; raise `ConfigurationError` with all problems of another."""
+    """Print one line if the configuration is valid; else raise `ConfigurationError` with all its problems."""
     configuration = load_file(arguments.file)
     parts = [
         _count(len(configuration.nodes), "node"),

@@ -54,7 +54,7 @@ def generate_private_key() -> bytes:
 def read_private_key(path: str) -> bytes:
     """Return the raw private key in the file ``path``; raise `ConfigurationError` when it cannot be used.
 
-    A key that others can read or write is refused: whoever has it is this node.
+    A key that others can read or write is refused: its holder can act as this node.
     """
     try:
         with Path(path).open(encoding="ascii") as file:

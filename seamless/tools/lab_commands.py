@@ -17,7 +17,7 @@ from seamless.tools.subcommands import EXIT_CODES, VerbParsers, add_verb
 DESCRIPTION = """\
 Run a wide area on this machine: every host of the configuration is a network namespace, every wire an emulated one
 with delay, loss and the rest. Real servers run on the hosts, and with --nodes the overlay's daemons too. Where user
-namespaces are allowed and /dev/net/tun is open to everybody, this needs no root.
+namespaces are allowed and /dev/net/tun may be opened by every user, this needs no root.
 
   seamless lab up etc/lab.conf --nodes
   seamless lab run src -- scp big.iso dst:/tmp/

@@ -79,7 +79,7 @@ def decode_ack(data: bytes, offset: int) -> tuple[Ack, int]:
 
 
 class AckReader:
-    """Finds what acknowledgements say anew of the numbers that this end sent, each number once.
+    """Finds the packet numbers that an ACK acknowledges for the first time.
 
     An ACK repeats what those before it said. Numbers above all that were acknowledged are looked at one by one, once
     each; of those below only the ones that are still awaited, which the first ACK that went past them left out. So an

@@ -1,6 +1,6 @@
 """Digests of a configuration's sections: the body of the DIGEST frames of links and of sessions (docs/protocol.rst).
 
-An item is a subject and a digest, 32 bits each, which mean something only to whoever has the same configuration: the
+An item is a subject and a digest, 32 bits each, which mean something only to a node with the same configuration: the
 receiver compares them with its own and shows nothing of them. A section of more items than fit is folded into buckets.
 """
 
@@ -28,7 +28,7 @@ class ConfigurationDigest:
     items: tuple[tuple[int, int], ...]
 
     def encode_body(self) -> bytes:
-        """Return the frame's bytes without its type."""
+        """Return the body of a DIGEST frame, in bytes: all but its type, which differs between link and session."""
         header = _HEADER.pack(self.section, self.is_folded, len(self.items))
         return header + b"".join(_ITEM.pack(*item) for item in self.items)
 

@@ -3,7 +3,7 @@
 A frame knows its own bytes, and what becomes of it when the datagram that carried it is lost:
 
 =========  ====================================================================================
-PING       forgotten; whoever wanted the answer asks again
+PING       forgotten; its sender asks again
 ACK        forgotten; the next ACK says all of it
 HELLO      forgotten; the next one comes within the hello interval
 LSA        sent again until acknowledged: this is what makes flooding reliable

@@ -149,7 +149,7 @@ class Applications:
         conversation = self._conversations.get(bytes(event.target))
         client = self._clients.get(bytes(event.target))
         if conversation is None or client is None or conversation.server != name:
-            raise Violation("order", f"{name}: a stream was opened to {event.target!r}, for which nobody asked")
+            raise Violation("order", f"{name}: a stream was opened to {event.target!r}, which was not asked for")
         before = client.far
         if before is not None and (before.life == self.net.nodes[name].incarnation or client.accepted):
             raise Violation("once", f"{client} was opened at {name} again")
@@ -183,7 +183,7 @@ class Applications:
         elif isinstance(event, StreamAccepted):
             end.check_alive("StreamAccepted")
             if end.accepted or end.far is None or not end.far.accepted:
-                raise Violation("order", f"{end}: accepted, and nobody did")
+                raise Violation("order", f"{end}: accepted, though the peer did not accept it")
             end.accepted = True
         elif isinstance(event, StreamFinished):
             end.check_eof()

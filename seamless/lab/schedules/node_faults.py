@@ -111,7 +111,7 @@ class DropBulk(Fault):
 
 @attrs.frozen(eq=False)
 class Flood(Fault):
-    """A node sends express packets in its own name, faster than its link takes them, and heeds no push-back."""
+    """Fault: a node sends express packets of its own faster than its link takes them, and ignores PAUSE frames."""
 
     node: str
     to: str

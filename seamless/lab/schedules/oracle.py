@@ -156,7 +156,7 @@ class PacketRules:
         self._under_way[packet] = (source, destination)
 
     def check_received(self, source: str, destination: str, packet: bytes) -> None:
-        """Check a packet that arrived."""
+        """Raise `Violation` unless a packet that arrived was sent to this node, once and unchanged."""
         if self._under_way.pop(packet, None) != (source, destination):
             what = f"a packet of {len(packet)} bytes came from {source} to {destination}"
             raise Violation("packet", f"{what} that was not sent, or came before")

@@ -133,7 +133,7 @@ class Conversation:
 
 @attrs.frozen
 class Packets:
-    """A train of whole packets from one node to another."""
+    """A number of whole packets, sent at equal intervals from one node to another."""
 
     number: int
     source: str
@@ -169,7 +169,7 @@ class Schedule:
 
     @property
     def pairs(self) -> frozenset[frozenset[str]]:
-        """Return which nodes talk with each other."""
+        """Return the pairs of nodes that have a conversation or send packets to each other."""
         talks = {frozenset((each.client, each.server)) for each in self.conversations}
         return frozenset(talks | {frozenset((each.source, each.destination)) for each in self.packets})
 

@@ -253,8 +253,8 @@ class Keys(ComplaintCase):
     def test_a_key_that_no_node_has(self) -> None:
         wanted = 'expected a key as `seamless pubkey` prints it, 48 characters in quotes ("7Q...=="), found'
         for point, fault in (
-            (b"\x01" + bytes(31), "is a point of small order, whose private key everybody knows"),
-            (bytes(32), "is a point of small order, whose private key everybody knows"),
+            (b"\x01" + bytes(31), "is a point of small order, whose private key is known to all"),
+            (bytes(32), "is a point of small order, whose private key is known to all"),
             (b"\xff" * 32, "is not the canonical encoding of a point (RFC 8032, section 5.1.3)"),
             (b"\x02" + bytes(31), "is not a point of the curve edwards25519"),
         ):

@@ -153,6 +153,6 @@ class TextTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, decode_public_key, encode_public_key(SMALL_ORDER[0]))
         self.assertEqual(
             str(error),
-            "it is no node's key, since it is a point of small order, whose private key everybody knows: write what"
+            "it is no node's key, since it is a point of small order, whose private key is known to all: write what"
             " `seamless pubkey` prints",
         )
