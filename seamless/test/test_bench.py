@@ -1,22 +1,29 @@
 """Every benchmark still runs: each for about a second, as ``python -m bench NAME --smoke`` by itself.
 
-What it prints is a table; how fast anything was says nothing here, on a machine that does other work.
+What it prints is a table; how fast anything was says nothing here, on a machine that does other work. Most of a
+benchmark's time is waiting for wires and nodes, so the suite of this module runs `AT_ONCE` of them at a time, each in a
+lab of its own.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import unittest
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
+from twisted.trial.runner import TestLoader, TestSuite
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.lab.daemons import environment
 from seamless.test.lab.ground import why_not
 
 CHECKOUT = Path(__file__).parents[2]
-TIMEOUT = 120.0
+TIMEOUT: Final = 120.0
 """Seconds: more than any takes on a busy machine."""
+AT_ONCE: Final = 3
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -25,10 +32,22 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=TIMEOUT)
 
 
+def smoke(name: str) -> subprocess.CompletedProcess[str]:
+    """Run one benchmark for about a second of each measurement."""
+    return bench(name, "--smoke")
+
+
+_running: dict[str, Future[subprocess.CompletedProcess[str]]] = {}
+"""By name: the benchmarks that the suite has started, or will, and that no test has asked for yet."""
+
+
 class SmokeCase(SynchronousTestCase):
+    skip: str | None = None
+
     def assert_runs(self, name: str, *shown: str) -> None:
         """Assert that a benchmark ends well and prints what it is about, in figures."""
-        done = bench(name, "--smoke")
+        running = _running.pop(name, None)
+        done = smoke(name) if running is None else running.result()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         for word in shown:
             self.assertIn(word, done.stdout)
@@ -96,3 +115,21 @@ class Lab(SmokeCase):
 
     def test_emulator(self) -> None:
         self.assert_runs("emulator", "one, perfect")
+
+
+class SmokeSuite(TestSuite):
+    """All tests of this module; their benchmarks run beside each other."""
+
+    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        """Start the benchmarks in the order of the tests, and run the tests."""
+        methods = [method for case in (Lab, Micro) if not case.skip for method in sorted(vars(case))]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for name in (method.removeprefix("test_") for method in methods if method.startswith("test_")):
+                _running[name] = pool.submit(smoke, name)
+            super().run(result)
+        return result
+
+
+def testSuite() -> SmokeSuite:
+    """Return all tests of this module (trial asks for it)."""
+    return SmokeSuite(TestLoader().loadClass(case) for case in (Lab, Micro, Words))
