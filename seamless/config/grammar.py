@@ -24,6 +24,7 @@ import pyparsing as pp
 from seamless.config import values
 from seamless.config.syntax import Bad, Block, Problems, Statement, Value, skip_blank, token_at
 from seamless.config.syntax_hints import BYTE_ORDER_MARK, SyntaxSlip
+from seamless.link.congestion import CONTROLLERS
 
 _WORD: Final = "A-Za-z0-9_-"
 _keywords: set[str] = set()
@@ -201,7 +202,7 @@ NODE: Final = {
 LINK: Final = {
     "between": ENDPOINT - ENDPOINT - _end(),
     "rate": RATE - _end(),
-    "congestion": _choice("off", "cubic") - _end(),
+    "congestion": _choice(*CONTROLLERS) - _end(),
     "cost": COST - _end(),
     "mtu": SIZE - _end(),
     "passive": NAME - _end(),

@@ -34,7 +34,6 @@ PortRange: TypeAlias = tuple[int, int]
 
 Mode: TypeAlias = Literal["payload", "local", "router"]
 Protocol: TypeAlias = Literal["tcp", "udp", "ip"]
-Congestion: TypeAlias = Literal["off", "cubic"]
 WhenUnreachable: TypeAlias = Literal["direct", "refuse"]
 Recovery: TypeAlias = Literal["reliable", "none"]
 Release: TypeAlias = Literal["ordered", "unordered"]
@@ -98,7 +97,8 @@ class LinkConfig:
     ends: tuple[str, str]
     paths: tuple[tuple[Address, Address], ...]
     rate_bps: int | None = None
-    congestion: Congestion = "cubic"
+    congestion: str = "cubic"
+    """A name of `seamless.link.congestion.CONTROLLERS`."""
     cost: int | None = None
     mtu_bytes: int = DEFAULT_MTU_BYTES
     passive: str | None = None

@@ -19,7 +19,6 @@ from seamless.config.model import (
     DEFAULT_MTU_BYTES,
     DEFAULT_PORT,
     MINIMUM_MTU_BYTES,
-    Congestion,
     InterceptConfig,
     LinkConfig,
     Match,
@@ -36,6 +35,7 @@ from seamless.config.syntax import Block, Problems, Statement, Value
 from seamless.config.syntax_hints import similar
 from seamless.config.values import Endpoint
 from seamless.interfaces import Address
+from seamless.link.congestion import CONTROLLERS
 
 MAXIMUM_INTERVAL: Final = 65.535
 """Seconds: a HELLO carries its intervals as 16 bits of milliseconds (docs/protocol.rst)."""
@@ -162,11 +162,12 @@ def _link(
     block: Block, ends: tuple[str, str], paths: tuple[tuple[Address, Address], ...], problems: Problems
 ) -> LinkConfig:
     rate_bps = block.first("rate", int)
-    congestion = cast(Congestion, block.first("congestion", str) or "cubic")
+    congestion = block.first("congestion", str) or "cubic"
     passive = block.first("passive", str)
-    if congestion == "off" and rate_bps is None:
+    if CONTROLLERS[congestion].requires_rate and rate_bps is None:
         at = block.where("congestion")
-        problems.add(at, f"{block.title} has congestion off but no rate: add `rate 500 mbit;` or say congestion cubic")
+        problem = f"{block.title} has congestion {congestion} but no rate: add `rate 500 mbit;` or say congestion cubic"
+        problems.add(at, problem)
     if passive is not None and passive not in ends:
         at = block.values("passive")[0].start
         problems.add(at, f"{passive} is no end of {block.title}: passive must name {ends[0]} or {ends[1]}")

@@ -16,7 +16,6 @@ from seamless.config.model import (
     DEFAULT_MTU_BYTES,
     DEFAULT_PORT,
     Configuration,
-    Congestion,
     Impairment,
     Interface,
     LinkConfig,
@@ -47,7 +46,7 @@ class Wire:
     rate_bps: int
     delay: float
     queue_bytes: int
-    congestion: Congestion
+    congestion: str
     mtu_bytes: int = DEFAULT_MTU_BYTES
 
     @property

@@ -7,23 +7,21 @@ from collections.abc import Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import LocalProtocolError
-from seamless.link.congestion import (
+from seamless.link.congestion import make_controller
+from seamless.link.congestion.cubic import (
     BETA,
     CSS_ROUNDS,
     CUBE_SCALE,
     INITIAL_WINDOW_DATAGRAMS,
     MAX_WINDOW_BYTES,
     MIN_WINDOW_DATAGRAMS,
-    OFF_WINDOW_MIN_INTERVAL,
-    OFF_WINDOW_ROUNDS,
     PACING_GAIN,
     RENO_INCREASE,
     SLOW_START_PACING_GAIN,
     Cubic,
-    Off,
     SlowStartExit,
-    make_controller,
 )
+from seamless.link.congestion.off import OFF_WINDOW_MIN_INTERVAL, OFF_WINDOW_ROUNDS, Off
 from seamless.test.link.bottleneck import DATAGRAM_BYTES, Bottleneck, Sender
 
 RTT = 0.02

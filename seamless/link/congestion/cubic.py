@@ -1,22 +1,12 @@
-"""Congestion control of a link, chosen by name in the configuration: how much may be in flight, and how fast it goes.
+"""Congestion control ``cubic``: fair on shared networks.
 
-It stands beside the way of a byte: it gives the pacer its rate, and nothing leaves the queue while its window is full.
-Both policies keep the interface `seamless.interfaces.CongestionController`:
-
-* ``off``: a constant rate that the operator answers for. Loss says nothing; the window only bounds memory.
-* ``cubic``: fair on shared networks. CUBIC (RFC 9438) with HyStart++ (RFC 9406), paced, with the recovery period of RFC
-  9002, section 7.3.2. A configured rate bounds it.
-
-What is left out, and why: persistent congestion (RFC 9002, section 7.6), since a path that loses everything for long is
-DOWN and carries nothing; and ECN, for which the ACK frame of links has no field.
+CUBIC (RFC 9438) with HyStart++ (RFC 9406), paced, with the recovery period of RFC 9002, section 7.3.2. A configured
+rate bounds it.
 """
 
 from __future__ import annotations
 
 from typing import Final
-
-from seamless.errors import LocalProtocolError
-from seamless.interfaces import CongestionController
 
 # Fixed by RFC 9438, section 4: the multiplicative decrease, the scale of the cubic (segments per second cubed), and the
 # additive increase that makes an AIMD flow with this decrease as fast as Reno.
@@ -47,35 +37,6 @@ MIN_RTT: Final = 1e-5
 """Seconds: no shorter RTT is believed, so that the pacing rate stays finite."""
 MAX_WINDOW_BYTES: Final = 64 << 20
 """A gigabit per second for half a second; bounds what a link keeps for resending."""
-OFF_WINDOW_ROUNDS: Final = 4
-"""Round trips that ``off`` may have in flight: a datagram lost twice in a row needs three before it is acknowledged."""
-OFF_WINDOW_MIN_INTERVAL: Final = 0.1
-"""Seconds of the rate that ``off`` may always have in flight: acknowledgements may be late on a busy machine."""
-
-
-class Off:
-    """A constant rate, whatever gets lost."""
-
-    name = "off"
-
-    def __init__(self, rate_bps: float) -> None:
-        self._rate_bps = rate_bps
-        self._interval = OFF_WINDOW_MIN_INTERVAL
-
-    def window_bytes(self) -> int:
-        """Return the bound on memory: some round trips' worth of the rate."""
-        return int(self._rate_bps * self._interval / 8)
-
-    def pacing_rate_bps(self) -> float:
-        """Return the configured rate."""
-        return self._rate_bps
-
-    def on_acked(self, acked_bytes: int, bytes_in_flight: int, sent_at: float, rtt: float, now: float) -> None:
-        """Take note of the RTT."""
-        self._interval = max(OFF_WINDOW_ROUNDS * rtt, OFF_WINDOW_MIN_INTERVAL)
-
-    def on_lost(self, lost_bytes: int, sent_at: float, now: float) -> None:
-        """Do nothing: losses are resent at the same rate."""
 
 
 class SlowStartExit:
@@ -221,12 +182,3 @@ class Cubic:
 
     def _grow_to(self, cwnd: float) -> None:
         self._cwnd = min(cwnd, float(MAX_WINDOW_BYTES))
-
-
-def make_controller(name: str, rate_bps: float | None, datagram_bytes: int, now: float) -> CongestionController:
-    """Return the policy of this name; ``rate_bps`` is required by ``off``."""
-    if name == Off.name and rate_bps is not None:
-        return Off(rate_bps)
-    if name == Cubic.name:
-        return Cubic(rate_bps, datagram_bytes, now)
-    raise LocalProtocolError(f"congestion is 'off', with a rate, or 'cubic'; not {name!r} with the rate {rate_bps}")

@@ -1,0 +1,38 @@
+"""Congestion control ``off``: a constant rate that the operator answers for.
+
+Loss says nothing about the rate; the window only bounds memory.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OFF_WINDOW_ROUNDS: Final = 4
+"""Round trips that ``off`` may have in flight: a datagram lost twice in a row needs three before it is acknowledged."""
+OFF_WINDOW_MIN_INTERVAL: Final = 0.1
+"""Seconds of the rate that ``off`` may always have in flight: acknowledgements may be late on a busy machine."""
+
+
+class Off:
+    """A constant rate, whatever gets lost."""
+
+    name = "off"
+
+    def __init__(self, rate_bps: float) -> None:
+        self._rate_bps = rate_bps
+        self._interval = OFF_WINDOW_MIN_INTERVAL
+
+    def window_bytes(self) -> int:
+        """Return the bound on memory: some round trips' worth of the rate."""
+        return int(self._rate_bps * self._interval / 8)
+
+    def pacing_rate_bps(self) -> float:
+        """Return the configured rate."""
+        return self._rate_bps
+
+    def on_acked(self, acked_bytes: int, bytes_in_flight: int, sent_at: float, rtt: float, now: float) -> None:
+        """Take note of the RTT."""
+        self._interval = max(OFF_WINDOW_ROUNDS * rtt, OFF_WINDOW_MIN_INTERVAL)
+
+    def on_lost(self, lost_bytes: int, sent_at: float, now: float) -> None:
+        """Do nothing: losses are resent at the same rate."""
