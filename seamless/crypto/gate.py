@@ -140,7 +140,7 @@ class HandshakeGate:
         """Return how many hosts have a bucket of their own."""
         return len(self._sources)
 
-    def sift(self, run: memoryview, segment_size: int, now: float) -> Iterator[bytes]:
+    def prefilter(self, run: memoryview, segment_size: int, now: float) -> Iterator[bytes]:
         """Yield those of a batch of INITIATIONs that are to be given to `admit`.
 
         In a flood of them nearly all end here, at a tenth of what `admit` costs: without mac2 when no cookies are left.

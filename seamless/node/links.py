@@ -178,7 +178,7 @@ class Links:
     def _handshakes(self, datagram_type: int, run: memoryview, segment_size: int, now: float) -> Iterator[bytes]:
         """Return the datagrams of a run that are worth a look."""
         if datagram_type == INITIATION:
-            return self._gate.sift(run, segment_size, now)
+            return self._gate.prefilter(run, segment_size, now)
         return (bytes(run[offset : offset + segment_size]) for offset in range(0, len(run), segment_size))
 
     def _receive_handshake(
