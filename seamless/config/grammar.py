@@ -288,7 +288,7 @@ class Parsed:
 
 
 def parse(text: str, problems: Problems) -> Parsed:
-    """Read a whole file block by block, noting every syntax error and every value that means nothing."""
+    """Read a whole file block by block, and collect every syntax error and invalid value."""
     parsed = Parsed()
     read: list[Block] = []
     block = _BLOCK.copy().add_parse_action(lambda tokens: read.append(tokens[0]))

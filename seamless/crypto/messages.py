@@ -101,7 +101,7 @@ def build_initiation(sender_index: int, noise_message: bytes, key: bytes) -> byt
 
 
 def parse_initiation(message: bytes, key: bytes) -> tuple[int, bytes]:
-    """Return (sender's index, Noise message 1); raise `RemoteProtocolError`. ``key`` is our own `mac1_key`."""
+    """Return (sender's index, Noise message 1); raise `RemoteProtocolError` unless its mac1 was made with ``key``."""
     sender_index = _first_word(message, INITIATION, INITIATION_BYTES)
     if not has_valid_mac1(message, key):
         raise AuthenticationError("an initiation whose mac1 is wrong")
@@ -115,7 +115,7 @@ def build_response(receiver_index: int, noise_message: bytes, key: bytes) -> byt
 
 
 def parse_response(message: bytes, key: bytes) -> tuple[int, bytes]:
-    """Return (receiver's index, Noise message 2); raise `RemoteProtocolError`. ``key`` is our own `mac1_key`."""
+    """Return (receiver's index, Noise message 2); raise `RemoteProtocolError` unless its mac1 was made with ``key``."""
     receiver_index = _first_word(message, RESPONSE, RESPONSE_BYTES)
     if not has_valid_mac1(message, key) or message[MAC2_SPAN] != NO_MAC2:
         raise AuthenticationError("a response whose macs are wrong")
@@ -152,7 +152,7 @@ class ResponsePayload:
 
     @classmethod
     def decode(cls, data: bytes) -> ResponsePayload:
-        """Return the payload of an authenticated Noise message 2; raise `RemoteProtocolError`."""
+        """Return the payload of an authenticated Noise message 2; raise `RemoteProtocolError` if it is malformed."""
         payload = cls(*_RESPONSE_PAYLOAD.unpack(data))
         if payload.sender_index > INDEX_MASK:
             raise RemoteProtocolError("a response with a receiver index of more than 24 bits")
@@ -171,7 +171,7 @@ def build_cookie(initiation: bytes, cookie: bytes, responder_public_key: bytes, 
 
 
 def open_cookie(message: bytes, initiation: bytes, responder_public_key: bytes) -> bytes:
-    """Return the cookie that answers our ``initiation``; raise `RemoteProtocolError`."""
+    """Decrypt the cookie that answers our ``initiation``; raise `RemoteProtocolError` if it is not authentic."""
     index = _first_word(message, COOKIE, COOKIE_MESSAGE_BYTES)
     if index != _first_word(initiation, INITIATION, INITIATION_BYTES):
         raise RemoteProtocolError("a cookie for another initiation")

@@ -90,7 +90,10 @@ class ReceiveKey:
         return name & PROOF_MASK == _proof(self._encrypt, self.index, name >> PROOF_BITS)
 
     def open(self, datagram: Buffer) -> bytes:
-        """Return the plaintext of a whole datagram; raise `AuthenticationError`. The window is the caller's to ask."""
+        """Return the plaintext of a whole datagram; raise `AuthenticationError` if it was altered.
+
+        The caller checks the replay window.
+        """
         try:
             return self.decrypt(datagram[:SEALED_HEADER_BYTES], datagram[SEALED_HEADER_BYTES:], None)
         except (InvalidTag, ValueError):

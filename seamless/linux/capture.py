@@ -90,7 +90,7 @@ _COUNTERS: Final = struct.Struct(f"!{len(attrs.fields(CaptureCounters))}Q")
 
 
 def encode_counters(counters: CaptureCounters) -> bytes:
-    """Return a COUNTERS message."""
+    """Return the message that reports ``counters`` to the daemon, in bytes."""
     return bytes((COUNTERS,)) + _COUNTERS.pack(*attrs.astuple(counters))
 
 

@@ -198,7 +198,7 @@ class QueueSocket:
         self._send(_VERDICT, _REQUEST, queue, _attribute(_ATTRIBUTE_VERDICT_HDR, _TWO_LONGS.pack(verdict, number)))
 
     def decide_all(self, queue: int, number: int, verdict: int) -> None:
-        """Pass a verdict on all packets of a queue up to this one."""
+        """Pass one verdict on all packets of a queue up to and including this one, with one message to the kernel."""
         header = _TWO_LONGS.pack(verdict, number)
         self._send(_VERDICT_BATCH, _REQUEST, queue, _attribute(_ATTRIBUTE_VERDICT_HDR, header))
 

@@ -21,7 +21,10 @@ _ITEM: Final = struct.Struct(">II")
 
 @attrs.frozen
 class ConfigurationDigest:
-    """One section. ``items`` are (subject, digest); with ``is_folded`` the subject is a bucket from 0 to 63."""
+    """Digests of one section of a configuration.
+
+    ``items`` are (subject, digest); with ``is_folded`` the subject is a bucket from 0 to 63.
+    """
 
     section: int
     is_folded: bool

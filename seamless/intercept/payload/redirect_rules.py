@@ -61,7 +61,7 @@ def _straight_connection_rules(node_name: str, capture_port: str) -> Iterator[Ru
 
 
 def guard_rules(configuration: Configuration, node_name: str, version: IpVersion, user: int | None) -> Iterator[Rule]:
-    """Yield the rules that reject what the payload interceptor was to capture and did not, or none at all."""
+    """Yield the rules of ``when unreachable refuse``: they reject connections that were to be captured and were not."""
     chain = chain_name(node_name, GUARD_PREFIX)
     captures = [
         capture

@@ -130,7 +130,7 @@ class OnWire(Fault):
 
 @attrs.frozen(eq=False)
 class Bad(OnWire):
-    """A wire loses, duplicates, reorders and corrupts."""
+    """Fault: a wire loses, duplicates, reorders and corrupts packets at random."""
 
     changes: dict[str, Any]
     """Fields of `Impairment`."""

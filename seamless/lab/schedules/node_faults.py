@@ -140,10 +140,10 @@ class Flood(Fault):
             )
 
     def end(self, target: FaultTarget) -> None:
-        """Nothing: the bursts have ended."""
+        """Do nothing: the bursts have ended."""
 
     def hits(self, target: FaultTarget) -> int:
-        """Return how many packets it sent."""
+        """Return how many packets the flood sent."""
         return int(target.noted[self])
 
     def must_hit(self, target: FaultTarget) -> bool:

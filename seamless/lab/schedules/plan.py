@@ -174,13 +174,13 @@ class Schedule:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """Return the kinds of faults in it."""
+        """Return the kinds of faults in the schedule, as words."""
         narrow = any(wire.mtu_bytes < DEFAULT_MTU_BYTES for wire in self.wires)
         return frozenset(fault.kind for fault in self.faults) | ({NARROW} if narrow else frozenset())
 
     @property
     def faults_over_at(self) -> float:
-        """Return when the last fault has ended."""
+        """Return the virtual time, in seconds, at which the last fault has ended."""
         return max((fault.at + fault.length for fault in self.faults), default=0.0)
 
     def lines(self, streams: int | None = None) -> Iterator[str]:

@@ -125,7 +125,7 @@ class SessionFrameTests(SynchronousTestCase):
             pass
 
     def test_bytes(self) -> None:
-        """What stands on the wire, once, for whoever writes another implementation."""
+        """The bytes on the wire, in full, as a reference for other implementations."""
         self.assertEqual(encode(StreamFrame(4, 100, b"hello", True)).hex(), "1104406440" + "05" + b"hello".hex())
         self.assertEqual(encode(OpenFrame(0, 65536, b"x")).hex(), "12008001000001" + b"x".hex())
         self.assertEqual(encode(ResetFrame(2, 1, 0, "no")).hex(), "1402010002" + b"no".hex())
