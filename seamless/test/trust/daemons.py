@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -138,13 +138,21 @@ class DaemonTestCase(SynchronousTestCase):
         self.until(is_up, "the rules are installed")
         return process
 
+    def status(self) -> Any:
+        """Return what the running node reports at its control socket; None while it does not answer."""
+        try:
+            return control_socket.ask(self.sockets / f"src{control_socket.SUFFIX}", {"ask": "status"})
+        except SeamlessError:
+            return None
+
+    def firewall_counter(self, name: str) -> int:
+        """Return a counter of `FirewallCounters` of the running node; 0 while it does not answer."""
+        status = self.status()
+        return 0 if status is None or status["firewall"] is None else int(status["firewall"][name])
+
     def rules_installed(self) -> int:
         """Return how often the running node has had its rules installed; 0 while it does not answer."""
-        try:
-            status = control_socket.ask(self.sockets / f"src{control_socket.SUFFIX}", {"ask": "status"})
-        except SeamlessError:
-            return 0
-        return int((status["firewall"] or {"installed": 0})["installed"])
+        return self.firewall_counter("installed")
 
     def privileged_part_of(self, process: subprocess.Popen[bytes]) -> int:
         """Return the process id of a node's child."""

@@ -61,7 +61,8 @@ class Shed(DaemonTestCase):
                 self.assertTrue(self.connects(0), "captured, and dialled directly by the node")
                 server.settimeout(5)
                 server.accept()
-        self.said("goes direct")
+        (ingress,) = (each for each in self.status()["interceptors"] if each["name"] == "payload ingress")
+        self.assertGreaterEqual(ingress["counters"]["direct"], 1)
 
     def test_sigterm(self) -> None:
         node, part = self.start()
@@ -188,7 +189,7 @@ class Standing(DaemonTestCase):
         """The start sweeps, the node comes back by itself, and has its rules installed anew."""
         node = self.start()
         self.part.kill()
-        self.said("waiting for it")
+        self.until(lambda: self.firewall_counter("deaths") == 1, "the node notices")
         self.part = self.start_part()
         self.until(lambda: self.rules_installed() == 2, "it comes back")
         self.assertRulesInstalled()
