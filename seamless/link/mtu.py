@@ -36,6 +36,8 @@ from typing import Final
 
 import attrs
 
+from seamless.interfaces import counter
+
 # Fixed by RFC 8899, section 5.1.2.
 MAX_PROBES: Final = 3
 
@@ -84,13 +86,14 @@ class Probe:
     round_number: int
 
 
-@attrs.define
+@attrs.define(slots=False)
 class MtuCounters:
     """What happened so far."""
 
-    mtu_probes: int = 0
-    mtu_probes_lost: int = 0
-    black_holes: int = 0
+    mtu_probes: int = counter("Datagrams sent to find the MTU of the path")
+    mtu_probes_lost: int = counter("Datagrams sent to find the MTU of the path, and lost")
+    black_holes: int = counter("Times that the path was found to carry less than before")
+    """How often the path was found to carry less than before."""
 
 
 class MtuSearch:

@@ -28,6 +28,7 @@ from typing import Final
 
 import attrs
 
+from seamless.interfaces import counter
 from seamless.link.express import EXPRESS_SHARE, ExpressTurns
 from seamless.link.flow import Flow
 
@@ -37,12 +38,14 @@ EXPRESS_LIMIT_BYTES: Final = 256 << 10
 """Express packets of one flow beyond this are dropped: 130 ms of what one session sends as express at most."""
 
 
-@attrs.define
+@attrs.define(slots=False)
 class QueueCounters:
     """Packets that were dropped, by the queue that was full."""
 
-    dropped_bulk: int = 0
-    dropped_express: int = 0
+    dropped_bulk: int = counter("Overlay packets dropped from a full queue", trouble="dropped from a full queue")
+    dropped_express: int = counter(
+        "Express overlay packets dropped from a full queue", trouble="dropped from a full queue"
+    )
 
 
 class FairQueue:

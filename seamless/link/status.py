@@ -5,6 +5,8 @@ from __future__ import annotations
 import attrs
 
 from seamless.interfaces import Address, counter, gauge
+from seamless.link.mtu import MtuCounters
+from seamless.link.queue import QueueCounters
 
 
 @attrs.frozen
@@ -51,8 +53,40 @@ class LinkState:
     """The cost that is configured; None: routing counts latency and loss."""
 
 
-@attrs.frozen(kw_only=True)
-class LinkStatus:
+@attrs.define(slots=False)
+class LinkCounters:
+    """What a link counts by itself, in datagrams unless it says bytes or packets."""
+
+    sent_bytes: int = counter("Bytes of IP packets sent")
+    received_bytes: int = counter("Bytes of datagrams received")
+    data_sent: int = counter("Datagrams with overlay packets sent")
+    control_sent: int = counter("Datagrams with link frames sent")
+    """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
+    data_received: int = 0
+    resent: int = counter("Overlay packets sent again")
+    redundant: int = counter("Small overlay packets sent once more before they are missed")
+    """Small packets sent once more, on a link that loses (`seamless.link.redundant`)."""
+    forgotten: int = counter("Overlay packets lost and not to be sent again")
+    """Packets lost, of the class that is not sent again."""
+    undelivered: int = counter("Overlay packets lost too often and given back", trouble="undelivered")
+    """Packets lost so often that they were given back, for another path."""
+    cut: int = counter("Overlay packets cut anew, as they were longer than the path carries")
+    """Packets that were longer than the path carries, and went on in several."""
+    too_big: int = counter("Overlay packets longer than the path carries that could not be cut", trouble="too big")
+    """Packets that were longer than the path carries and could not be cut."""
+    failed_authentication: int = counter("Datagrams that did not open under their key", trouble="not authentic")
+    replayed: int = counter("Datagrams that had come before", trouble="replayed")
+    malformed: int = counter("Datagrams with frames that make no sense", trouble="malformed")
+    blocked: int = counter("Datagrams of a neighbor that has broken the protocol too often")
+    """Datagrams that were not read, because the neighbor had broken the protocol too often."""
+    restarts: int = counter("Times that the neighbor was another process than before")
+    """How often the neighbor was another process than before."""
+    pauses_sent: int = counter("Times that the neighbor was asked to pause a session")
+    pauses_received: int = counter("Times that the neighbor asked us to pause a session")
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class LinkStatus(LinkCounters, QueueCounters, MtuCounters):
     """A snapshot for people; rates in bits per second, times in seconds, counts in datagrams unless they say bytes."""
 
     neighbor: str
@@ -70,10 +104,6 @@ class LinkStatus:
     """The longest that the configuration allows."""
     mtu_state: str
     """How far that search has come, in the words of RFC 8899."""
-    mtu_probes: int = counter("Datagrams sent to find the MTU of the path")
-    mtu_probes_lost: int = counter("Datagrams sent to find the MTU of the path, and lost")
-    black_holes: int = counter("Times that the path was found to carry less than before")
-    """How often the path was found to carry less than before."""
     rtt: float = gauge("rtt_seconds", "Smoothed round trip time")
     rttvar: float = gauge("rttvar_seconds", "Variation of the round trip time")
     sent: int
@@ -81,66 +111,12 @@ class LinkStatus:
     lost: int = counter("Datagrams taken for lost")
     probes: int = counter("Datagrams sent again to get an answer")
     spurious: int = counter("Datagrams declared lost and then acknowledged")
-    resent: int = counter("Overlay packets sent again")
-    redundant: int = counter("Small overlay packets sent once more before they are missed")
-    """Small packets sent once more, on a link that loses (`seamless.link.redundant`)."""
     duplicates_dropped: int = counter("Overlay packets that had come before")
     """Packets received a second time."""
-    forgotten: int = counter("Overlay packets lost and not to be sent again")
-    """Packets lost, of the class that is not sent again."""
-    undelivered: int = counter("Overlay packets lost too often and given back", trouble="undelivered")
-    """Packets lost so often that they were given back, for another path."""
-    cut: int = counter("Overlay packets cut anew, as they were longer than the path carries")
-    """Packets that were longer than the path carries, and went on in several."""
-    too_big: int = counter("Overlay packets longer than the path carries that could not be cut", trouble="too big")
-    """Packets that were longer than the path carries and could not be cut."""
-    control_sent: int = counter("Datagrams with link frames sent")
-    """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
     received: int = counter("Datagrams received")
     neighbor_received: int
     """What the neighbor's last HELLO said that it had received, of any life of ours."""
     sent_at_report: int
     """How many datagrams we had sent when that HELLO came: the differences of both between two HELLOs compare."""
-    sent_bytes: int = counter("Bytes of IP packets sent")
-    received_bytes: int = counter("Bytes of datagrams received")
-    data_sent: int = counter("Datagrams with overlay packets sent")
-    data_received: int
     bytes_in_flight: int = gauge("in_flight_bytes", "Bytes sent and not yet acknowledged")
     queued_bytes: int = gauge("queued_bytes", "Bytes that wait to be sent")
-    dropped_bulk: int = counter("Overlay packets dropped from a full queue", trouble="dropped from a full queue")
-    dropped_express: int = counter(
-        "Express overlay packets dropped from a full queue", trouble="dropped from a full queue"
-    )
-    failed_authentication: int = counter("Datagrams that did not open under their key", trouble="not authentic")
-    replayed: int = counter("Datagrams that had come before", trouble="replayed")
-    malformed: int = counter("Datagrams with frames that make no sense", trouble="malformed")
-    blocked: int = counter("Datagrams of a neighbor that has broken the protocol too often")
-    """Datagrams that were not read, because the neighbor had broken the protocol too often."""
-    restarts: int = counter("Times that the neighbor was another process than before")
-    """How often the neighbor was another process than before."""
-    pauses_sent: int = counter("Times that the neighbor was asked to pause a session")
-    pauses_received: int = counter("Times that the neighbor asked us to pause a session")
-
-
-@attrs.define
-class LinkCounters:
-    """What only the link itself sees; `LinkStatus` says what they mean."""
-
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    data_sent: int = 0
-    control_sent: int = 0
-    resent: int = 0
-    redundant: int = 0
-    forgotten: int = 0
-    undelivered: int = 0
-    cut: int = 0
-    too_big: int = 0
-    data_received: int = 0
-    failed_authentication: int = 0
-    replayed: int = 0
-    malformed: int = 0
-    blocked: int = 0
-    pauses_sent: int = 0
-    pauses_received: int = 0
-    restarts: int = 0

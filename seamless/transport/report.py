@@ -86,7 +86,7 @@ class LinkRates:
     spurious_ratio: float | None
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True, slots=False)
 class LinkReport(LinkStatus):
     """The status of a link, with the rates of the last second; ``since`` is Unix time."""
 
