@@ -81,8 +81,8 @@ class Command(SynchronousTestCase):
 
     def test_a_server_that_cannot_start_takes_the_lab_down_and_says_why(self) -> None:
         blocker = (
-            "import sys; from seamless.lab import servers; from seamless.lab import owner;"
-            "servers.WEB_PORTS = (80, 80); sys.argv = ['owner', *sys.argv[1:]]; sys.exit(owner.main())"
+            "import sys; from seamless.lab import servers; from seamless.lab import background;"
+            "servers.WEB_PORTS = (80, 80); sys.argv = ['owner', *sys.argv[1:]]; sys.exit(background.main())"
         )
         done = subprocess.run(
             [sys.executable, "-c", blocker, str(self.file), "1"], capture_output=True, text=True, timeout=30
