@@ -96,7 +96,8 @@ def stop(bed: Bed) -> None:
     """Take a lab down and return when it is gone."""
     os.kill(bed.owner_pid, signal.SIGTERM)
     give_up_at = time.monotonic() + _DEPARTURE_SECONDS
-    while _is_up(bed.directory):
+    # A process that has ended and was not waited for has no root directory any more.
+    while _is_up(bed.directory) or Path(f"/proc/{bed.owner_pid}/root").exists():
         if time.monotonic() > give_up_at:
             raise SeamlessError(f"Process {bed.owner_pid} does not take its lab down: kill -9 {bed.owner_pid} does.")
         time.sleep(_POLL_SECONDS)

@@ -246,6 +246,7 @@ class EventTests(DriverTestCase):
         [(stream, peer, target)] = asked
         self.assertEqual((peer, target, owner.happened), ("a", b"target", []))
         self.opened(*asked[0])
+        self.net.run(0.001)
         self.assertEqual(self.accepted[0].received, b"early")
         self.assertEqual(self.accepted[0].happened, ["data", "finished"])
         self.b.finish(stream)
