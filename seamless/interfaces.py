@@ -160,7 +160,7 @@ class PacketReceived:
 
 @attrs.frozen
 class LinkUp:
-    """A neighbor is heard and hears us."""
+    """A link came up: both ends receive each other's datagrams."""
 
     neighbor: str
     local: Address
@@ -243,7 +243,7 @@ Event: TypeAlias = Union[
 RESET_BY_APPLICATION = 0
 """The application's TCP was reset."""
 RESET_REFUSED = 1
-"""Nobody listens at the target, or it cannot be reached."""
+"""The target refused the connection, or cannot be reached."""
 RESET_NOT_ALLOWED = 2
 """The egress does not serve this target for this peer."""
 RESET_PEER_LOST = 3

@@ -26,7 +26,7 @@ _SYSCTLS: Final = {
     "net.ipv4.conf.all.rp_filter": "0",  # Routes of a lab are asymmetric on purpose.
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 0",  # Everybody on a host is root there, and may ping.
+    "net.ipv4.ping_group_range": "0 0",  # All programs on a host run as root there, and may ping.
     "net.ipv4.tcp_rmem": "4096 131072 33554432",  # 1 Gb/s over 200 ms: the window is not what a lab measures.
     "net.ipv4.tcp_wmem": "4096 65536 33554432",
     "net.ipv4.tcp_no_metrics_save": "1",  # One measurement must not begin where another ended.

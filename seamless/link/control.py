@@ -22,7 +22,7 @@ class ControlQueue:
         self._lsas: deque[ReliableFrame] = deque()
 
     def __bool__(self) -> bool:
-        """Say whether anything waits."""
+        """Return whether any frame waits."""
         return bool(self._frames or self._lsas)
 
     def add(self, frame: OwnFrame) -> None:
@@ -38,7 +38,7 @@ class ControlQueue:
         self._lsas.extend(frame for frame in control.frames if isinstance(frame, (LsaFrame, DigestFrame)))
 
     def forget_lsas(self) -> None:
-        """Forget what the neighbor should hear of: it will be told anew when it is back."""
+        """Drop the LSAs and digests that wait: they are sent anew when the neighbor is back."""
         self._lsas.clear()
 
     def take(

@@ -114,7 +114,7 @@ class Adjacency:
         self._enter(_AFTER_HELLO[theirs], reason, now)
 
     def closed(self, reason: str, now: float) -> None:
-        """Take note that the neighbor as we knew it is gone: it said goodbye, restarted, or is blocked."""
+        """Take note that the neighbor as we knew it is gone: it sent CLOSE, restarted, or is blocked."""
         self._driven_at = now
         self.reason = reason
         self._enter(AdjacencyState.DOWN, reason, now)
@@ -130,7 +130,7 @@ class Adjacency:
         self._last_hello_at = now
 
     def hello_due(self, now: float) -> bool:
-        """Tell whether the link should send a HELLO."""
+        """Return whether a HELLO is due."""
         return self._hello_is_due or now >= self._next_hello_at()
 
     # Time.

@@ -132,7 +132,7 @@ class Link:
 
     @property
     def is_up(self) -> bool:
-        """Return whether the link can carry packets: the neighbor is heard, hears us, and the base size passes."""
+        """Return whether the link can carry packets: the adjacency is UP, and the base MTU passes."""
         return self._is_heard and self._mtu.carries_base
 
     @property

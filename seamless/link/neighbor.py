@@ -43,7 +43,7 @@ class Neighbor:
         self.misbehavior = MisbehaviorLimiter(now)
         self.remote = settings.remote
         self.dials = settings.dials
-        """Whether we open the link when nobody else does."""
+        """Whether this end opens the link."""
         self._settings = settings
         self._restarted = restarted
         self._incarnation: int | None = None

@@ -79,7 +79,7 @@ class Conversation(LineOnlyReceiver, TimeoutMixin):
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Stop working on an answer that nobody waits for any more."""
+        """Stop working on an answer whose client is gone."""
         self._gone = True
         self.setTimeout(None)
         if self._answering is not None:
@@ -191,7 +191,7 @@ class ControlService(MultiService):
         port, self._port = self._port, None
         if port is None:
             return None
-        # Somebody may have tidied the socket away, or may have to: it was made with a privilege that is gone.
+        # The socket may be gone already, or be for another to remove: it was made with a privilege that is gone.
         return maybeDeferred(port.stopListening).addErrback(lambda failure: failure.trap(OSError) and None)
 
     def _ping(self, question: Question) -> Deferred[dict[str, object]]:

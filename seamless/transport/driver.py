@@ -361,7 +361,7 @@ class Driver:
         self._flush_soon()
 
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
-        """End both directions after the bytes in flight; the owner hears no more of it."""
+        """End both directions after the bytes in flight; the owner gets no more events of it."""
         self._owners.pop(stream, None)
         self.node.reset(stream, code, reason, self._now())
         self._flush_soon()

@@ -60,7 +60,7 @@ class Listener:
         reactor.addReader(self)
 
     def close(self) -> None:
-        """Listen no more; connections that nobody took are reset by the kernel."""
+        """Listen no more; connections that were not accepted are reset by the kernel."""
         for call in (self._pause, self._shed_call):
             if call is not None and call.active():
                 call.cancel()

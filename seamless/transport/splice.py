@@ -261,7 +261,7 @@ class Splice:
             self._accepted(self)
 
     def stream_closed(self) -> None:
-        """Hear no more; the last bytes may still wait for the kernel here."""
+        """Take note that the stream is closed; the last bytes may still wait for the kernel here."""
         self._stream_lives = False
 
     def stream_reset(self, code: int, reason: str) -> None:
@@ -342,7 +342,7 @@ class Splice:
         return -1 if self._sock is None else self._sock.fileno()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Hear that the reactor watches this socket no more: it is dead, or one of our own methods raised.
+        """Take note that the reactor watches this socket no more: it is dead, or one of our own methods raised.
 
         The reactor reports a hang-up in place of writability. How the connection ended, and what is still to be read,
         the system calls tell; a socket that waits to be read is watched again.

@@ -95,7 +95,7 @@ class StreamCommands(Protocol):
         ...
 
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
-        """End both directions at once, after the bytes sent before; the owner hears no more."""
+        """End both directions at once, after the bytes sent before; the owner gets no more events."""
         ...
 
     def consumed(self, stream: StreamKey, nbytes: int) -> None:
@@ -192,7 +192,7 @@ class StreamTransport:
         self.connected = True
 
     def start(self, stream: StreamKey, protocol: IProtocol) -> None:
-        """Join ``protocol`` to ``stream``; it hears what arrived before."""
+        """Join ``protocol`` to ``stream``; what arrived before is delivered first."""
         self._stream = stream
         self._protocol = protocol
         protocol.makeConnection(self)
@@ -201,7 +201,7 @@ class StreamTransport:
     # What the driver tells.
 
     def stream_accepted(self) -> None:
-        """Need not be told: whoever opened the stream waited for this before it started the protocol."""
+        """Do nothing: the protocol was started only after the stream had been accepted."""
 
     def stream_data(self, chunks: list[bytes]) -> None:
         """Hand the bytes to the protocol."""
@@ -391,7 +391,7 @@ class StreamTransport:
         self._tell_waiting()
 
     def stopProducing(self) -> None:
-        """Close: whoever consumed from us is gone."""
+        """Close: the consumer is gone."""
         self.loseConnection()
 
     def _tell_waiting(self) -> None:

@@ -84,7 +84,7 @@ UNRECOVERED: Final = TrafficClass(
 )
 
 TRAFFIC_CLASSES: Final = (BULK, EXPRESS, HANDSHAKE, UNRECOVERED)
-"""By their numbers. A packet of another class is dropped by whoever receives it."""
+"""By their numbers. A packet of another class is dropped by its receiver."""
 QUEUE_CLASSES: Final = tuple(sorted({each.queue for each in TRAFFIC_CLASSES}))
 """The numbers of the classes that links have queues for, and that a PAUSE names."""
 ORDERED_CLASSES: Final = tuple(each.number for each in TRAFFIC_CLASSES if each.is_ordered)

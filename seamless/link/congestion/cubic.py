@@ -32,7 +32,7 @@ PACING_GAIN: Final = 1.25
 SLOW_START_PACING_GAIN: Final = 2.0
 """The window doubles in a round trip, and what paces it must not be slower."""
 INITIAL_RTT: Final = 0.1
-"""Seconds, until there is a sample: ten datagrams in half of it, which harms nobody."""
+"""Seconds, until there is a sample: ten datagrams in half of it, which no path takes for a load."""
 MIN_RTT: Final = 1e-5
 """Seconds: no shorter RTT is believed, so that the pacing rate stays finite."""
 MAX_WINDOW_BYTES: Final = 64 << 20
@@ -56,7 +56,7 @@ class SlowStartExit:
         self._css_baseline_rtt = float("inf")
 
     def sees_queue(self, sent_at: float, rtt: float, now: float) -> bool:
-        """Take note of one acknowledgement; tell whether slow start is over."""
+        """Take note of one acknowledgement; return whether slow start is over."""
         if sent_at >= self._round_began_at:
             self._begin_round(now)
         self._samples += 1
