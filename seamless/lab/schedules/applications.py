@@ -64,10 +64,10 @@ class Applications:
         self.net.nodes[name].on_event = lambda event: self._hear(name, event)
 
     def add(self, conversation: Conversation, train: Packets) -> None:
-        """Begin a conversation, and send a packet, that the schedule does not hold."""
+        """Begin a conversation now, and send a packet at its time, that the schedule does not hold."""
         self._conversations[conversation.target] = conversation
         self.net.at(self.net.now, self.do, conversation.client, self._open, conversation)
-        self.net.at(self.net.now, self.do, train.source, self._send_packet, train, 0)
+        self.net.at(train.at, self.do, train.source, self._send_packet, train, 0)
 
     # Life and death.
 

@@ -42,7 +42,7 @@ class Stop(Fault):
 
     def hits(self, target: FaultTarget) -> int:
         """Return 1: the process goes on only after it was stopped."""
-        return int(target.noted[self])
+        return int(target.noted.get(self, 0))
 
 
 @attrs.frozen(eq=False)
@@ -72,7 +72,7 @@ class Restart(Fault):
 
     def hits(self, target: FaultTarget) -> int:
         """Return how many lives the node has had before."""
-        return int(target.noted[self])
+        return int(target.noted.get(self, 0))
 
 
 @attrs.frozen(eq=False)
@@ -144,7 +144,7 @@ class Flood(Fault):
 
     def hits(self, target: FaultTarget) -> int:
         """Return how many packets the flood sent."""
-        return int(target.noted[self])
+        return int(target.noted.get(self, 0))
 
     def must_hit(self, target: FaultTarget) -> bool:
         """Return whether the node ran, with a path, for some of the time."""

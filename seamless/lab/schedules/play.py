@@ -19,6 +19,7 @@ from seamless.lab.schedules.applications import Applications
 from seamless.lab.schedules.conditions import Conditions
 from seamless.lab.schedules.faults import Fault
 from seamless.lab.schedules.liveness import NODE_MEMORY_MAX_BYTES, Progress, leftovers, memory_bytes
+from seamless.lab.schedules.node_faults import Restart
 from seamless.lab.schedules.oracle import Violation
 from seamless.lab.schedules.plan import Conversation, Packets, Schedule, Script
 from seamless.lab.simulated import Simulation
@@ -32,6 +33,8 @@ LEFTOVER_MAX: Final = 15.0
 PROBE_BYTES: Final = 5_000
 PROBE_SECONDS: Final = 2.0
 """Within so many seconds a packet passes any idle path that a schedule may have."""
+NEW_KEYS_SECONDS: Final = 4.0
+"""By then two probes without an answer have shown that a peer has lost its keys, and there are new ones."""
 PROBE_NUMBER: Final = 1_000_000
 """The number of the first stream that is opened after quiet; those of the schedule are smaller."""
 
@@ -94,7 +97,7 @@ class ScheduleRun:
 
     def run(self) -> None:
         """Play it all; raise the first `Violation`."""
-        self._run_until(self.schedule.faults_over_at)
+        self._run_until(max(LOOK_INTERVAL, self.schedule.faults_over_at))
         self._check_faults()
         last_at = max((each.at for each in self.schedule.conversations), default=0.0)
         self._run_until(max(self.net.now, last_at) + QUIET_MAX, whole=False)
@@ -124,16 +127,22 @@ class ScheduleRun:
                 raise Violation("fault", f"took no effect: {fault}")
 
     def _probe(self) -> None:
-        """Open a stream between each pair that talked: all is as it was before the faults."""
+        """Open a stream between each pair that talked: all is as it was before the faults.
+
+        A whole packet follows, after some seconds if a node was restarted: what is sealed for the former life of a peer
+        that was not heard since is lost, as nothing sends whole packets again end to end.
+        """
+        restarted = any(isinstance(each, Restart) for each in self.schedule.faults)
+        packet_at = self.net.now + (NEW_KEYS_SECONDS if restarted else 0.0)
         script = Script(((0.0, PROBE_BYTES),))
         packets = self.applications.packets
         arrived = packets.arrived + len(self.schedule.pairs)
         for number, pair in enumerate(sorted(map(sorted, self.schedule.pairs))):
             client, server = pair
             conversation = Conversation(PROBE_NUMBER + number, client, server, self.net.now, script, script)
-            train = Packets(PROBE_NUMBER + number, client, server, self.net.now, 1, 0.0, PROBE_BYTES, True)
+            train = Packets(PROBE_NUMBER + number, client, server, packet_at, 1, 0.0, PROBE_BYTES, True)
             self.applications.add(conversation, train)
-        self.net.run(self.net.now + PROBE_SECONDS)
+        self.net.run(packet_at + PROBE_SECONDS)
         self._run_until(self.net.now + QUIET_MAX, whole=False)
         self._check_ended()
         for end in self.applications.ends:
