@@ -103,7 +103,7 @@ def complete_records(packets: Iterable[bytes]) -> set[int]:
 class _Incomplete:
     """The pieces of one record that are there: they ascend by offset, and do not overlap."""
 
-    __slots__ = ("starts", "pieces", "total", "nbytes", "memory_bytes", "begun_at")
+    __slots__ = ("starts", "pieces", "total", "nbytes", "end", "memory_bytes", "begun_at")
 
     def __init__(self, now: float) -> None:
         self.starts: list[int] = []
@@ -111,27 +111,47 @@ class _Incomplete:
         self.total: int | None = None
         """The record's length, once its last fragment has said it."""
         self.nbytes = 0
+        self.end = 0
+        """The highest offset that is kept, and where the next piece begins, usually."""
         self.memory_bytes = RECORD_MEMORY_BYTES
         self.begun_at = now
+
+    def append(self, offset: int, piece: bytes) -> bool:
+        """Keep the piece that follows the last one, as nearly all do; return False for any other, and keep nothing."""
+        length = len(piece)
+        end = offset + length
+        if (
+            offset != self.end
+            or self.total is not None
+            or length % OFFSET_UNIT_BYTES
+            or length < PIECE_MIN_BYTES
+            or end > MAX_SEALED_PACKET_BYTES
+            or len(self.pieces) >= MAX_PIECES
+        ):
+            return False
+        self.starts.append(offset)
+        self.pieces.append(piece)
+        self.end = end
+        self.nbytes += length
+        self.memory_bytes += length + SLOT_MEMORY_BYTES
+        return True
 
     def fits(self, offset: int, length: int, is_last: bool) -> bool:
         """Return whether a fragment may be one of this record, by what the others say."""
         end = offset + length
         if is_last:
-            return (self.total is None and end >= self._end()) or end == self.total
+            return (self.total is None and end >= self.end) or end == self.total
         if length < PIECE_MIN_BYTES or length % OFFSET_UNIT_BYTES:
             return False
         return end <= (MAX_SEALED_PACKET_BYTES if self.total is None else self.total)
 
-    def _end(self) -> int:
-        return self.starts[-1] + len(self.pieces[-1]) if self.starts else 0
-
     def put(self, offset: int, piece: bytes) -> bool:
         """Keep of a piece what is not there yet; return False when all of it is."""
         starts, pieces = self.starts, self.pieces
-        if not starts or offset >= starts[-1] + len(pieces[-1]):
+        if offset >= self.end:
             starts.append(offset)
             pieces.append(piece)
+            self.end = offset + len(piece)
             self.nbytes += len(piece)
             self.memory_bytes += len(piece) + SLOT_MEMORY_BYTES
             return True
@@ -149,6 +169,7 @@ class _Incomplete:
         """Keep a piece before the one at ``index``: up to there, or in its place where it reaches beyond it."""
         starts, pieces = self.starts, self.pieces
         end = offset + len(piece)
+        self.end = max(self.end, end)
         beyond = index
         while beyond < len(starts) and starts[beyond] + len(pieces[beyond]) <= end:
             beyond += 1
@@ -187,6 +208,11 @@ class Reassembly:
         offset, is_last = decode_place(payload)
         piece = payload[FRAGMENT_HEADER_BYTES:]
         known = self._incomplete.get(nonce)
+        if known is not None and not is_last and known.append(offset, piece):
+            self.memory_bytes += len(piece) + SLOT_MEMORY_BYTES
+            if self.memory_bytes > self._max_bytes:
+                self._evict_oldest()
+            return None
         record = _Incomplete(now) if known is None else known
         is_absurd = offset + len(piece) > MAX_SEALED_PACKET_BYTES or len(record.pieces) >= MAX_PIECES
         if is_absurd or not record.fits(offset, len(piece), is_last):
