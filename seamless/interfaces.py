@@ -286,8 +286,54 @@ def troubles(record_type: type[attrs.AttrsInstance], values: Mapping[str, Any]) 
     return found
 
 
+@attrs.define
+class AckEvent:
+    """What one ACK says about a link's path, or the time that has passed without one; sizes in bytes of IP packets."""
+
+    now: float
+    bytes_in_flight: int
+    """What is left in flight."""
+    smoothed_rtt: float
+    """The smoothed RTT in seconds."""
+    acked_bytes: int = 0
+    sent_at: float = 0.0
+    """When the newest of what was acknowledged had been sent."""
+    rtt: float | None = None
+    """The raw RTT sample in seconds: the path's, where kernels say when datagrams came; None where there is none."""
+    receive_time: float | None = None
+    """When the datagram of that sample was received, on the neighbor's clock, which starts anywhere and may lie."""
+    lost_bytes: int = 0
+    lost_packets: int = 0
+    lost_sent_at: float = 0.0
+    """When the newest of what is lost had been sent."""
+    spurious_packets: int = 0
+    """How many of those declared lost before were acknowledged now."""
+
+
+@attrs.frozen
+class PathEstimate:
+    """What a congestion controller knows about its path, for people; rates in bits per second, times in seconds."""
+
+    state: str
+    """What it does now, in the words of its specification."""
+    reason: str
+    """Why the rate is what it is, in one clause."""
+    bottleneck_bps: float | None = None
+    """The rate that the path carries, losses included that do not depend on the rate; None while not known."""
+    min_rtt: float | None = None
+    queue_delay: float = 0.0
+    """What datagrams wait for in the path's queue now."""
+    loss_floor: float = 0.0
+    """The share that is lost whatever the rate is."""
+    congestion_loss: float = 0.0
+    """The share that was lost beyond that in the last round trip."""
+
+
 class CongestionController(Protocol):
-    """How much may be in flight on a link, and how fast (RFC 9002, section 7)."""
+    """How much may be in flight on a link, and how fast (RFC 9002, section 7).
+
+    It is asked for window and rate after each event: a batch that was sent, an ACK, and its own deadline.
+    """
 
     name: str
 
@@ -299,10 +345,29 @@ class CongestionController(Protocol):
         """Return the rate, in bits per second of IP packets, at which the pacer sends."""
         ...
 
-    def on_acked(self, acked_bytes: int, bytes_in_flight: int, sent_at: float, rtt: float, now: float) -> None:
-        """Take note of newly acked bytes, the last of them sent at ``sent_at``."""
+    def on_sent(self, bytes_in_flight: int, is_application_limited: bool, now: float) -> None:
+        """Take note of a batch that went out, after which ``bytes_in_flight`` are in flight.
+
+        ``is_application_limited``: before it, window and rate had allowed more than there was to send.
+        """
         ...
 
-    def on_lost(self, lost_bytes: int, sent_at: float, now: float) -> None:
-        """Take note of lost bytes, the last of them sent at ``sent_at``."""
+    def on_ack(self, event: AckEvent) -> None:
+        """Take note of what is acknowledged and what is lost."""
+        ...
+
+    def on_abandoned(self) -> None:
+        """Take note that nothing is in flight any more: the link went down or its neighbor restarted."""
+        ...
+
+    def next_timeout(self) -> float | None:
+        """Return when `handle_timeout` is due; None for never."""
+        ...
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on the deadline that has passed."""
+        ...
+
+    def path_estimate(self) -> PathEstimate:
+        """Return what is known about the path."""
         ...

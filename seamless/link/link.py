@@ -444,6 +444,7 @@ class Link:
             self._association.next_timeout(),
             self._recovery.next_timeout() if self._is_heard else self._neighbor.redial_at,
             self._mtu.next_timeout(),
+            self._controller.next_timeout(),
             self._acknowledger.due_at if self._association.send_key is not None else None,
             self._sender.ready_at() if self.is_up else None,
             self._sender.redundant.due_at,
@@ -458,6 +459,9 @@ class Link:
         deadline = self._recovery.next_timeout()
         if deadline is not None and now >= deadline and self._is_heard:
             self._take_acknowledged(self._recovery.handle_timeout(now), now)
+        deadline = self._controller.next_timeout()
+        if deadline is not None and now >= deadline:
+            self._sender.handle_timeout(now)
 
     # Sending.
 

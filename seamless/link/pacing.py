@@ -57,6 +57,10 @@ class Pacer:
         """Return how many bytes may go out now; 0 while there is a debt."""
         return max(0, int(self._bucket.refill(now)))
 
+    def is_full(self, now: float) -> bool:
+        """Return whether a whole burst may go out now: nothing was sent lately that used up the rate."""
+        return self._bucket.refill(now) >= self._burst_bytes
+
     def set_backlog(self, has_backlog: bool, now: float) -> None:
         """Take note whether packets wait from now on for nothing but the budget."""
         if has_backlog is not self._has_backlog:

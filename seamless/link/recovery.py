@@ -61,6 +61,12 @@ class Acknowledged:
     largest_bytes: int = 0
     """Of the largest datagram with data that was acknowledged."""
     newest_sent_at: float = 0.0
+    rtt: float | None = None
+    """The raw RTT sample in seconds; None where the largest number acknowledged gives none."""
+    receive_time: float | None = None
+    """When the neighbor received that, on its own clock; None where it does not say."""
+    spurious: int = 0
+    """How many had been declared lost before."""
     lost: list[bytes | Control] = attrs.Factory(list)
     attempts: list[int] = attrs.Factory(list)
     """How often each of ``lost`` had been sent again."""
@@ -146,17 +152,19 @@ class Recovery:
         result = Acknowledged()
         before_bytes = ledger.in_flight
         largest_entry = ledger.outstanding.get(ack.largest)
-        _, entries, late = ledger.take_acked(ack)
+        numbers, entries, late = ledger.take_acked(ack)
         if entries:
             result.packets = len(entries)
             result.acked_bytes = before_bytes - ledger.in_flight
             _sort_acked(entries, result)
-            if largest_entry is not None:
-                result.newest_sent_at = largest_entry[0]
-                ledger.sample(ack.largest, largest_entry[0], ack.delay, now)
+            # Not that of the largest, which may be a number without contents (a bare ACK), or acknowledged before.
+            result.newest_sent_at = entries[numbers.index(max(numbers))][0]
+            if largest_entry is not None and ledger.sample(ack.largest, largest_entry[0], ack.delay, now):
+                result.rtt = now - largest_entry[0]
             if ack.largest > ledger.largest_acked:
                 ledger.largest_acked = ack.largest
         if late:
+            result.spurious = len(late)
             ledger.take_spurious(late, now)
         ledger.forget_lost(now - max(LOST_MEMORY_MIN, LOST_MEMORY_RTTS * self.rtt.smoothed_rtt))
         self._declare_lost(ledger.detect_lost(now), result, now)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Final
 
 from seamless.crypto.sealing import SendKey
-from seamless.interfaces import Address, CongestionController, Transmit
+from seamless.interfaces import AckEvent, Address, CongestionController, Transmit
 from seamless.link.batches import seal_batches
 from seamless.link.pacing import Pacer
 from seamless.link.queue import FairQueue
@@ -71,6 +71,8 @@ class Sender:
         self._controller = controller
         self._counters = counters
         self._bulk_waits_until = now
+        self._ran_out = True
+        """Whether there was less to send, the last time that something was sent, than rate and window allowed."""
 
     def set_controller(self, controller: CongestionController, now: float) -> None:
         """Send as another controller says from now on."""
@@ -101,12 +103,15 @@ class Sender:
         allowed = min(self.pacer.budget_bytes(now), window_left)
         if allowed > 0:
             bulk_goes = now >= self._bulk_waits_until
+            was_limited = self._ran_out and self.pacer.is_full(now)
             packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
             if packets:
                 self._send_packets(key, packets, self.queue.attempts, remote, transmits, now)
+                self._controller.on_sent(self.recovery.bytes_in_flight, was_limited, now)
                 if bulk_goes:
-                    fullness = min(1.0, sum(map(len, packets)) / FULL_BATCH_BYTES)
-                    self._bulk_waits_until = now + BATCH_INTERVAL * fullness
+                    size = sum(map(len, packets))
+                    self._ran_out = size + self._overhead_bytes * len(packets) < allowed
+                    self._bulk_waits_until = now + BATCH_INTERVAL * min(1.0, size / FULL_BATCH_BYTES)
         self.pacer.set_backlog(window_left > 0 and self.queue.size_bytes > 0, now)
 
     def _send_packets(
@@ -168,16 +173,7 @@ class Sender:
 
     def settle(self, result: Acknowledged, now: float) -> list[Control]:
         """Act on what was acknowledged and what is lost; return what CONTROL datagrams have lost."""
-        if result.packets:
-            self._controller.on_acked(
-                result.acked_bytes,
-                self.recovery.bytes_in_flight,
-                result.newest_sent_at,
-                self.recovery.rtt.smoothed_rtt,
-                now,
-            )
-        if result.lost_bytes:
-            self._controller.on_lost(result.lost_bytes, result.newest_lost_sent_at, now)
+        self._tell_controller(result, now)
         total = result.acked_bytes + result.lost_bytes
         if total:
             self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
@@ -192,6 +188,24 @@ class Sender:
         self.pacer.set_rate(self._controller.pacing_rate_bps(), now)
         return lost
 
+    def _tell_controller(self, result: Acknowledged, now: float) -> None:
+        if result.packets or result.lost_bytes or result.spurious:
+            self._controller.on_ack(
+                AckEvent(
+                    now,
+                    self.recovery.bytes_in_flight,
+                    self.recovery.rtt.smoothed_rtt,
+                    result.acked_bytes,
+                    result.newest_sent_at,
+                    result.rtt,
+                    result.receive_time,
+                    result.lost_bytes,
+                    len(result.lost),
+                    result.newest_lost_sent_at,
+                    result.spurious,
+                )
+            )
+
     def _send_again(self, packet: bytes, attempts: int) -> None:
         if not TRAFFIC_CLASSES[packet[0]].is_recovered:
             self._counters.forgotten += 1
@@ -201,6 +215,11 @@ class Sender:
         else:
             self._counters.resent += 1
             self.queue.put_resend(packet, attempts)
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on the congestion controller's deadline, which has passed."""
+        self._controller.handle_timeout(now)
+        self.pacer.set_rate(self._controller.pacing_rate_bps(), now)
 
     def shrink(self) -> None:
         """Send again, cut anew, what is under way in datagrams that the path does not carry any more."""
@@ -216,5 +235,6 @@ class Sender:
             if isinstance(contents, bytes) and TRAFFIC_CLASSES[contents[0]].is_recovered
         ]
         packets += self.queue.drain()
+        self._controller.on_abandoned()
         self.redundant.clear()
         return packets

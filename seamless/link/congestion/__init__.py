@@ -19,8 +19,18 @@ from seamless.interfaces import CongestionController
 from seamless.link.congestion.cubic import Cubic
 from seamless.link.congestion.off import Off
 
-MakeController: TypeAlias = Callable[[float | None, int, float], CongestionController]
-"""Called with the configured rate in bits per second or None, the datagram size in bytes, and the time."""
+
+@attrs.frozen
+class RateBounds:
+    """What the configuration says of a link's rate, in bits per second; None where it says nothing."""
+
+    ceiling_bps: float | None = None
+    """The rate itself with ``congestion off``."""
+    floor_bps: float | None = None
+
+
+MakeController: TypeAlias = Callable[[RateBounds, int, float], CongestionController]
+"""Called with the bounds of the rate, the datagram size in bytes, and the time."""
 
 
 @attrs.frozen
@@ -33,16 +43,21 @@ class Choice:
 
 
 CONTROLLERS: Final[Mapping[str, Choice]] = {
-    "off": Choice(lambda rate_bps, datagram_bytes, now: Off(rate_bps or 0.0), requires_rate=True),
-    "cubic": Choice(Cubic),
+    "off": Choice(lambda bounds, datagram_bytes, now: Off(bounds.ceiling_bps or 0.0), requires_rate=True),
+    "cubic": Choice(lambda bounds, datagram_bytes, now: Cubic(bounds.ceiling_bps, datagram_bytes, now)),
 }
 """By name; the configuration language takes its words from here."""
 
 
-def make_controller(name: str, rate_bps: float | None, datagram_bytes: int, now: float) -> CongestionController:
-    """Return a new controller; `LocalProtocolError` for an unknown name or a missing rate."""
+def make_controller(
+    name: str, rate_bps: float | None, datagram_bytes: int, now: float, floor_bps: float | None = None
+) -> CongestionController:
+    """Return a new controller; `LocalProtocolError` for an unknown name or a missing rate.
+
+    ``rate_bps``: the configured rate, or its upper bound; ``floor_bps``: its lower bound.
+    """
     choice = CONTROLLERS.get(name)
     if choice is None or (choice.requires_rate and rate_bps is None):
         known = ", ".join(f"{word!r}{' (with a rate)' * each.requires_rate}" for word, each in CONTROLLERS.items())
         raise LocalProtocolError(f"congestion is one of {known}; not {name!r} with the rate {rate_bps}")
-    return choice.make(rate_bps, datagram_bytes, now)
+    return choice.make(RateBounds(rate_bps, floor_bps), datagram_bytes, now)

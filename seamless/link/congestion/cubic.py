@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from seamless.interfaces import AckEvent, PathEstimate
+from seamless.link.congestion.plain import Plain
+
 # Fixed by RFC 9438, section 4: the multiplicative decrease, the scale of the cubic (segments per second cubed), and the
 # additive increase that makes an AIMD flow with this decrease as fast as Reno.
 BETA: Final = 0.7
@@ -56,7 +59,7 @@ class SlowStartExit:
         self._css_baseline_rtt = float("inf")
 
     def sees_queue(self, sent_at: float, rtt: float, now: float) -> bool:
-        """Take note of one acknowledgement; return whether slow start is over."""
+        """Take note of one raw RTT sample in seconds; return whether slow start is over."""
         if sent_at >= self._round_began_at:
             self._begin_round(now)
         self._samples += 1
@@ -82,7 +85,7 @@ class SlowStartExit:
         return max(MIN_RTT_THRESHOLD, min(self._last_min_rtt / RTT_THRESHOLD_DIVISOR, MAX_RTT_THRESHOLD))
 
 
-class Cubic:
+class Cubic(Plain):
     """CUBIC; the names are those of RFC 9438, the windows in bytes.
 
     ``rate_bps``, where there is one, bounds the pacing rate; ``datagram_bytes`` is the size of a full IP packet.
@@ -116,23 +119,30 @@ class Cubic:
         rate_bps = gain * self._cwnd * 8 / self._rtt
         return rate_bps if self._max_rate_bps is None else min(rate_bps, self._max_rate_bps)
 
-    def on_acked(self, acked_bytes: int, bytes_in_flight: int, sent_at: float, rtt: float, now: float) -> None:
-        """Let the window grow; ``rtt`` is the smoothed RTT, ``bytes_in_flight`` is what is left in flight."""
+    def on_ack(self, event: AckEvent) -> None:
+        """Let the window grow by what is acknowledged, and shrink it for what is lost."""
+        if event.acked_bytes:
+            self._acked(event)
+        if event.lost_bytes:
+            self._lost(event.lost_sent_at, event.now)
+
+    def _acked(self, event: AckEvent) -> None:
+        now = event.now
         since_last_ack = now - self._acked_at
         self._acked_at = now
-        self._rtt = max(rtt, MIN_RTT)
-        if sent_at <= self._recovery_began_at:
+        self._rtt = max(event.smoothed_rtt, MIN_RTT)
+        if event.sent_at <= self._recovery_began_at:
             return
-        if self._is_application_limited(acked_bytes + bytes_in_flight):
+        if self._is_application_limited(event.acked_bytes + event.bytes_in_flight):
             if self._epoch_at is not None:
                 # Time in which we did not use the window says nothing about it (RFC 9438, section 5.8).
                 self._epoch_at += since_last_ack
         elif self._in_slow_start():
-            self._slow_start(acked_bytes, sent_at, rtt, now)
+            self._slow_start(event)
         else:
-            self._avoid_congestion(acked_bytes, now)
+            self._avoid_congestion(event.acked_bytes, now)
 
-    def on_lost(self, lost_bytes: int, sent_at: float, now: float) -> None:
+    def _lost(self, sent_at: float, now: float) -> None:
         """Shrink the window, once per round trip: not again for what was sent before the last time."""
         if sent_at <= self._recovery_began_at:
             return
@@ -144,19 +154,25 @@ class Cubic:
         self._cwnd = max(self._cwnd * BETA, float(MIN_WINDOW_DATAGRAMS * self._datagram_bytes))
         self._ssthresh = self._cwnd
 
+    def path_estimate(self) -> PathEstimate:
+        """Return the phase, and what bounds the rate."""
+        state = "slow start" if self._in_slow_start() else "congestion avoidance"
+        is_bounded = self._max_rate_bps is not None and self.pacing_rate_bps() >= self._max_rate_bps
+        return PathEstimate(state, "it is the configured bound" if is_bounded else "the congestion window allows it")
+
     def _in_slow_start(self) -> bool:
         return self._cwnd < self._ssthresh
 
     def _is_application_limited(self, used_bytes: int) -> bool:
         return used_bytes < self._cwnd / 2
 
-    def _slow_start(self, acked_bytes: int, sent_at: float, rtt: float, now: float) -> None:
-        if self._slow_start_exit.sees_queue(sent_at, rtt, now):
+    def _slow_start(self, event: AckEvent) -> None:
+        if event.rtt is not None and self._slow_start_exit.sees_queue(event.sent_at, event.rtt, event.now):
             self._ssthresh = self._cwnd
             self._w_max = self._cwnd
             self._cwnd_prior = self._cwnd
             return
-        self._grow_to(self._cwnd + acked_bytes / self._slow_start_exit.growth_divisor)
+        self._grow_to(self._cwnd + event.acked_bytes / self._slow_start_exit.growth_divisor)
 
     def _avoid_congestion(self, acked_bytes: int, now: float) -> None:
         if self._epoch_at is None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from seamless.interfaces import AckEvent, PathEstimate
+from seamless.link.congestion.plain import Plain
+
 OFF_WINDOW_ROUNDS: Final = 4
 """Round trips that ``off`` may have in flight: a datagram lost twice in a row needs three before it is acknowledged."""
 OFF_WINDOW_MIN_INTERVAL: Final = 0.1
 """Seconds of the rate that ``off`` may always have in flight: acknowledgements may be late on a busy machine."""
 
 
-class Off:
+class Off(Plain):
     """A constant rate, whatever gets lost."""
 
     name = "off"
@@ -30,9 +33,11 @@ class Off:
         """Return the configured rate."""
         return self._rate_bps
 
-    def on_acked(self, acked_bytes: int, bytes_in_flight: int, sent_at: float, rtt: float, now: float) -> None:
-        """Take note of the RTT."""
-        self._interval = max(OFF_WINDOW_ROUNDS * rtt, OFF_WINDOW_MIN_INTERVAL)
+    def on_ack(self, event: AckEvent) -> None:
+        """Take note of the RTT; losses are resent at the same rate."""
+        if event.acked_bytes:
+            self._interval = max(OFF_WINDOW_ROUNDS * event.smoothed_rtt, OFF_WINDOW_MIN_INTERVAL)
 
-    def on_lost(self, lost_bytes: int, sent_at: float, now: float) -> None:
-        """Do nothing: losses are resent at the same rate."""
+    def path_estimate(self) -> PathEstimate:
+        """Return that the rate is configured."""
+        return PathEstimate(state="constant", reason="it is configured")

@@ -6,11 +6,16 @@ each acknowledged, or missed, one round trip after its turn in the buffer came.
 
 from __future__ import annotations
 
-from seamless.interfaces import CongestionController
+from seamless.interfaces import AckEvent, CongestionController
 from seamless.lab.agenda import Agenda
 
 DATAGRAM_BYTES = 1500
 SMOOTHING = 1 / 8
+
+
+def lost(sent_at: float, now: float) -> AckEvent:
+    """Return what a link says of the loss of a datagram."""
+    return AckEvent(now, 0, 0.1, lost_bytes=DATAGRAM_BYTES, lost_packets=1, lost_sent_at=sent_at)
 
 
 class Sender:
@@ -66,7 +71,9 @@ class Bottleneck(Agenda):
         rtt = self.now - sent_at
         before = rtt if sender.smoothed_rtt is None else sender.smoothed_rtt
         sender.smoothed_rtt = before + SMOOTHING * (rtt - before)
-        sender.controller.on_acked(DATAGRAM_BYTES, sender.bytes_in_flight, sent_at, sender.smoothed_rtt, self.now)
+        sender.controller.on_ack(
+            AckEvent(self.now, sender.bytes_in_flight, sender.smoothed_rtt, DATAGRAM_BYTES, sent_at, rtt)
+        )
         if sender.waits_for_window:
             self._send(sender)
 
@@ -75,6 +82,6 @@ class Bottleneck(Agenda):
         sender.lost += 1
         if sender.first_loss_at is None:
             sender.first_loss_at = self.now
-        sender.controller.on_lost(DATAGRAM_BYTES, sent_at, self.now)
+        sender.controller.on_ack(lost(sent_at, self.now))
         if sender.waits_for_window:
             self._send(sender)

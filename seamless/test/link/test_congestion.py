@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import LocalProtocolError
+from seamless.interfaces import AckEvent
 from seamless.link.congestion import make_controller
 from seamless.link.congestion.cubic import (
     BETA,
@@ -22,9 +23,13 @@ from seamless.link.congestion.cubic import (
     SlowStartExit,
 )
 from seamless.link.congestion.off import OFF_WINDOW_MIN_INTERVAL, OFF_WINDOW_ROUNDS, Off
-from seamless.test.link.bottleneck import DATAGRAM_BYTES, Bottleneck, Sender
+from seamless.test.link.bottleneck import DATAGRAM_BYTES, Bottleneck, Sender, lost
 
 RTT = 0.02
+
+
+def acked(acked_bytes: int, bytes_in_flight: int, sent_at: float, rtt: float, now: float) -> AckEvent:
+    return AckEvent(now, bytes_in_flight, rtt, acked_bytes, sent_at, rtt)
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -43,15 +48,15 @@ class OffTests(SynchronousTestCase):
     def test_rate_is_constant_whatever_gets_lost(self) -> None:
         off = Off(5e8)
         for number in range(100):
-            off.on_lost(DATAGRAM_BYTES, number * 0.001, number * 0.001 + 0.02)
+            off.on_ack(lost(number * 0.001, number * 0.001 + 0.02))
         self.assertEqual(off.pacing_rate_bps(), 5e8)
 
     def test_window_is_some_round_trips_of_the_rate(self) -> None:
         off = Off(8e6)
         self.assertEqual(off.window_bytes(), int(1e6 * OFF_WINDOW_MIN_INTERVAL))
-        off.on_acked(DATAGRAM_BYTES, 0, 0.0, 0.3, 0.3)
+        off.on_ack(acked(DATAGRAM_BYTES, 0, 0.0, 0.3, 0.3))
         self.assertEqual(off.window_bytes(), int(1e6 * 0.3 * OFF_WINDOW_ROUNDS))
-        off.on_acked(DATAGRAM_BYTES, 0, 0.3, 0.001, 0.301)
+        off.on_ack(acked(DATAGRAM_BYTES, 0, 0.3, 0.001, 0.301))
         self.assertEqual(off.window_bytes(), int(1e6 * OFF_WINDOW_MIN_INTERVAL))
 
     def test_bottleneck_is_sent_at_the_rate(self) -> None:
@@ -82,7 +87,7 @@ class CubicTestCase(SynchronousTestCase):
             count = window_bytes // DATAGRAM_BYTES
             for number in range(count):
                 now = self.now + rtt * (number + 1) / count
-                self.cubic.on_acked(DATAGRAM_BYTES, window_bytes - DATAGRAM_BYTES, now - rtt, rtt, now)
+                self.cubic.on_ack(acked(DATAGRAM_BYTES, window_bytes - DATAGRAM_BYTES, now - rtt, rtt, now))
             self.now += rtt
             yield self.now
 
@@ -91,7 +96,7 @@ class CubicTestCase(SynchronousTestCase):
             pass
 
     def lose(self) -> None:
-        self.cubic.on_lost(DATAGRAM_BYTES, self.now, self.now + 1e-6)
+        self.cubic.on_ack(lost(self.now, self.now + 1e-6))
         self.now += RTT
 
 
@@ -111,11 +116,11 @@ class SlowStartTests(CubicTestCase):
 
     def test_configured_rate_bounds_the_pacing(self) -> None:
         cubic = Cubic(1e6, DATAGRAM_BYTES, 0.0)
-        cubic.on_acked(DATAGRAM_BYTES, 10 * DATAGRAM_BYTES, 0.0, 0.001, 0.001)
+        cubic.on_ack(acked(DATAGRAM_BYTES, 10 * DATAGRAM_BYTES, 0.0, 0.001, 0.001))
         self.assertEqual(cubic.pacing_rate_bps(), 1e6)
 
     def test_window_is_bounded(self) -> None:
-        self.cubic.on_acked(1 << 40, 1 << 40, 0.0, RTT, RTT)
+        self.cubic.on_ack(acked(1 << 40, 1 << 40, 0.0, RTT, RTT))
         self.assertEqual(self.cubic.window_bytes(), MAX_WINDOW_BYTES)
 
 
@@ -166,17 +171,17 @@ class LossTests(CubicTestCase):
         self.acknowledge(4 * RTT)
         before = self.window
         for number in range(50):
-            self.cubic.on_lost(DATAGRAM_BYTES, self.now - number * 1e-4, self.now + 0.001 + number * 1e-5)
+            self.cubic.on_ack(lost(self.now - number * 1e-4, self.now + 0.001 + number * 1e-5))
         self.assertAlmostEqual(self.window / before, BETA, places=2)
-        self.cubic.on_lost(DATAGRAM_BYTES, self.now + 0.01, self.now + 0.03)
+        self.cubic.on_ack(lost(self.now + 0.01, self.now + 0.03))
         self.assertAlmostEqual(self.window / before, BETA * BETA, places=2)
 
     def test_no_growth_while_recovering(self) -> None:
         self.acknowledge(4 * RTT)
-        self.cubic.on_lost(DATAGRAM_BYTES, self.now, self.now + 0.001)
+        self.cubic.on_ack(lost(self.now, self.now + 0.001))
         before = self.cubic.window_bytes()
         for number in range(100):
-            self.cubic.on_acked(DATAGRAM_BYTES, before, self.now, RTT, self.now + 0.001 + number * 1e-4)
+            self.cubic.on_ack(acked(DATAGRAM_BYTES, before, self.now, RTT, self.now + 0.001 + number * 1e-4))
         self.assertEqual(self.cubic.window_bytes(), before)
 
     def test_floor_of_two_datagrams(self) -> None:
@@ -243,7 +248,7 @@ class GrowthTests(CubicTestCase):
             before = self.cubic.window_bytes()
             for _ in range(1000):
                 self.now += RTT
-                self.cubic.on_acked(DATAGRAM_BYTES, DATAGRAM_BYTES, self.now - RTT, RTT, self.now)
+                self.cubic.on_ack(acked(DATAGRAM_BYTES, DATAGRAM_BYTES, self.now - RTT, RTT, self.now))
             self.assertEqual(self.cubic.window_bytes(), before)
 
     def test_time_in_which_the_window_was_unused_does_not_count(self) -> None:
@@ -255,7 +260,7 @@ class GrowthTests(CubicTestCase):
         before = self.window
         for _ in range(600):
             self.now += rtt
-            self.cubic.on_acked(DATAGRAM_BYTES, DATAGRAM_BYTES, self.now - rtt, rtt, self.now)
+            self.cubic.on_ack(acked(DATAGRAM_BYTES, DATAGRAM_BYTES, self.now - rtt, rtt, self.now))
         self.acknowledge(rtt, rtt)
         self.assertLess(self.window, 1.2 * before)
 

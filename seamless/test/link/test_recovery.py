@@ -119,6 +119,25 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual(self.recovery.bytes_in_flight, 0)
         self.assertIsNone(self.recovery.next_timeout())
 
+    def test_an_ack_that_ends_at_a_bare_ack_says_when_the_newest_was_sent(self) -> None:
+        """A bare ACK has a number of its own and no entry: with traffic both ways ACKs often end at one."""
+        self.send(10, 1.0)
+        self.recovery.next_number += 1
+        result = self.ack(1.02, (0, 10))
+        self.assertEqual(result.packets, 10)
+        self.assertEqual(result.newest_sent_at, 1.0)
+        self.assertIsNone(result.rtt)
+
+    def test_an_ack_of_what_an_earlier_one_left_out_says_when_that_was_sent(self) -> None:
+        self.send(1, 1.0)
+        self.send(1, 1.001)
+        self.send(1, 1.002)
+        self.assertAlmostEqual(self.ack(1.022, (2, 2)).rtt or 0.0, 0.02)
+        result = self.ack(1.0225, (2, 2), (0, 1))
+        self.assertEqual(result.packets, 2)
+        self.assertEqual(result.newest_sent_at, 1.001)
+        self.assertIsNone(result.rtt)
+
     def test_bytes_in_flight_never_drift(self) -> None:
         """Whatever is acknowledged, lost or probed, nothing in flight means zero bytes."""
         now = 0.0
