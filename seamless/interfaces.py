@@ -81,9 +81,18 @@ class DatagramCore(Core[EventT_co], Protocol):
     """A core whose input and output are underlay datagrams, in batches."""
 
     def receive_datagrams(
-        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+        self,
+        buffer: bytes | memoryview,
+        segment_size: int,
+        local: Address,
+        remote: Address,
+        now: float,
+        received_at: float | None = None,
     ) -> None:
-        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
+        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter.
+
+        ``received_at``: when they came, before they waited for this process; None where nothing says so.
+        """
         ...
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
@@ -308,6 +317,9 @@ class AckEvent:
     """When the newest of what is lost had been sent."""
     spurious_packets: int = 0
     """How many of those declared lost before were acknowledged now."""
+    delay_variation: float = 0.0
+    """How many seconds longer than the fastest lately the datagram of the RTT sample took on its way there; no more
+    than that sample, whatever the neighbor says."""
 
 
 @attrs.frozen

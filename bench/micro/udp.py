@@ -39,7 +39,7 @@ class NoReactor:
 
 def receive(enter: RunInside, host: str, stop: Event, pipe: Connection) -> None:
     enter(1)
-    port = UdpPort(NoReactor(), (host, 0), lambda view, segment_size, local, remote: None)
+    port = UdpPort(NoReactor(), (host, 0), lambda view, segment_size, local, remote, waited: None)
     port.start()
     pipe.send(port.local)
     first = last = 0.0
@@ -53,7 +53,7 @@ def receive(enter: RunInside, host: str, stop: Event, pipe: Connection) -> None:
 
 def send(enter: RunInside, host: str, remote: Address, count: int, seconds: float, pipe: Connection) -> None:
     enter(0)
-    port = UdpPort(NoReactor(), (host, 0), lambda view, segment_size, local, remote: None)
+    port = UdpPort(NoReactor(), (host, 0), lambda view, segment_size, local, remote, waited: None)
     port.start()
     batch = Transmit(port.local, remote, [os.urandom(SEGMENT) for _ in range(count)], SEGMENT, count)
     began, used = time.monotonic(), time.process_time()

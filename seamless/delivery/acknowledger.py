@@ -53,19 +53,21 @@ class Acknowledger:
         self.largest = -1
         self.floor = 0
         """Numbers below it are forgotten: whether they were received is not known any more."""
+        self.largest_at = 0.0
+        """When ``largest`` was received."""
         self.due_at: float | None = None
         """When an ACK must go out; None while none is asked for."""
-        self._largest_at = 0.0
         self._waiting = 0
         self._sent_at = -inf
         self._pinged_at = -inf
 
-    def receive(self, numbers: Sequence[int], now: float) -> None:
+    def receive(self, numbers: Sequence[int], received_at: float) -> None:
         """Enter a batch of numbers, none of them received before."""
         add = self.received.add
         first = last = numbers[0]
+        largest = max(numbers)
         # Without a gap, and in order but for what lies between the ends: the usual batch.
-        whole = numbers[-1] - first + 1 == len(numbers) and max(numbers) == numbers[-1] and min(numbers) == first
+        whole = numbers[-1] - first + 1 == len(numbers) and largest == numbers[-1] and min(numbers) == first
         for number in () if whole else numbers[1:]:
             if number != last + 1:
                 add(first, last)
@@ -73,9 +75,9 @@ class Acknowledger:
             last = number
         add(first, max(last, numbers[-1]))
         self.count += len(numbers)
-        if numbers[-1] > self.largest:
-            self.largest = numbers[-1]
-            self._largest_at = now
+        if largest > self.largest:
+            self.largest = largest
+            self.largest_at = received_at
         if len(self.received) > self._policy.max_ranges:
             self.received.keep_newest(self._policy.max_ranges)
             self.floor = self.received.firsts[0]
@@ -94,7 +96,7 @@ class Acknowledger:
         self.due_at = None
         self._waiting = 0
         self._sent_at = now
-        return encode_ack(self.received, now - self._largest_at)
+        return encode_ack(self.received, now - self.largest_at)
 
     def wants_ping(self, now: float) -> bool:
         """Return whether this ACK should ask to be acknowledged itself, to shorten those that follow."""

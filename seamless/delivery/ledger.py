@@ -133,13 +133,14 @@ class SentLedger(Generic[Contents]):
             self.pto_count = 0
         return numbers, entries, late
 
-    def sample(self, number: int, sent_at: float, ack_delay: float, now: float) -> bool:
-        """Take in the round trip time of a packet; return False, and leave it, if that was under way while this
-        process was not served."""
-        if number < self._samples_from:
-            return False
-        self.rtt.update(now - sent_at, min(ack_delay, self.settings.max_ack_delay))
-        return True
+    def sample(self, number: int, sent_at: float, ack_delay: float, now: float) -> None:
+        """Take in the round trip time of a packet, unless it was under way while this process was not served."""
+        if self.is_sampled(number):
+            self.rtt.update(now - sent_at, min(ack_delay, self.settings.max_ack_delay))
+
+    def is_sampled(self, number: int) -> bool:
+        """Return whether the round trip time of ``number`` says something about the path (`sample_from`)."""
+        return number >= self._samples_from
 
     def take_spurious(self, late: list[int], now: float) -> list[Contents]:
         """Count numbers that were declared lost and have been acknowledged; return their contents, if kept."""

@@ -40,17 +40,18 @@ class Seeded(Randomness, Protocol):
 class SocketBuffer:
     """Datagrams that the kernel keeps for a stopped process; ``dropped`` counts the batches that had no room."""
 
-    batches: list[tuple[Transmit, bytes]] = attrs.Factory(list)
+    batches: list[tuple[Transmit, bytes, float]] = attrs.Factory(list)
+    """What waits, and when it came."""
     size_bytes: int = 0
     dropped: int = 0
 
-    def put(self, transmit: Transmit, data: bytes) -> None:
+    def put(self, transmit: Transmit, data: bytes, now: float) -> None:
         """Keep a batch, if there is room."""
         if self.size_bytes + len(data) > SOCKET_BUFFER_BYTES:
             self.dropped += 1
         else:
             self.size_bytes += len(data)
-            self.batches.append((transmit, data))
+            self.batches.append((transmit, data, now))
 
 
 @attrs.define
@@ -170,8 +171,8 @@ class Simulation(Agenda):
             raise SeamlessError(f"node {name} of the simulation is not stopped; stop it first")
         if timers_first:
             place.node.handle_timeout(self.now)
-        for transmit, data in socket.batches:
-            self._arrive(transmit, data)
+        for transmit, data, received_at in socket.batches:
+            self._arrive(transmit, data, received_at)
         self._after(place)
         return socket
 
@@ -254,15 +255,17 @@ class Simulation(Agenda):
                 part = corrupted(part, self._randomness.random())
             self.at(piece.at, self._arrive, transmit, part)
 
-    def _arrive(self, transmit: Transmit, data: bytes) -> None:
+    def _arrive(self, transmit: Transmit, data: bytes, received_at: float | None = None) -> None:
         name = self._nodes_at.get(transmit.remote)
         place = self.nodes.get(name) if name is not None else None
         if place is None or place.node is None or not data:
             return
         if place.socket is not None:
-            place.socket.put(transmit, data)
+            place.socket.put(transmit, data, self.now)
         else:
-            place.node.receive_datagrams(data, transmit.segment_size, transmit.remote, transmit.local, self.now)
+            place.node.receive_datagrams(
+                data, transmit.segment_size, transmit.remote, transmit.local, self.now, received_at
+            )
             self._after(place)
 
     def set_wire(self, one: str, other: str, impairment: Impairment) -> None:

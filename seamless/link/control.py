@@ -10,14 +10,18 @@ from collections import deque
 
 from seamless.delivery.acknowledger import Acknowledger
 from seamless.link.recovery import Control
-from seamless.wire.link_frames import ACK, DigestFrame, Hello, LsaFrame, OwnFrame, Ping, ReliableFrame
+from seamless.wire.link_frames import DigestFrame, Hello, LsaFrame, OwnFrame, Ping, ReliableFrame, encode_ack_frame
 
 
 class ControlQueue:
-    """The frames of one end of a link that wait; a datagram holds ``room_bytes`` of them."""
+    """The frames of one end of a link that wait; a datagram holds ``room_bytes`` of them.
 
-    def __init__(self, room_bytes: int) -> None:
+    ACKs tell receive times as seconds since ``began_at``.
+    """
+
+    def __init__(self, room_bytes: int, began_at: float) -> None:
         self._room_bytes = room_bytes
+        self._began_at = began_at
         self._frames: deque[OwnFrame] = deque()
         self._lsas: deque[ReliableFrame] = deque()
 
@@ -52,7 +56,7 @@ class ControlQueue:
         ack, acked_below = b"", -1
         due_at = acknowledger.due_at
         if due_at is not None and (frames or self._frames or due_at <= now):
-            ack = bytes((ACK,)) + acknowledger.take(now)
+            ack = encode_ack_frame(acknowledger.largest_at - self._began_at, acknowledger.take(now))
             acked_below = acknowledger.largest
             if not frames and not self._frames and acknowledger.wants_ping(now):
                 frames.append(Ping())

@@ -107,7 +107,7 @@ class Link:
         self._sender.packet_bytes = self.packet_bytes
         self._queue = self._sender.queue
         self._recovery = self._sender.recovery
-        self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes)
+        self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes, now)
         self._orphans: list[bytes] = []
         self._duplicates = DuplicateFilter()
         self._events: deque[LinkEvent] = deque()
@@ -283,12 +283,21 @@ class Link:
         return self._association.receive_key(index) is not None
 
     def receive_datagrams(
-        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+        self,
+        buffer: bytes | memoryview,
+        segment_size: int,
+        local: Address,
+        remote: Address,
+        now: float,
+        received_at: float | None = None,
     ) -> None:
         """Open a run of DATA or of CONTROL under one key, and queue `PacketsReceived` or frames for ``next_event``.
 
         Each datagram is ``segment_size`` bytes but perhaps the last. What does not open is counted and dropped.
+        ``received_at``: when the kernel took them in; None where that is not known.
         """
+        if received_at is None or received_at > now:
+            received_at = now
         key = self._association.receive_key(int.from_bytes(buffer[1:4], "big"))
         if key is None:
             return
@@ -306,14 +315,14 @@ class Link:
         self.counters.received_bytes += len(buffer)
         if buffer[0] == DATA:
             self.counters.data_received += len(numbers)
-            self._acknowledger.receive(numbers, now)
+            self._acknowledger.receive(numbers, received_at)
             self._acknowledger.ask(0.0, now)
             if len(contents) <= FEW_PACKETS:
                 contents = self._duplicates.first(contents)
             if contents:
                 self._events.append(PacketsReceived(contents))
         else:
-            self._receive_control(numbers, contents, now)
+            self._receive_control(numbers, contents, now, received_at)
 
     def _without_longer(self, buffer: bytes | memoryview, segment_size: int) -> bytes | memoryview:
         """Return the part of a batch of datagrams that are longer than our links' which may still be read.
@@ -343,7 +352,7 @@ class Link:
         """Remove and return the oldest event; None when there is no more."""
         return self._events.popleft() if self._events else None
 
-    def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float) -> None:
+    def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float, received_at: float) -> None:
         ack_eliciting = False
         newest = max(self._acknowledger.largest, *numbers)
         for number, content in zip(numbers, contents):
@@ -355,19 +364,19 @@ class Link:
                         ack_eliciting = True
                     # A late HELLO tells of a state that is over.
                     if number == newest or not isinstance(frame, (Hello, Close)):
-                        self._receive_frame(frame, now)
+                        self._receive_frame(frame, now, received_at)
                     if isinstance(frame, Close):
                         break  # nothing follows a CLOSE
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
                 self._neighbor.violated(f"it broke the protocol: {error}", now)
-        self._acknowledger.receive(numbers, now)
+        self._acknowledger.receive(numbers, received_at)
         if ack_eliciting:
             self._acknowledger.ask(0.0, now)
 
-    def _receive_frame(self, frame: LinkFrame, now: float) -> None:
+    def _receive_frame(self, frame: LinkFrame, now: float, received_at: float) -> None:
         if isinstance(frame, Ack):
-            self._take_acknowledged(self._recovery.receive_ack(frame, now), now)
+            self._take_acknowledged(self._recovery.receive_ack(frame, now, received_at), now)
         elif isinstance(frame, Hello):
             self._neighbor_received = frame.received
             self._sent_at_report = self.counters.data_sent + self.counters.control_sent

@@ -24,6 +24,7 @@ from seamless.delivery.ledger import LedgerCounters, LedgerSettings, Sent, SentL
 from seamless.delivery.loss import PacketLossRule
 from seamless.errors import RemoteProtocolError
 from seamless.link.mtu import Probe
+from seamless.link.path_delay import PathDelay
 from seamless.wire.ack import Ack
 from seamless.wire.link_frames import OwnFrame
 
@@ -64,7 +65,9 @@ class Acknowledged:
     rtt: float | None = None
     """The raw RTT sample in seconds; None where the largest number acknowledged gives none."""
     receive_time: float | None = None
-    """When the neighbor received that, on its own clock; None where it does not say."""
+    """When the neighbor received that, on its own clock."""
+    delay_variation: float = 0.0
+    """How many seconds longer than the fastest lately that took on its way there."""
     spurious: int = 0
     """How many had been declared lost before."""
     lost: list[bytes | Control] = attrs.Factory(list)
@@ -103,6 +106,7 @@ class Recovery:
             self._settings, PacketLossRule(), self.next_number, self.counters
         )
         self.rtt = self._ledger.rtt
+        self._path_delay = PathDelay()
 
     @property
     def bytes_in_flight(self) -> int:
@@ -141,8 +145,9 @@ class Recovery:
 
     # Acknowledgements.
 
-    def receive_ack(self, ack: Ack, now: float) -> Acknowledged:
-        """Take in an ACK; return what it acknowledged and what is lost now.
+    def receive_ack(self, ack: Ack, now: float, received_at: float) -> Acknowledged:
+        """Take in an ACK that the kernel has received at ``received_at``; return what it acknowledged and what is lost
+        now.
 
         Raise `RemoteProtocolError` when it acknowledges what was never sent.
         """
@@ -159,8 +164,8 @@ class Recovery:
             _sort_acked(entries, result)
             # Not that of the largest, which may be a number without contents (a bare ACK), or acknowledged before.
             result.newest_sent_at = entries[numbers.index(max(numbers))][0]
-            if largest_entry is not None and ledger.sample(ack.largest, largest_entry[0], ack.delay, now):
-                result.rtt = now - largest_entry[0]
+            if largest_entry is not None and ledger.is_sampled(ack.largest):
+                self._sample(ack, largest_entry[0], result, now, received_at)
             if ack.largest > ledger.largest_acked:
                 ledger.largest_acked = ack.largest
         if late:
@@ -169,6 +174,12 @@ class Recovery:
         ledger.forget_lost(now - max(LOST_MEMORY_MIN, LOST_MEMORY_RTTS * self.rtt.smoothed_rtt))
         self._declare_lost(ledger.detect_lost(now), result, now)
         return result
+
+    def _sample(self, ack: Ack, sent_at: float, result: Acknowledged, now: float, received_at: float) -> None:
+        sample = self._path_delay.sample(ack, sent_at, now, received_at)
+        self.rtt.update_path(sample.rtt, now - sent_at - sample.rtt)
+        result.rtt, result.delay_variation = sample.rtt, sample.variation
+        result.receive_time = ack.received_at
 
     # Loss.
 

@@ -203,6 +203,7 @@ class Sender:
                     len(result.lost),
                     result.newest_lost_sent_at,
                     result.spurious,
+                    result.delay_variation,
                 )
             )
 

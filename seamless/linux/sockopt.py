@@ -24,6 +24,8 @@ UDP_GRO: Final = 104
 """linux/udp.h: receive many datagrams at once, and their size (an int as a control message)."""
 SO_RXQ_OVFL: Final = 40
 """asm-generic/socket.h: each receive says how many packets this socket has dropped so far (32 bits)."""
+SO_TIMESTAMPNS: Final = 35
+"""asm-generic/socket.h: each receive says when the kernel took the packet in, by the wall clock (`RECEIVE_TIME`)."""
 SO_RCVBUFFORCE: Final = 33
 SO_SNDBUFFORCE: Final = 32
 IP_MTU_DISCOVER: Final = 10
@@ -32,6 +34,9 @@ IP_PMTUDISC_PROBE: Final = 3
 """linux/in.h: set DF, and ignore what ICMP says of the path's MTU."""
 SO_ORIGINAL_DST: Final = 80
 """linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST of linux/netfilter_ipv6 has the same number."""
+
+RECEIVE_TIME: Final = struct.Struct("@ll")
+"""The ``struct timespec`` of `SO_TIMESTAMPNS`: seconds and nanoseconds."""
 
 _SOCKADDR_IN: Final = struct.Struct("!2xH4s8x")
 _SOCKADDR_IN6: Final = struct.Struct("!2xH4x16s4x")
@@ -108,3 +113,12 @@ def set_dont_fragment(sock: socket.socket) -> None:
 def report_drops(sock: socket.socket) -> None:
     """Let each receive carry the number of packets that did not fit the receive buffer (`SO_RXQ_OVFL`)."""
     sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
+
+
+def report_receive_times(sock: socket.socket) -> bool:
+    """Let each receive carry when the packet came in (`SO_TIMESTAMPNS`); return False where the kernel cannot."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True

@@ -127,7 +127,13 @@ class Links:
     # Datagrams in.
 
     def receive_datagrams(
-        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+        self,
+        buffer: bytes | memoryview,
+        segment_size: int,
+        local: Address,
+        remote: Address,
+        now: float,
+        received_at: float | None,
     ) -> list[Link]:
         """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter.
 
@@ -146,7 +152,7 @@ class Links:
             if len(run) < SHORTEST_DATAGRAM:
                 self._counters.short_datagrams += 1
             else:
-                self._receive_run(run, segment_size, local, remote, now, received)
+                self._receive_run(run, segment_size, local, remote, now, received_at, received)
         return received
 
     def _receive_run(
@@ -156,6 +162,7 @@ class Links:
         local: Address,
         remote: Address,
         now: float,
+        received_at: float | None,
         received: list[Link],
     ) -> None:
         """Take in datagrams that all begin with the same word, or are handshake messages of one type."""
@@ -166,7 +173,7 @@ class Links:
             if link is None or not link.has_key(word & INDEX_MASK):
                 self._counters.unknown_index += 1
             else:
-                link.receive_datagrams(run, segment_size, local, remote, now)
+                link.receive_datagrams(run, segment_size, local, remote, now, received_at)
                 received.append(link)
             return
         for datagram in self._handshakes(datagram_type, run, segment_size, now):

@@ -259,11 +259,20 @@ class Node:
     # In.
 
     def receive_datagrams(
-        self, buffer: bytes | memoryview, segment_size: int, local: Address, remote: Address, now: float
+        self,
+        buffer: bytes | memoryview,
+        segment_size: int,
+        local: Address,
+        remote: Address,
+        now: float,
+        received_at: float | None = None,
     ) -> None:
-        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter."""
+        """Take in one batch: datagrams of ``segment_size`` bytes each, the last perhaps shorter.
+
+        ``received_at``: when the kernel took it in; None where that is not known.
+        """
         self._served(now)
-        for link in self._links.receive_datagrams(buffer, segment_size, local, remote, now):
+        for link in self._links.receive_datagrams(buffer, segment_size, local, remote, now, received_at):
             self._take_link_events(link, now)
 
     def _take_link_events(self, link: Link, now: float) -> None:

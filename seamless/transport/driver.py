@@ -160,8 +160,9 @@ class Driver:
 
     # In and out.
 
-    def _received(self, view: memoryview, segment_size: int, local: Address, remote: Address) -> None:
-        self.node.receive_datagrams(view, segment_size, local, remote, self._now())
+    def _received(self, view: memoryview, segment_size: int, local: Address, remote: Address, waited: float) -> None:
+        now = self._now()
+        self.node.receive_datagrams(view, segment_size, local, remote, now, now - waited)
 
     def flush(self) -> None:
         """Hand out events, send what may go, and set the timer for what is next."""

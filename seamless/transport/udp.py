@@ -13,6 +13,9 @@ The rules of this file:
 * A full socket (EAGAIN) does not lose a batch: it is held until the kernel has room, and `UdpPort.writable` is False
   for that time. The owner makes no new datagrams for this port meanwhile, so that what waits, waits unsealed in its
   queues; other ports go on.
+* A batch comes with the time that it waited in the socket, by the kernel's receive time (one for all datagrams that it
+  has joined). The kernel counts by the wall clock, which may be set meanwhile; so no batch has waited since before the
+  socket was last found empty. Where the kernel gives no receive time, nothing has waited.
 
 Not `twisted.internet.udp.Port`, which knows no offload and raises on a full buffer.
 """
@@ -22,6 +25,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -33,7 +37,7 @@ from zope.interface import implementer
 from seamless.errors import PrivilegeError, SeamlessError
 from seamless.interfaces import Address, Transmit
 from seamless.linux import sockopt
-from seamless.transport import offload
+from seamless.transport import clock, offload
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.offload import MakeSocket
 from seamless.transport.udp_counters import UdpCounters
@@ -57,11 +61,14 @@ MAX_HELD_DATAGRAMS: Final = 4096
 """What may wait for a full socket, about 6 MB. An owner that heeds `UdpPort.writable` stays far below."""
 
 _UNSIGNED: Final = struct.Struct("=I")
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(offload.RECEIVED_SIZE.size) + socket.CMSG_SPACE(_UNSIGNED.size)
+_ANCILLARY_BYTES: Final = sum(
+    map(socket.CMSG_SPACE, (offload.RECEIVED_SIZE.size, _UNSIGNED.size, sockopt.RECEIVE_TIME.size))
+)
 _OFFLOAD_ERRORS: Final = frozenset((errno.EIO, errno.EINVAL, errno.EMSGSIZE))
 
-OnBatch = Callable[[memoryview, int, Address, Address], None]
-"""(view, segment size, local, remote): a batch came in. The view is valid only during the call."""
+OnBatch = Callable[[memoryview, int, Address, Address, float], None]
+"""(view, segment size, local, remote, waited): a batch came in, and waited for so many seconds in the socket. The view
+is valid only during the call."""
 
 
 def _nothing() -> None:
@@ -101,6 +108,7 @@ class UdpPort:
         self._buffer = memoryview(bytearray(offload.RECEIVE_BYTES))
         self._held: list[Transmit] = []
         self._held_datagrams = 0
+        self._empty_at = clock.now()
         self._plain_remotes: set[Address] = set()
         self._ancillary: dict[int, list[tuple[int, int, bytes]]] = {}
 
@@ -133,6 +141,7 @@ class UdpPort:
         sockopt.set_buffers(opened, SOCKET_BUFFER_BYTES)
         sockopt.set_dont_fragment(opened)
         sockopt.report_drops(opened)
+        sockopt.report_receive_times(opened)
         if opened.family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         opened.bind(self.local)
@@ -254,16 +263,20 @@ class UdpPort:
             try:
                 size, ancillary, _, remote = receiver.recvmsg_into(into, _ANCILLARY_BYTES)
             except BlockingIOError:
+                self._empty_at = clock.now()
                 return taken
             except OSError:
                 counters.receive_errors += 1
                 return taken
             segment_size = size
+            waited = 0.0
             for _, kind, data in ancillary:
                 if kind == sockopt.UDP_GRO:
                     segment_size = offload.RECEIVED_SIZE.unpack(data)[0]
                 elif kind == sockopt.SO_RXQ_OVFL:
                     counters.kernel_drops = _UNSIGNED.unpack(data)[0]
+                elif kind == sockopt.SO_TIMESTAMPNS:
+                    waited = self._waited(data)
             counters.batches_in += 1
             if not size:
                 counters.datagrams_in += 1
@@ -271,8 +284,14 @@ class UdpPort:
                 continue
             counters.datagrams_in += -(-size // segment_size)
             counters.bytes_in += size
-            on_batch(buffer[:size], segment_size, local, remote[:2])
+            on_batch(buffer[:size], segment_size, local, remote[:2], waited)
         return BATCHES_PER_WAKE
+
+    def _waited(self, receive_time: bytes) -> float:
+        """Return for how many seconds a batch has waited that the kernel took in at ``receive_time``."""
+        seconds, nanoseconds = sockopt.RECEIVE_TIME.unpack(receive_time)
+        waited: float = time.time() - (seconds + nanoseconds * 1e-9)
+        return max(0.0, min(waited, clock.now() - self._empty_at))
 
     # What the reactor calls (IReadWriteDescriptor).
 

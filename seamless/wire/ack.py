@@ -31,6 +31,8 @@ class Ack:
     largest: int
     delay: float
     ranges: list[tuple[int, int]]
+    received_at: float = 0.0
+    """When ``largest`` was received, in seconds on a clock of the receiver; only ACKs of links say it."""
 
 
 def encode_ack(ranges: RangeSet, delay: float) -> bytes:
@@ -50,8 +52,11 @@ def encode_ack(ranges: RangeSet, delay: float) -> bytes:
     return b"".join(parts)
 
 
-def decode_ack(data: bytes, offset: int) -> tuple[Ack, int]:
-    """Return (ACK, offset after it); raise `RemoteProtocolError` for a body that is cut short or malformed."""
+def decode_ack(data: bytes, offset: int, received_at: float = 0.0) -> tuple[Ack, int]:
+    """Return (ACK, offset after it); raise `RemoteProtocolError` for a body that is cut short or malformed.
+
+    ``received_at``: what stood before the body, in an ACK of a link.
+    """
     largest, offset = decode_varint(data, offset)
     microseconds, offset = decode_varint(data, offset)
     count, offset = decode_varint(data, offset)
@@ -75,7 +80,7 @@ def decode_ack(data: bytes, offset: int) -> tuple[Ack, int]:
         ranges.append((first, last))
     if first < 0:
         raise RemoteProtocolError("an ACK reaches below number 0")
-    return Ack(largest, microseconds / MICROSECONDS, ranges), offset
+    return Ack(largest, microseconds / MICROSECONDS, ranges, received_at), offset
 
 
 class AckReader:

@@ -21,11 +21,11 @@ from typing import Final, TypeAlias, Union
 import attrs
 
 from seamless.errors import RemoteProtocolError
-from seamless.wire.ack import Ack, decode_ack
+from seamless.wire.ack import MICROSECONDS, Ack, decode_ack
 from seamless.wire.digest import ConfigurationDigest, decode_digest
 from seamless.wire.text import MAX_REASON_BYTES, printable
 from seamless.wire.traffic_class import CLASS_BULK, QUEUE_CLASSES
-from seamless.wire.varint import decode_varint, encode_varint
+from seamless.wire.varint import MAX_VARINT, decode_varint, encode_varint
 
 PADDING: Final = 0x00
 PING: Final = 0x01
@@ -129,6 +129,11 @@ OwnFrame: TypeAlias = Union[Ping, Hello, ReliableFrame, Pause, Close]
 LinkFrame: TypeAlias = Union[OwnFrame, Ack]
 
 
+def encode_ack_frame(received_at: float, body: bytes) -> bytes:
+    """Return an ACK frame; ``received_at``: when the largest number of ``body`` was received, by any clock of ours."""
+    return bytes((ACK,)) + encode_varint(min(max(0, int(received_at * MICROSECONDS)), MAX_VARINT)) + body
+
+
 def _fixed(layout: struct.Struct, data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
     end = offset + layout.size
     if end > len(data):
@@ -146,7 +151,8 @@ def _counted(data: bytes, offset: int) -> tuple[bytes, int]:
 
 def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
     if kind == ACK:
-        return decode_ack(data, offset)
+        microseconds, offset = decode_varint(data, offset)
+        return decode_ack(data, offset, microseconds / MICROSECONDS)
     if kind == PING:
         return Ping(), offset
     if kind == HELLO:

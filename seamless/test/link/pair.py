@@ -114,6 +114,8 @@ class LinkEnd:
         """Frames that came for the node."""
         self.refused = 0
         """Datagrams that no key was known for, and handshakes that were refused."""
+        self.waits = 0.0
+        """Seconds for which this end's process lets a batch wait in its socket."""
         self.reader = InitiationReader(keys[0], keys[1], [remote_key], LINK_PROLOGUE)
         self._random = seed
         self._indices = itertools.count(1000 * which + 1)
@@ -161,8 +163,8 @@ class LinkEnd:
         """Queue packets of one flow and class."""
         return self.link.enqueue(list(packets), packets[0][0], packets[0][PACKET_ENDS])
 
-    def receive(self, batch: bytes, segment_size: int, now: float) -> None:
-        """Take in datagrams of one first word, as a node does."""
+    def receive(self, batch: bytes, segment_size: int, received_at: float, now: float) -> None:
+        """Take in datagrams of one first word, as a node does; they came at ``received_at``."""
         remote = ADDRESSES[1 - self.which]
         word = int.from_bytes(batch[:4], "big")
         try:
@@ -173,7 +175,7 @@ class LinkEnd:
             elif not self.link.has_key(word & INDEX_MASK):
                 self.refused += 1
             else:
-                self.link.receive_datagrams(batch, segment_size, ADDRESSES[self.which], remote, now)
+                self.link.receive_datagrams(batch, segment_size, ADDRESSES[self.which], remote, now, received_at)
         except RemoteProtocolError:
             self.refused += 1
         while (event := self.link.next_event()) is not None:
@@ -202,7 +204,7 @@ class LinkPair:
         keys = [(each, public_key_of(X25519PrivateKey.from_private_bytes(each))) for each in private]
         self.ends = [LinkEnd(which, keys[which], keys[1 - which][1], self.random) for which in range(2)]
         self.wires = [Wire(), Wire()]
-        self._flying: list[tuple[float, int, int, bytes, int]] = []
+        self._flying: list[tuple[float, int, int, bytes, int, float]] = []
         self._order = itertools.count()
         self._newest_at = [0.0, 0.0]
         for end in self.ends:
@@ -238,8 +240,8 @@ class LinkPair:
                 return False
             self.now = max(self.now, at)
             while self._flying and self._flying[0][0] <= self.now:
-                _, _, which, batch, segment_size = heapq.heappop(self._flying)
-                self.ends[which].receive(batch, segment_size, self.now)
+                _, _, which, batch, segment_size, received_at = heapq.heappop(self._flying)
+                self.ends[which].receive(batch, segment_size, received_at, self.now)
             for end in self.ends:
                 end.link.handle_timeout(self.now)
         raise AssertionError("time stands still")
@@ -265,7 +267,8 @@ class LinkPair:
             at, batch = together.popleft()
             while together and together[0][0] == at:
                 batch += together.popleft()[1]
-            heapq.heappush(self._flying, (at, next(self._order), 1 - which, batch, size))
+            read_at = at + self.ends[1 - which].waits
+            heapq.heappush(self._flying, (read_at, next(self._order), 1 - which, batch, size, at))
 
 
 def is_data(datagram: bytes) -> bool:

@@ -305,7 +305,7 @@ class BatchTests(SynchronousTestCase):
         (batch,) = seal_batches(self.key, 500, [packet(number) for number in range(3)], *ADDRESSES)
         joined = bytearray(b"".join(batch.buffers))
         joined[batch.segment_size + 100] ^= 1
-        self.pair.ends[1].receive(bytes(joined), batch.segment_size, self.pair.now)
+        self.pair.ends[1].receive(bytes(joined), batch.segment_size, self.pair.now, self.pair.now)
         self.assertEqual(self.pair.ends[1].numbers, [0, 2])
         self.assertEqual(self.pair.ends[1].status.failed_authentication, 1)
 
@@ -314,5 +314,5 @@ class BatchTests(SynchronousTestCase):
         joined = bytearray(b"".join(batch.buffers))
         self.assertEqual(joined[0], DATA)
         joined[0] = CONTROL
-        self.pair.ends[1].receive(bytes(joined), batch.segment_size, self.pair.now)
+        self.pair.ends[1].receive(bytes(joined), batch.segment_size, self.pair.now, self.pair.now)
         self.assertEqual(self.pair.ends[1].status.failed_authentication, 1)

@@ -31,7 +31,7 @@ class RecoveryTests(SynchronousTestCase):
         return packets
 
     def ack(self, now: float, *ranges: tuple[int, int]) -> Acknowledged:
-        return self.recovery.receive_ack(acked(*ranges), now)
+        return self.recovery.receive_ack(acked(*ranges), now, now)
 
     def test_all_acknowledged(self) -> None:
         self.send(10, 0.0)
@@ -168,7 +168,7 @@ class AckWorkTests(SynchronousTestCase):
         recovery.sent(0, [b"packet"] * packets, OVERHEAD, 0.0)
         for last in range(0, packets, 512):
             ranges = [(number, number) for number in range(last + 510, last - 1, -2)]
-            recovery.receive_ack(acked(*ranges), 0.01)
+            recovery.receive_ack(acked(*ranges), 0.01, 0.01)
         recovery.sent(packets, [b"packet"] * packets, OVERHEAD, 0.01)
         self.assertEqual(recovery.counters.acked, packets // 2)
         self.assertGreater(recovery.counters.lost, packets // 2 - 4)
@@ -180,12 +180,12 @@ class AckWorkTests(SynchronousTestCase):
         for packets in (1024, 8192):
             recovery = self.hostile(packets)
             again = acked(*((number, number) for number in range(packets - 2, packets - 514, -2)))
-            costs.append(lines_run(lambda: recovery.receive_ack(again, 0.01)))  # noqa: B023
+            costs.append(lines_run(lambda: recovery.receive_ack(again, 0.01, 0.01)))  # noqa: B023
         self.assertLess(costs[1], 1.1 * costs[0])
         self.assertLess(costs[1], 256 * 5)
 
     def test_a_long_range_said_again(self) -> None:
         recovery = self.hostile(1024)
-        recovery.receive_ack(acked((1024, 2047)), 0.02)
+        recovery.receive_ack(acked((1024, 2047)), 0.02, 0.02)
         self.assertEqual(recovery.counters.acked, 512 + 1024)
-        self.assertLess(lines_run(lambda: recovery.receive_ack(acked((1024, 2047)), 0.02)), 100)
+        self.assertLess(lines_run(lambda: recovery.receive_ack(acked((1024, 2047)), 0.02, 0.02)), 100)

@@ -94,7 +94,7 @@ class MemoryPort:
         if self.is_open:
             self.counters.batches_in += 1
             self.counters.datagrams_in += transmit.count
-            self._on_batch(memoryview(data), transmit.segment_size, self.local, transmit.local)
+            self._on_batch(memoryview(data), transmit.segment_size, self.local, transmit.local, 0.0)
             self._on_idle()
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +44,9 @@ class FaultySocket(socket.socket):
 
     fault: Callable[[bool], int] = staticmethod(lambda with_offload: 0)
     spoil = False
+    clock_step = 0
+    """Seconds by which the wall clock was set forward after the kernel took in what is received."""
+    has_receive_times = True
     faults = 0
     calls: list[bool]
 
@@ -58,6 +62,28 @@ class FaultySocket(socket.socket):
             buffers = [b"".join(buffers)[::-1]]
         return super().sendmsg(buffers, ancillary, flags, address)
 
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        if option == sockopt.SO_TIMESTAMPNS and not self.has_receive_times:
+            raise OSError(errno.ENOPROTOOPT, "no such option")
+        super().setsockopt(level, option, *value)
+
+    def recvmsg_into(self, *arguments: Any) -> Any:
+        size, ancillary, flags, address = super().recvmsg_into(*arguments)
+        changed = []
+        for level, kind, data in ancillary:
+            if kind == sockopt.SO_TIMESTAMPNS:
+                seconds, nanoseconds = sockopt.RECEIVE_TIME.unpack(data)
+                data = sockopt.RECEIVE_TIME.pack(seconds - self.clock_step, nanoseconds)
+                self.faults += bool(self.clock_step)
+            changed.append((level, kind, data))
+        return size, changed, flags, address
+
+
+class UntimedSocket(FaultySocket):
+    """A socket of a kernel that gives no receive times."""
+
+    has_receive_times = False
+
 
 class Owner:
     """A port with a list of what came in."""
@@ -66,6 +92,7 @@ class Owner:
         self.reactor = MemoryReactor()
         self.sockets: list[socket.socket] = []
         self.batches: list[tuple[bytes, int, Address, Address]] = []
+        self.waited: list[float] = []
         self.calls: list[str] = []
         self.mistake: Exception | None = None
 
@@ -81,7 +108,8 @@ class Owner:
         """The port's own socket; those behind it were the self-test's."""
         return self.sockets[0]
 
-    def on_batch(self, view: memoryview, segment_size: int, local: Address, remote: Address) -> None:
+    def on_batch(self, view: memoryview, segment_size: int, local: Address, remote: Address, waited: float) -> None:
+        self.waited.append(waited)
         self.batches.append((bytes(view), segment_size, local, remote))
         self.calls.append("batch")
 
@@ -199,6 +227,37 @@ class BatchTests(PortTestCase):
         self.assertEqual([len(datagram) for datagram in self.right.datagrams()], list(sizes))
         self.assertEqual(self.right.port.counters.empty_in, 1)
         self.assertEqual(self.right.port.counters.datagrams_in, 4)
+
+    def test_how_long_a_batch_waited_in_the_socket(self) -> None:
+        """The first one waits; the second, which comes while the owner has the first, nearly does not."""
+        self.left.port.send(self.transmit(datagrams(10)))
+        time.sleep(0.05)
+        self.right.port.doRead()
+        self.left.port.send(self.transmit(datagrams(10)))
+        self.right.port.doRead()
+        first, second = self.right.waited
+        self.assertGreaterEqual(first, 0.05)
+        self.assertLess(second, first / 2)
+
+    def test_a_wall_clock_that_is_set(self) -> None:
+        """Nothing waits for less than no time, or since before the socket was last empty."""
+        for step in (3600, -3600):
+            self.right.port.doRead()
+            empty_at = time.monotonic()
+            self.right.socket.clock_step = step
+            self.left.port.send(self.transmit(datagrams(10)))
+            self.right.port.doRead()
+            self.assertGreaterEqual(self.right.waited[-1], 0.0)
+            self.assertLess(self.right.waited[-1], time.monotonic() - empty_at + 0.01)
+        self.assertEqual(self.right.socket.faults, 2)
+
+    def test_a_kernel_without_receive_times(self) -> None:
+        self.right = self.make_owner(UntimedSocket)
+        sent = datagrams(10)
+        self.left.port.send(self.transmit(sent))
+        time.sleep(0.01)
+        self.assertTrue(self.right.datagrams() == sent)
+        self.assertEqual(self.right.waited, [0.0])
 
 
 class BatchOverIPv6Tests(BatchTests):
@@ -416,7 +475,7 @@ class ReactorTests(TestCase):
     async def test_a_batch_wakes_the_owner(self) -> None:
         woken: Deferred[int] = Deferred()
 
-        def on_batch(view: memoryview, segment_size: int, local: Address, remote: Address) -> None:
+        def on_batch(view: memoryview, segment_size: int, local: Address, remote: Address, waited: float) -> None:
             woken.callback(len(view) // segment_size)
 
         receiver = UdpPort(real_reactor, ("127.0.0.1", 0), on_batch)

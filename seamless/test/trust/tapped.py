@@ -60,11 +60,11 @@ class TappedBed(Simulation):
         self.run(self.now + 10, lambda: bool(self._held))
         return self._held[0]
 
-    def _arrive(self, transmit: Transmit, data: bytes) -> None:
+    def _arrive(self, transmit: Transmit, data: bytes, received_at: float | None = None) -> None:
         if data[0] == self._wanted and not self._held:
             self._held.append(Datagram(self.now, transmit.local, transmit.remote, data[: transmit.segment_size]))
         else:
-            super()._arrive(transmit, data)
+            super()._arrive(transmit, data, received_at)
 
     def between(self, one: str, other: str) -> list[Datagram]:
         """Return what passed between two hosts, in both directions."""

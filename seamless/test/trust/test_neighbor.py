@@ -28,7 +28,7 @@ from seamless.wire.header import (
     RECORD,
     word,
 )
-from seamless.wire.link_frames import ACK, INIT, UP, Close, Hello, LsaFrame, Pause, Ping
+from seamless.wire.link_frames import INIT, UP, Close, Hello, LsaFrame, Pause, Ping, encode_ack_frame
 from seamless.wire.ranges import RangeSet
 from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, CLASS_HANDSHAKE
 from seamless.wire.varint import MAX_VARINT
@@ -45,7 +45,7 @@ def ack_of(*ranges: tuple[int, int]) -> bytes:
     numbers = RangeSet()
     for first, last in ranges:
         numbers.add(first, last)
-    return bytes((ACK,)) + encode_ack(numbers, 0)
+    return encode_ack_frame(0.0, encode_ack(numbers, 0))
 
 
 def hello(state: int = UP) -> bytes:

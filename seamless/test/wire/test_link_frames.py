@@ -8,8 +8,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import RemoteProtocolError
 from seamless.test.wire.digests import digests
+from seamless.wire.ack import Ack, encode_ack
 from seamless.wire.digest import MAX_ITEMS, ConfigurationDigest
-from seamless.wire.link_frames import Close, DigestFrame, Hello, LsaFrame, OwnFrame, Pause, Ping, parse_link_frames
+from seamless.wire.link_frames import (
+    Close,
+    DigestFrame,
+    Hello,
+    LsaFrame,
+    OwnFrame,
+    Pause,
+    Ping,
+    encode_ack_frame,
+    parse_link_frames,
+)
+from seamless.wire.ranges import RangeSet
 from seamless.wire.traffic_class import CLASS_EXPRESS, CLASS_HANDSHAKE
 
 _u16 = st.integers(1, (1 << 16) - 1)
@@ -47,6 +59,15 @@ class LinkFrameTests(SynchronousTestCase):
                 self.assertEqual(parse_link_frames(data[:length]), frames[: len(parse_link_frames(data[:length]))])
             except RemoteProtocolError:
                 pass
+
+    def test_an_ack_says_when_its_largest_number_came(self) -> None:
+        numbers = RangeSet()
+        numbers.add(3, 7)
+        for received_at, said in ((12.5, 12.5), (0.0, 0.0), (-3.0, 0.0), (1e14, (1 << 62) / 1e6)):
+            (frame,) = parse_link_frames(encode_ack_frame(received_at, encode_ack(numbers, 0.002)))
+            assert isinstance(frame, Ack)
+            self.assertEqual((frame.largest, frame.delay, frame.ranges), (7, 0.002, [(3, 7)]))
+            self.assertAlmostEqual(frame.received_at, said, delta=1e-6 + said * 1e-9)
 
     def test_a_pause_is_at_most_what_fits(self) -> None:
         (frame,) = parse_link_frames(Pause(1, 2, 1 << 40).encode())
