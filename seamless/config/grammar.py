@@ -156,6 +156,12 @@ def _capture() -> pp.ParserElement:
     return ((at - after_at) | port).set_name(_name_of(["at", "port"]))
 
 
+def _to_another_rate() -> pp.ParserElement:
+    """Return what follows the first rate of a link: a second one, or nothing."""
+    to = _silent("to") - RATE - _end()
+    return (to | _end()).set_name(_name_of(["to", "';'"]))
+
+
 def _statement(phrase: str, rest: pp.ParserElement) -> pp.ParserElement:
     """Return an element that yields the `Statement` of a keyword (two words, perhaps) and what comes after it."""
 
@@ -201,7 +207,7 @@ NODE: Final = {
 }
 LINK: Final = {
     "between": ENDPOINT - ENDPOINT - _end(),
-    "rate": RATE - _end(),
+    "rate": RATE - _to_another_rate(),
     "congestion": _choice(*CONTROLLERS) - _end(),
     "cost": COST - _end(),
     "mtu": SIZE - _end(),

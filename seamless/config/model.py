@@ -48,6 +48,7 @@ DEFAULT_DEAD_INTERVAL: Final = 0.3
 """Seconds: a dead link is left before a person notices."""
 DEFAULT_GIVE_UP: Final = 30.0
 """Seconds that a stream waits for a path: long enough for a relay's reboot of its daemon."""
+DEFAULT_CONGESTION: Final = "cubic"
 DEFAULT_MTU_BYTES: Final = 1500
 """IP MTU of Ethernet."""
 MINIMUM_MTU_BYTES: Final = 1280
@@ -97,11 +98,14 @@ class LinkConfig:
     ends: tuple[str, str]
     paths: tuple[tuple[Address, Address], ...]
     rate_bps: int | None = None
-    congestion: str = "cubic"
+    """The rate, or its ceiling where congestion control finds it; None: no bound."""
+    congestion: str = DEFAULT_CONGESTION
     """A name of `seamless.link.congestion.CONTROLLERS`."""
     cost: int | None = None
     mtu_bytes: int = DEFAULT_MTU_BYTES
     passive: str | None = None
+    floor_bps: int | None = None
+    """The least rate; only where congestion control finds it."""
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from typing import Final, cast
 from seamless.config.grammar import Parsed
 from seamless.config.model import (
     DEFAULT_CAPTURE_PORT,
+    DEFAULT_CONGESTION,
     DEFAULT_DEAD_INTERVAL,
     DEFAULT_GIVE_UP,
     DEFAULT_HELLO_INTERVAL,
@@ -33,7 +34,7 @@ from seamless.config.model import (
 )
 from seamless.config.syntax import Block, Problems, Statement, Value
 from seamless.config.syntax_hints import similar
-from seamless.config.values import Endpoint
+from seamless.config.values import Endpoint, spelt_rate
 from seamless.interfaces import Address
 from seamless.link.congestion import CONTROLLERS
 
@@ -161,13 +162,9 @@ def link(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, problems
 def _link(
     block: Block, ends: tuple[str, str], paths: tuple[tuple[Address, Address], ...], problems: Problems
 ) -> LinkConfig:
-    rate_bps = block.first("rate", int)
-    congestion = block.first("congestion", str) or "cubic"
+    congestion = block.first("congestion", str) or DEFAULT_CONGESTION
+    floor_bps, rate_bps = _rates(block, congestion, problems)
     passive = block.first("passive", str)
-    if CONTROLLERS[congestion].requires_rate and rate_bps is None:
-        at = block.where("congestion")
-        problem = f"{block.title} has congestion {congestion} but no rate: add `rate 500 mbit;` or say congestion cubic"
-        problems.add(at, problem)
     if passive is not None and passive not in ends:
         at = block.values("passive")[0].start
         problems.add(at, f"{passive} is no end of {block.title}: passive must name {ends[0]} or {ends[1]}")
@@ -175,11 +172,33 @@ def _link(
         ends=ends,
         paths=paths,
         rate_bps=rate_bps,
+        floor_bps=floor_bps,
         congestion=congestion,
         cost=block.first("cost", int),
         mtu_bytes=mtu(block, MINIMUM_MTU_BYTES, problems),
         passive=passive,
     )
+
+
+def _rates(block: Block, congestion: str, problems: Problems) -> tuple[int | None, int | None]:
+    """Return the least rate and the rate itself, or its ceiling; None for what is not said."""
+    rates = block.of("rate", int)
+    if not rates:
+        if CONTROLLERS[congestion].requires_rate:
+            problem = f"{block.title} has congestion {congestion} but no rate: add `rate 500 mbit;` or say congestion"
+            problems.add(block.where("congestion"), f"{problem} {DEFAULT_CONGESTION}")
+        return None, None
+    if len(rates) == 1:
+        return None, rates[0]
+    floor_bps, ceiling_bps = rates
+    if floor_bps > ceiling_bps:
+        swapped = f"rate {spelt_rate(ceiling_bps)} to {spelt_rate(floor_bps)};"
+        problems.add(block.where("rate"), f"the least rate comes first and is not above the other: write `{swapped}`")
+    if not CONTROLLERS[congestion].takes_floor:
+        able = "".join(f", or say congestion {word}" for word, each in CONTROLLERS.items() if each.takes_floor)
+        problem = f"{block.title} has congestion {congestion}, which takes one rate: write"
+        problems.add(block.where("rate"), f"{problem} `rate {spelt_rate(max(rates))};`{able}")
+    return floor_bps, ceiling_bps
 
 
 def _paths(block: Block, one: NodeConfig, other: NodeConfig, problems: Problems) -> tuple[tuple[Address, Address], ...]:

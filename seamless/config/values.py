@@ -82,6 +82,12 @@ def rate(number: str, unit: str, expected: str) -> int | Bad:
     return amount if isinstance(amount, Bad) else int(amount)
 
 
+def spelt_rate(bits_per_second: int) -> str:
+    """Return a rate as the configuration has it, in the largest unit that it is at least one of."""
+    unit = next(unit for unit, scale in reversed(RATE_UNITS.items()) if bits_per_second >= scale)
+    return f"{bits_per_second / int(RATE_UNITS[unit]):.12g} {unit}"
+
+
 def duration(number: str, unit: str, expected: str) -> float | Bad:
     """Convert a time, as in "100" "ms", to seconds; `Bad` if it is out of range."""
     amount = _amount(number, unit, TIME_UNITS[unit], expected)

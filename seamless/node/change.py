@@ -7,15 +7,13 @@ shows it. Wires and hosts of a lab are left out: no daemon acts on them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 import attrs
 
 from seamless.config.model import Configuration, InterceptConfig, LinkConfig, NodeConfig
+from seamless.config.values import spelt_rate
 from seamless.crypto.keys import encode_public_key
 from seamless.node.plan import LinkPlan, planned_links, topology_of
-
-_UNITS: Final = ((1_000_000_000, "gbit"), (1_000_000, "mbit"), (1_000, "kbit"), (1, "bit"))
 
 
 @attrs.frozen
@@ -141,7 +139,7 @@ def _of_link(link: LinkConfig) -> dict[str, str | None]:
     is_turned = link.ends[0] > link.ends[1]
     paths = [path[::-1] if is_turned else path for path in link.paths]
     return {
-        "rate": None if link.rate_bps is None else _rate(link.rate_bps),
+        "rate": " to ".join(spelt_rate(each) for each in (link.floor_bps, link.rate_bps) if each is not None) or None,
         "congestion": link.congestion,
         "cost": None if link.cost is None else str(link.cost),
         "mtu": f"{link.mtu_bytes} bytes",
@@ -162,8 +160,3 @@ def _of_intercept(intercept: InterceptConfig) -> dict[str, str | None]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:g} ms"
-
-
-def _rate(bits_per_second: int) -> str:
-    scale, unit = next(pair for pair in _UNITS if bits_per_second >= pair[0])
-    return f"{bits_per_second / scale:g} {unit}"

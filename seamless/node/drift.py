@@ -87,7 +87,7 @@ def _link_items(link: LinkConfig) -> list[Item]:
     one, other = sorted(link.ends)
     paths = sorted(path if link.ends[0] == one else path[::-1] for path in link.paths)
     fields = {
-        "rate": link.rate_bps,
+        "rate": (link.floor_bps, link.rate_bps),
         "congestion": link.congestion,
         "cost": link.cost,
         "mtu": link.mtu_bytes,

@@ -108,7 +108,7 @@ class Links:
     def adjust(self, old: LinkPlan, new: LinkPlan, now: float) -> Link:
         """Have a link go on with other settings; only another rate or congestion gives it another controller."""
         link = self._planned(old)
-        same_controller = (old.congestion, old.rate_bps) == (new.congestion, new.rate_bps)
+        same_controller = old.congestion_control == new.congestion_control
         link.configure(new.settings, None if same_controller else _controller(new, now), now)
         return link
 
@@ -292,7 +292,7 @@ class Links:
 
 
 def _controller(plan: LinkPlan, now: float) -> CongestionController:
-    return make_controller(plan.congestion, plan.rate_bps, plan.settings.mtu_bytes, now)
+    return make_controller(plan.congestion, plan.rate_bps, plan.settings.mtu_bytes, now, plan.floor_bps)
 
 
 def _remove(links: dict[_Key, list[Link]], key: _Key, link: Link) -> None:

@@ -28,6 +28,12 @@ class LinkPlan:
     public_key: bytes
     congestion: str
     rate_bps: int | None
+    floor_bps: int | None
+
+    @property
+    def congestion_control(self) -> tuple[str, int | None, int | None]:
+        """Return what a congestion controller is made from."""
+        return self.congestion, self.rate_bps, self.floor_bps
 
     @property
     def key(self) -> LinkKey:
@@ -57,7 +63,7 @@ def _plans(configuration: Configuration, link: LinkConfig, name: str) -> Iterato
             neighbor_dials=link.passive != neighbor.name,
             cost=link.cost,
         )
-        yield LinkPlan(settings, neighbor.x25519_public_key, link.congestion, link.rate_bps)
+        yield LinkPlan(settings, neighbor.x25519_public_key, link.congestion, link.rate_bps, link.floor_bps)
 
 
 def topology_of(configuration: Configuration) -> Topology:

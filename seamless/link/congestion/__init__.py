@@ -40,6 +40,8 @@ class Choice:
     make: MakeController
     requires_rate: bool = False
     """Whether the link must have a configured rate."""
+    takes_floor: bool = False
+    """Whether the configured rate may have a lower bound."""
 
 
 CONTROLLERS: Final[Mapping[str, Choice]] = {

@@ -332,6 +332,7 @@ class Slips(ComplaintCase):
         for block, word in (
             ("lnik a b { }", "link"),
             ("link a b { congestion cubik; }", "cubic"),
+            ("link a b { rate 1 mbit too 2 mbit; }", "to"),
             ("intercept paylod { tcp; }", "payload"),
             ("intercept payload { tcp prot 22; }", "port"),
             ("intercept payload { when unreachabel direct; }", "unreachable"),
