@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+import attrs
+
 from seamless.config import check, lab_blocks, overlay_blocks
 from seamless.config.check import N
 from seamless.config.grammar import Parsed, parse
@@ -44,7 +46,7 @@ def load_text(text: str, filename: str) -> Configuration:
     configuration = _Assembly(parse(text, problems), problems).configuration()
     if problems:
         raise ConfigurationProblems(problems.in_order())
-    return configuration
+    return attrs.evolve(configuration, text=text)
 
 
 class _Assembly:

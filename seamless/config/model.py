@@ -7,6 +7,7 @@ its users need not check again that a node exists or that an address belongs to 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from ipaddress import (
@@ -219,11 +220,18 @@ class Configuration:
     intercepts: tuple[InterceptConfig, ...] = ()
     hosts: Mapping[str, HostConfig] = attrs.field(factory=dict)
     wires: tuple[WireConfig, ...] = ()
+    text: str = attrs.field(default="", eq=False, repr=False)
+    """The text that it was read from, if any."""
 
     @property
     def name(self) -> str:
         """Return the overlay's name."""
         return self.overlay.name
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of its text, by which two processes can tell whether they have read the same."""
+        return hashlib.sha256(self.text.encode(errors="surrogatepass")).hexdigest()
 
     @cached_property
     def node_by_identifier(self) -> Mapping[int, NodeConfig]:

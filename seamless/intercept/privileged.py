@@ -1,8 +1,8 @@
 """The program that keeps root for the interceptors: ``python -m seamless.intercept.privileged``.
 
-It reads the configuration file itself and computes the rules of its node from that; from the daemon it takes single
-words only (`seamless.linux.rule_keeper`). It is the daemon's child, or a service of its own (``etc/systemd``). It
-imports no Twisted, to stay small.
+It reads the configuration file itself, and again when the daemon asks for it, and computes the rules of its node from
+that; from the daemon it takes single words only (`seamless.linux.rule_keeper`). It is the daemon's child, or a service
+of its own (``etc/systemd``). It imports no Twisted, to stay small.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from seamless.config.load import load_file
@@ -24,7 +25,7 @@ from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
 from seamless.linux.rawip import SendsPackets
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw
-from seamless.linux.rule_keeper import Capturing, keep_rules, report_failure, serve_daemons
+from seamless.linux.rule_keeper import Assignment, Capturing, keep_rules, report_failure, serve_daemons
 from seamless.linux.ruleset import Ruleset
 from seamless.linux.system import user_id
 
@@ -48,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stand(arguments)
     with socket.socket(fileno=arguments.channel) as channel:
         try:
-            configuration = _configuration(arguments)
-            rules, kept = _rulesets(arguments, configuration)
-            keep_rules(channel, arguments.node, rules, capture=_capturing(arguments, configuration), kept=kept)
+            read = partial(_read, arguments)
+            keep_rules(channel, arguments.node, read(), read=read)
         except SeamlessError as error:
             report_failure(channel, error)
             return error.exit_code
@@ -61,14 +61,19 @@ def _stand(arguments: argparse.Namespace) -> int:
     try:
         if arguments.user is None:
             raise UsageError("--listen needs --user: the user that the daemon runs as")
-        configuration = _configuration(arguments)
-        rules, kept = _rulesets(arguments, configuration)
-        user, capture = user_id(arguments.user), _capturing(arguments, configuration)
-        serve_daemons(arguments.listen, user, arguments.node, rules, capture=capture, kept=kept)
+        read = partial(_read, arguments)
+        serve_daemons(arguments.listen, user_id(arguments.user), arguments.node, read(), read=read)
     except SeamlessError as error:
         print(f"seamless: {error}", file=sys.stderr)
         return error.exit_code
     return EXIT_DONE
+
+
+def _read(arguments: argparse.Namespace) -> Assignment:
+    """Read the configuration; return what it asks for, or raise `SeamlessError`."""
+    configuration = _configuration(arguments)
+    rules, kept = _rulesets(arguments, configuration)
+    return Assignment(rules, kept, _capturing(arguments, configuration), configuration.digest)
 
 
 def _configuration(arguments: argparse.Namespace) -> Configuration:

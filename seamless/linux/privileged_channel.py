@@ -2,13 +2,15 @@
 
 ::
 
-    daemon  ── "install", "remove", "capture" ──>  privileged process  ──>  iptables
-            <── "ready", "installed", "removed", "restored", "failed CODE SENTENCE" ──
+    daemon  ── "read", "install", "remove", "capture" ──>  privileged process  ──>  iptables
+            <── "ready", "read DIGEST", "installed", "removed", "restored", "failed CODE SENTENCE" ──
 
-A message is one datagram of text. With "capture" comes a socket of the daemon's, over which whole packets go
-(`seamless.linux.capture`). The process is the daemon's child, started while the daemon has privilege
-(`PrivilegedPart`); or it runs by itself, and daemons without privilege connect to its socket, one after another
-(`StandingPart`). `seamless.linux.rule_keeper` is the other end. Nothing here blocks the daemon, but `Channel.wait_for`.
+A message is one datagram of text. Upon "read" the process reads the configuration again and answers with the digest of
+the file; the next "install" puts that in the place of what was installed before. With "capture" comes a socket of the
+daemon's, over which whole packets go (`seamless.linux.capture`). The process is the daemon's child, started while the
+daemon has privilege (`PrivilegedPart`); or it runs by itself, and daemons without privilege connect to its socket, one
+after another (`StandingPart`). `seamless.linux.rule_keeper` is the other end. Nothing here blocks the daemon, but
+`Channel.wait_for`.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from pathlib import Path
 from typing import Final
 
 import seamless
-from seamless.errors import EXIT_PRIVILEGE, PrivilegeError, SeamlessError
+from seamless.errors import ConfigurationError, PrivilegeError, SeamlessError
 
+# Both ways.
+READ: Final = "read"
 # From the daemon.
 INSTALL: Final = "install"
 REMOVE: Final = "remove"
@@ -37,6 +41,7 @@ FAILED: Final = "failed"
 
 MESSAGE_BYTES: Final = 4096
 """More than any message; iptables' own words in a sentence are cut to fit."""
+_ERRORS: Final = {str(error.exit_code): error for error in (ConfigurationError, PrivilegeError)}
 END_TIMEOUT: Final = 5.0
 """Seconds that the process may take to end once the socket pair has."""
 
@@ -64,7 +69,10 @@ class Channel:
         return self._channel.fileno()
 
     def send(self, word: str) -> None:
-        """Send `INSTALL` or `REMOVE`; `receive` gives the answer later. Does nothing once the process is gone."""
+        """Send `READ`, `INSTALL` or `REMOVE`; `receive` gives the answer later.
+
+        Does nothing once the process is gone.
+        """
         send_message(self._channel, word)
 
     def capture(self, packets: socket.socket) -> None:
@@ -168,8 +176,7 @@ class PrivilegedPart(Channel):
 def failure(message: str) -> SeamlessError:
     """Return the error that a `FAILED` message carries."""
     _, code, sentence = (message + "  ").split(" ", 2)
-    error = PrivilegeError if code == str(EXIT_PRIVILEGE) else SeamlessError
-    return error(sentence.strip() or f"the privileged part of seamless says {message!r}")
+    return _ERRORS.get(code, SeamlessError)(sentence.strip() or f"the privileged part of seamless says {message!r}")
 
 
 def _python_path() -> str:

@@ -4,7 +4,9 @@ The problem: rules outlive the process that installed them. A daemon killed with
 gave up its privilege may not. So a second, small process does it, on the daemon's request
 (`seamless.linux.privileged_channel`).
 
-* It computes the rules by itself and takes nothing but single words from the other end of the socket pair.
+* It computes the rules by itself and takes nothing but single words from the other end of the socket pair. Upon
+  ``read`` it reads the configuration again, and says of which file; what follows from that is installed with the next
+  ``install``, so a daemon can compare first.
 * It removes what an earlier life left before it reports ``ready``.
 * When the socket pair ends, however the daemon died, it removes the rules and ends. No signal that is sent to the
   daemon's whole group ends it before that.
@@ -28,6 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import attrs
+
 from seamless.errors import PrivilegeError, SeamlessError
 from seamless.linux import iptables, notify
 from seamless.linux.privileged_channel import (
@@ -36,6 +40,7 @@ from seamless.linux.privileged_channel import (
     INSTALL,
     INSTALLED,
     MESSAGE_BYTES,
+    READ,
     READY,
     REMOVE,
     REMOVED,
@@ -46,6 +51,24 @@ from seamless.linux.ruleset import Ruleset, chain_name
 
 Capturing: TypeAlias = Callable[[socket.socket], None]
 """Called with the daemon's socket for whole packets."""
+
+
+@attrs.frozen
+class Assignment:
+    """What one reading of the configuration asks for.
+
+    ``rulesets`` are there while the daemon is; ``kept`` are installed at once and stay. ``capture`` is given the socket
+    over which whole packets go to the daemon, and returns at once. ``digest`` is that of the file.
+    """
+
+    rulesets: tuple[Ruleset, ...]
+    kept: tuple[Ruleset, ...] = ()
+    capture: Capturing | None = None
+    digest: str = ""
+
+
+Read: TypeAlias = Callable[[], Assignment]
+"""Reads the configuration again; raises `SeamlessError` when it cannot be used."""
 
 CHECK_INTERVAL: Final = 3.0
 """Seconds between two looks at whether the rules are still there. One look takes about 10 ms of processor time."""
@@ -68,53 +91,50 @@ _SIGNALS_FOR_THE_DAEMON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def keep_rules(
     channel: socket.socket,
     owner: str,
-    rulesets: Sequence[Ruleset],
+    assignment: Assignment,
     check_interval: float = CHECK_INTERVAL,
-    capture: Capturing | None = None,
-    kept: Sequence[Ruleset] = (),
+    read: Read | None = None,
 ) -> None:
-    """Serve the daemon at the other end of ``channel`` until that end is gone; then remove ``rulesets``.
+    """Serve the daemon at the other end of ``channel`` until that end is gone; then remove what may not stay.
 
-    ``kept``: rules that are installed at once and stay. ``capture`` is given the socket over which whole packets go to
-    the daemon, and returns at once.
+    Without ``read`` the assignment stays what it is.
     """
     for number in _SIGNALS_FOR_THE_DAEMON:
         signal.signal(number, signal.SIG_IGN)
     with _only_one(owner):
-        iptables.apply(kept)
+        iptables.apply(assignment.kept)
         iptables.sweep(owner)
-        _attend(channel, owner, rulesets, check_interval, capture, kept)
+        _Attendance(channel, owner, assignment, check_interval, read).attend()
 
 
 def serve_daemons(
     path: Path,
     user: int,
     owner: str,
-    rulesets: Sequence[Ruleset],
+    assignment: Assignment,
     check_interval: float = CHECK_INTERVAL,
-    capture: Capturing | None = None,
-    kept: Sequence[Ruleset] = (),
+    read: Read | None = None,
 ) -> None:
     """Serve daemons of ``user``, one after another, that connect to the socket at ``path``, until SIGTERM.
 
-    Arguments as with `keep_rules`; ``user`` is a user id.
+    Arguments as with `keep_rules`; ``user`` is a user id. The next daemon finds what the one before it had installed.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit())
     with _only_one(owner), _listening_socket(path) as listener:
-        iptables.apply(kept)
+        iptables.apply(assignment.kept)
         iptables.sweep(owner)
         notify.notify(notify.READY)
-        listener.settimeout(check_interval if has_rules(kept) else None)
         while True:
+            listener.settimeout(check_interval if has_rules(assignment.kept) else None)
             try:
                 channel, _ = listener.accept()
             except TimeoutError:
-                _restore_without_daemon(kept)
+                _restore_without_daemon(assignment.kept)
                 continue
             with channel:
                 if _user_at(channel) == user:
-                    _attend(channel, owner, rulesets, check_interval, capture, kept)
+                    assignment = _Attendance(channel, owner, assignment, check_interval, read).attend()
                 else:
                     report_failure(channel, PrivilegeError(f"only user {user} may have the rules of {owner} installed"))
 
@@ -124,54 +144,76 @@ def report_failure(channel: socket.socket, error: SeamlessError) -> None:
     send_message(channel, f"{FAILED} {error.exit_code} {error}")
 
 
-def _attend(
-    channel: socket.socket,
-    owner: str,
-    rulesets: Sequence[Ruleset],
-    check_interval: float,
-    capture: Capturing | None,
-    kept: Sequence[Ruleset],
-) -> None:
-    """Serve one daemon until it is gone, and remove ``rulesets``."""
-    try:
-        send_message(channel, READY)
-        _serve(channel, owner, rulesets, check_interval, capture, kept)
-    finally:
-        iptables.sweep(owner)
+class _Attendance:
+    """Serves one daemon, for as long as it is there."""
 
+    def __init__(
+        self, channel: socket.socket, owner: str, assignment: Assignment, check_interval: float, read: Read | None
+    ) -> None:
+        self._channel = channel
+        self._owner = owner
+        self._check_interval = check_interval
+        self._read = read
+        self._assignment = assignment
+        self._next: Assignment | None = None
+        """What was read since, and is not installed yet."""
+        self._watched = assignment.kept
+        """The rules that are put back when another program removes them."""
+        self._capture = assignment.capture
 
-def _serve(
-    channel: socket.socket,
-    owner: str,
-    rulesets: Sequence[Ruleset],
-    check_interval: float,
-    capture: Capturing | None,
-    kept: Sequence[Ruleset],
-) -> None:
-    watched: tuple[Ruleset, ...] = tuple(kept)
-    while True:
-        channel.settimeout(check_interval if has_rules(watched) else None)
+    def attend(self) -> Assignment:
+        """Serve the daemon until it is gone, and remove its rules; return what it had installed last."""
         try:
-            word, packets = _receive(channel)
-            if not word:
-                return
-            if word == INSTALL:
-                iptables.apply((*kept, *rulesets))
-                # One that cannot be recognised would be put back, in vain, every time.
-                watched = tuple(one for one in (*kept, *rulesets) if iptables.is_installed([one]))
-                remarks = [_UNKNOWN_WORDS] if len(watched) < len((*kept, *rulesets)) else []
-                send_message(channel, " ".join((INSTALLED, *remarks, *([_WILL_STAY] if has_rules(kept) else []))))
+            send_message(self._channel, READY)
+            while self._serve_once():
+                pass
+        finally:
+            iptables.sweep(self._owner)
+        return self._assignment
+
+    def _serve_once(self) -> bool:
+        """Act on one message, or look after the rules; return False when the daemon is gone."""
+        self._channel.settimeout(self._check_interval if has_rules(self._watched) else None)
+        try:
+            word, packets = _receive(self._channel)
+            if word == READ:
+                self._read_again()
+            elif word == INSTALL:
+                self._install()
             elif word == REMOVE:
-                watched = tuple(one for one in watched if one in kept)
-                iptables.sweep(owner)
-                send_message(channel, f"{REMOVED} {_STAYS.format(owner=owner)}" if has_rules(kept) else REMOVED)
-            elif word == CAPTURE and packets is not None and capture is not None:
-                capture(packets)
-                capture = None  # once: each time takes two threads
+                self._remove()
+            elif word == CAPTURE and packets is not None and self._capture is not None:
+                self._capture(packets)
+                self._capture = None  # once for each assignment: each time takes two threads
+            return bool(word)
         except TimeoutError:
-            _restore(channel, watched)
+            _restore(self._channel, self._watched)
         except SeamlessError as error:
-            report_failure(channel, error)
+            report_failure(self._channel, error)
+        return True
+
+    def _read_again(self) -> None:
+        if self._read is not None:
+            self._next = None
+            self._next = self._read()
+        send_message(self._channel, f"{READ} {(self._next or self._assignment).digest}")
+
+    def _install(self) -> None:
+        assignment = self._next or self._assignment
+        wanted = (*assignment.kept, *assignment.rulesets)
+        iptables.apply(wanted)
+        self._assignment, self._next = assignment, None
+        # One that cannot be recognised would be put back, in vain, every time.
+        self._watched = tuple(one for one in wanted if iptables.is_installed([one]))
+        remarks = [_UNKNOWN_WORDS] if len(self._watched) < len(wanted) else []
+        stay = [_WILL_STAY] if has_rules(assignment.kept) else []
+        send_message(self._channel, " ".join((INSTALLED, *remarks, *stay)))
+
+    def _remove(self) -> None:
+        kept = self._assignment.kept
+        self._watched = tuple(one for one in self._watched if one in kept)
+        iptables.sweep(self._owner)
+        send_message(self._channel, f"{REMOVED} {_STAYS.format(owner=self._owner)}" if has_rules(kept) else REMOVED)
 
 
 def has_rules(rulesets: Iterable[Ruleset]) -> bool:

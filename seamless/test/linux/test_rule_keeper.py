@@ -13,14 +13,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from seamless.errors import EXIT_PRIVILEGE, PrivilegeError, SeamlessError
+from seamless.errors import EXIT_PRIVILEGE, ConfigurationError, PrivilegeError, SeamlessError
 from seamless.linux import iptables
-from seamless.linux.privileged_channel import INSTALL, INSTALLED, READY, REMOVE, REMOVED, PrivilegedPart, failure
-from seamless.linux.rule_keeper import keep_rules, report_failure
+from seamless.linux.privileged_channel import INSTALL, INSTALLED, READ, READY, REMOVE, REMOVED, PrivilegedPart, failure
+from seamless.linux.rule_keeper import Assignment, keep_rules, report_failure
 from seamless.linux.ruleset import Rule, Ruleset
 from seamless.test.linux.namespaces import NamespaceTestCase
 
@@ -30,6 +30,8 @@ RULESETS = (
     Ruleset(OWNER, 4, (JUMP, Rule("nat", "SEAMLESS-test", ("-d", "192.0.2.1/32", "-j", "RETURN")))),
     Ruleset(OWNER, 6, (JUMP, Rule("nat", "SEAMLESS-test", ("-d", "2001:db8::1/128", "-j", "RETURN")))),
 )
+READ_AGAIN = (Ruleset(OWNER, 4, (JUMP, Rule("nat", "SEAMLESS-test", ("-d", "192.0.2.9/32", "-j", "RETURN")))),)
+"""What the configuration says when it is read once more; when it is read again after that, it cannot be used."""
 CHECK_INTERVAL = 0.2
 TIMEOUT = 10.0
 
@@ -46,9 +48,15 @@ def main() -> None:
     else:
         with socket.socket(fileno=int(sys.argv[2])) as channel:
             try:
-                keep_rules(channel, OWNER, RULESETS, CHECK_INTERVAL)
+                keep_rules(channel, OWNER, Assignment(RULESETS), CHECK_INTERVAL, read_again)
             except SeamlessError as error:
                 report_failure(channel, error)
+
+
+def read_again(readings: Iterator[Assignment] = iter((Assignment(READ_AGAIN, digest="abc"),))) -> Assignment:  # noqa: B008
+    for assignment in readings:
+        return assignment
+    raise ConfigurationError("test.conf:1:1: it is broken")
 
 
 def start() -> PrivilegedPart:
@@ -87,6 +95,25 @@ class PrivilegedPartTests(NamespaceTestCase):
             self.assertEqual(iptables.is_installed(RULESETS), word == INSTALL)
         part.close()
         self.assertTrue(self.nothing_left())
+
+    def test_another_configuration(self) -> None:
+        """Reading changes nothing; the next word does. A reading that fails leaves everything as it was."""
+        part = self.install()
+        part.send(READ)
+        part.wait_for(f"{READ} abc", TIMEOUT)
+        self.assertTrue(iptables.is_installed(RULESETS))
+        part.send(INSTALL)
+        part.wait_for(INSTALLED, TIMEOUT)
+        self.assertTrue(iptables.is_installed(READ_AGAIN))
+        self.assertNotIn("192.0.2.1", iptables.save(4))
+        part.send(READ)
+        error = self.assertRaises(ConfigurationError, part.wait_for, READ, TIMEOUT)
+        self.assertEqual(str(error), "test.conf:1:1: it is broken")
+        part.send(INSTALL)
+        part.wait_for(INSTALLED, TIMEOUT)
+        self.assertTrue(iptables.is_installed(READ_AGAIN))
+        part.close()
+        self.assertNotIn("SEAMLESS", iptables.save(4))
 
     def test_it_does_not_know_other_words(self) -> None:
         part = self.start()
