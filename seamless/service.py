@@ -8,49 +8,32 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
-from seamless.errors import PrivilegeError, SeamlessError
+from seamless.errors import SeamlessError
 from seamless.intercept.firewall import FirewallService
-from seamless.intercept.node_rules import capture_addresses
-from seamless.intercept.packets.crossings import packet_queues
-from seamless.intercept.packets.interceptor import PacketInterceptor
-from seamless.intercept.payload.egress import PayloadEgress
-from seamless.intercept.payload.flow import CaptureTable, ReleaseTable
-from seamless.intercept.payload.ingress import PayloadIngress
-from seamless.intercept.rule_matches import OWN_MARK
+from seamless.intercept.interceptors import Interceptors
+from seamless.intercept.reload import Reloader
+from seamless.intercept.rule_changes import has_rules
 from seamless.linux import control_socket
-from seamless.linux.sockopt import set_mark
 from seamless.linux.system import raise_descriptor_limit
 from seamless.node import Node
 from seamless.transport import clock
 from seamless.transport.control_service import ControlService
 from seamless.transport.driver import Driver
 from seamless.transport.ping import PingService
-from seamless.transport.report import Intercepting
 from seamless.transport.streams import Acceptors
 
 GC_THRESHOLD: Final = 50_000
 """Objects between two looks of the garbage collector: batches make thousands of short-lived tuples, none in a cycle."""
-
-
-def _may_mark() -> bool:
-    """Return whether this process may put the firewall mark on its connections that its own rules let pass."""
-    with socket.socket() as probe:
-        try:
-            set_mark(probe, OWN_MARK)
-        except PrivilegeError:
-            return False
-    return True
 
 
 class NodeService(MultiService):
@@ -88,17 +71,15 @@ class NodeService(MultiService):
         self._reactor: Any = reactor
         self._driver: Driver | None = None
         self._is_prepared = False
-        self._is_left_out = user is not None or standing is not None
-        self._captures_here = config_file is not None and bool(capture_addresses(configuration, node_name))
-        self._whole_here = config_file is not None and bool(packet_queues(configuration, node_name))
-        self._whole: PacketInterceptor | None = None
-        self._releases_here = config_file is not None and bool(configuration.nodes[node_name].serves)
         # Children start in this order and stop in the other one: rules are there only while interceptors are.
-        self._interceptors = MultiService()
-        self._interceptors.setServiceParent(self)
-        self._reported: dict[str, Intercepting] = {}
-        firewall = None
-        if config_file is not None and (self._captures_here or self._whole_here):
+        self._interceptors: Interceptors | None = None
+        self._control: ControlService | None = None
+        self._reloader: Reloader | None = None
+        pings = PingService(self._reactor, self)
+        if config_file is not None:
+            is_left_out = user is not None or standing is not None
+            interceptors = Interceptors(self._reactor, configuration, node_name, is_left_out=is_left_out)
+            interceptors.setServiceParent(self)
             firewall = FirewallService(
                 self._reactor,
                 config_file,
@@ -106,15 +87,18 @@ class NodeService(MultiService):
                 failed or self._rules_failed,
                 user=user,
                 standing=standing,
-                packets=self._attach_packets if self._whole_here else None,
+                packets=interceptors.attach if interceptors.has_whole_packets else None,
+                is_needed=has_rules(configuration, node_name),
             )
             firewall.setServiceParent(self)
-        pings = PingService(self._reactor, self)
-        pings.setServiceParent(self)
-        self._control: ControlService | None = None
-        if config_file is not None:
+            self._interceptors = interceptors
+            self._reloader = Reloader(self._reactor, Path(config_file), lambda: self.driver, interceptors, firewall)
             path = control_socket.path_of(node_name)
-            self._control = ControlService(self._reactor, path, self, pings, self._reported, firewall)
+            self._control = ControlService(
+                self._reactor, path, self, pings, interceptors.reported, firewall, self._reloader.reload
+            )
+        pings.setServiceParent(self)
+        if self._control is not None:
             self._control.setServiceParent(self)
 
     @property
@@ -152,32 +136,20 @@ class NodeService(MultiService):
         """Start the interceptors and all other services that use the node."""
         self.privilegedStartService()
         self.acceptors = Acceptors(self.driver)
-        self._add_interceptors(self.driver)
+        if self._interceptors is not None:
+            self._interceptors.use(self.driver, self.acceptors)
         super().startService()
         self._log.info("node {name} is up", name=self.node_name)
 
-    def _add_interceptors(self, driver: Driver) -> None:
-        mark = OWN_MARK if _may_mark() else None
-        listen = capture_addresses(self.configuration, self.node_name) if self._captures_here else ()
-        if self._releases_here:
-            release = ReleaseTable(self.configuration, self.node_name, listen)
-            egress = PayloadEgress(self._reactor, driver, self.acceptors, release.refusal, mark=mark)
-            egress.setServiceParent(self._interceptors)
-            self._reported["payload egress"] = egress
-        if self._captures_here:
-            captures = CaptureTable(self.configuration, self.node_name)
-            ingress = PayloadIngress(self._reactor, driver, captures, listen, mark=mark, is_left_out=self._is_left_out)
-            ingress.setServiceParent(self._interceptors)
-            self._reported["payload ingress"] = ingress
+    def reload(self) -> Deferred[tuple[str, ...]]:
+        """Read the configuration file again and apply the difference; see `Reloader.reload`."""
+        if self._reloader is None or self._driver is None:
+            return fail(SeamlessError("this node has no configuration file to read again, or does not run"))
+        return self._reloader.reload()
 
-        if self._whole_here:
-            self._whole = PacketInterceptor(self._reactor, driver, self.configuration, self.node_name)
-            self._whole.setServiceParent(self._interceptors)
-            self._reported["whole packets"] = self._whole
-
-    def _attach_packets(self, channel: socket.socket) -> None:
-        assert self._whole is not None, "interceptors start before the rules"
-        self._whole.attach(channel)
+    def reload_upon_signal(self) -> None:
+        """Reload for nobody who waits for the answer: the log has it."""
+        self.reload().addErrback(lambda failure: failure.trap(SeamlessError) and None)
 
     def _rules_failed(self, error: SeamlessError) -> None:
         self._log.critical("{error}; nothing is captured any more", error=error)

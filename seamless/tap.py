@@ -26,6 +26,7 @@ from seamless.service import NodeService
 from seamless.tools.exit_report import ExitReport, Supervised
 from seamless.tools.keys import read_private_key
 from seamless.tools.node_choice import choose_node
+from seamless.transport.hangup import HangupService
 from seamless.transport.systemd import SystemdNotification
 
 
@@ -35,10 +36,11 @@ class Options(usage.Options):
     synopsis = "[--config FILE] [--node NAME] [--key FILE] [--privileged SOCKET]"
     longdesc = (
         "Runs one node of an overlay network. The configuration is the same file on every host; --node says which of "
-        "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections. Started as root with "
-        "twistd's own --uid it gives its privilege up once its sockets are made; a small process keeps root for the "
-        "rules. No other program may run as that user: its connections are never captured. Exit codes: 0 done, "
-        "1 failed while running, 2 usage, 3 bad configuration or key, 4 missing privilege or kernel feature."
+        "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections; SIGHUP has the "
+        "configuration read again, as seamless reload does. Started as root with twistd's own --uid it gives its "
+        "privilege up once its sockets are made; a small process keeps root for the rules. No other program may run as "
+        "that user: its connections are never captured. Exit codes: 0 done, 1 failed while running, 2 usage, "
+        "3 bad configuration or key, 4 missing privilege or kernel feature."
     )
     optParameters = [
         ["config", "c", "/etc/seamless/seamless.conf", "The configuration of the overlay"],
@@ -62,14 +64,16 @@ def makeService(options: Options) -> IService:
 
     service = Supervised(ExitReport(daemonizes=not _stays_in_foreground(options)), reactor)
     try:
-        _make_node_service(options, service.give_up).setServiceParent(service)
+        node = _make_node_service(options, service.give_up)
+        HangupService(reactor, node.reload_upon_signal).setServiceParent(service)
+        node.setServiceParent(service)
         SystemdNotification(reactor).setServiceParent(service)
     except SeamlessError as error:
         _end(error)
     return service
 
 
-def _make_node_service(options: Options, failed: Callable[[SeamlessError], None]) -> IService:
+def _make_node_service(options: Options, failed: Callable[[SeamlessError], None]) -> NodeService:
     configuration = load_file(options["config"])
     node = choose_node(configuration, options["config"], options["node"], socket.gethostname())
     private_key = read_private_key(options["key"])

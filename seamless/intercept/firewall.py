@@ -7,6 +7,10 @@ It starts the privileged part (`seamless.linux.rule_keeper`) before the daemon g
 installed when it starts, and removed before it counts as stopped. Start it after what the rules send traffic to, and
 stop it before that.
 
+For another configuration the privileged part reads the file again (`read_again`), and installs what follows from it
+when all else is ready for that (`install_again`). A node that had no rules so far has no privileged part: it is started
+then, if this process still may.
+
 When the privileged part dies, a new one is started, or waited for where it stands by itself. A daemon that has given up
 its privilege cannot start one: it goes on with the rules as they are, and logs that they will not be removed.
 """
@@ -21,18 +25,21 @@ from typing import Any, Final
 
 import attrs
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from seamless.errors import SeamlessError
+from seamless.errors import PrivilegeError, SeamlessError
 from seamless.linux import privileged_channel
 from seamless.linux.privileged_channel import Channel, PrivilegedPart, StandingPart
 from seamless.transport import clock
 from seamless.transport.capture_reader import capture_channel
 
+_NO_ANSWER: Final = SeamlessError(
+    "the privileged part of seamless does not answer: look at its process and the firewall"
+)
 MODULE: Final = "seamless.intercept.privileged"
 START_TIMEOUT: Final = 30.0
 """Seconds until the privileged part is ready: Python's start, and at worst a wait for the firewall's lock."""
@@ -40,6 +47,8 @@ STOP_TIMEOUT: Final = 10.0
 """Seconds to wait for the rules to be removed; the privileged part goes on by itself if it takes longer."""
 RESTART_INTERVAL: Final = 10.0
 """Seconds that a privileged part must have lived to be started again after its death."""
+ANSWER_TIMEOUT: Final = 30.0
+"""Seconds to wait for the privileged part to read the configuration, or to install rules, again."""
 RETURN_INTERVAL: Final = 0.5
 """Seconds between two tries to connect to a privileged part that runs by itself."""
 
@@ -61,6 +70,7 @@ class FirewallService(Service):
 
     ``user``: the user id that the daemon is about to take. ``standing``: the socket of a privileged part that stands by
     itself; without it, one is started. ``packets`` is given a channel to every part that captures whole packets.
+    ``is_needed``: whether there are rules to begin with.
     """
 
     _log = Logger()
@@ -75,6 +85,7 @@ class FirewallService(Service):
         user: int | None = None,
         standing: str | None = None,
         packets: Callable[[socket.socket], None] | None = None,
+        is_needed: bool = True,
     ) -> None:
         self.counters = FirewallCounters()
         self._reactor = reactor
@@ -91,6 +102,11 @@ class FirewallService(Service):
         self._started_at = 0.0
         self._removed: Deferred[None] | None = None
         self._timeout: IDelayedCall | None = None
+        self.is_needed = is_needed
+        """Whether the node has rules, or had some: without any it needs no privileged part."""
+        self._answer: Deferred[str] | None = None
+        """What fires with the rest of the privileged part's answer to `_ask`."""
+        self._answer_timeout: IDelayedCall | None = None
 
     @property
     def privileged_pid(self) -> int | None:
@@ -100,7 +116,7 @@ class FirewallService(Service):
     def privilegedStartService(self) -> None:
         """Start the privileged part, and wait until it has removed old rules; raise `SeamlessError` if it cannot."""
         super().privilegedStartService()
-        if self._part is not None:
+        if self._part is not None or not self.is_needed:
             return
         part = self._start_part()
         try:
@@ -114,9 +130,9 @@ class FirewallService(Service):
         """Have the privileged part install the rules."""
         self.privilegedStartService()
         super().startService()
-        assert self._part is not None
-        self._install(self._part)
-        self._reactor.addReader(self)
+        if self._part is not None:
+            self._install(self._part)
+            self._reactor.addReader(self)
 
     def stopService(self) -> Deferred[None]:
         """Have the rules removed; the Deferred fires when they are, or after `STOP_TIMEOUT`."""
@@ -131,6 +147,54 @@ class FirewallService(Service):
         self._removed = removed
         self._timeout = self._reactor.callLater(STOP_TIMEOUT, self._end)
         return removed
+
+    # Another configuration.
+
+    def read_again(self) -> Deferred[str]:
+        """Have the privileged part read the configuration again; fire with the digest of the file that it read.
+
+        The Deferred fails with a `SeamlessError` if that file cannot be used, or with no answer.
+        """
+        if self._part is None:
+            try:
+                self._start_part()
+            except SeamlessError as error:
+                return fail(error)
+            self._reactor.addReader(self)
+            started = self._expect(privileged_channel.READY)
+            return started.addCallback(lambda _: self._ask(privileged_channel.READ, privileged_channel.READ))
+        return self._ask(privileged_channel.READ, privileged_channel.READ)
+
+    def install_again(self) -> Deferred[str]:
+        """Have the rules of the configuration that was read last installed; fire when they are. Errors as above."""
+        return self._ask(privileged_channel.INSTALL, privileged_channel.INSTALLED)
+
+    def _ask(self, word: str, answer: str) -> Deferred[str]:
+        if self._part is None:
+            return fail(PrivilegeError("the privileged part of seamless is gone: restart the daemon"))
+        expected = self._expect(answer)
+        self._part.send(word)
+        return expected
+
+    def _expect(self, answer: str) -> Deferred[str]:
+        """Return a Deferred that fires when the privileged part gives this answer; one at a time."""
+        self._answer = Deferred()
+        self._expected = answer
+        self._answer_timeout = self._reactor.callLater(ANSWER_TIMEOUT, self._answer_with, _no_answer())
+        return self._answer
+
+    def _answer_with(self, outcome: str | SeamlessError) -> bool:
+        """Fire what waits for an answer; return whether anything did."""
+        answer, self._answer = self._answer, None
+        if self._answer_timeout is not None and self._answer_timeout.active():
+            self._answer_timeout.cancel()
+        if answer is None:
+            return False
+        if isinstance(outcome, SeamlessError):
+            answer.errback(outcome)
+        else:
+            answer.callback(outcome)
+        return True
 
     def _start_part(self) -> Channel:
         self._started_at = clock.now()
@@ -152,6 +216,7 @@ class FirewallService(Service):
     def _end(self) -> None:
         """Let the privileged part go."""
         part, self._part = self._part, None
+        self._answer_with(SeamlessError("the daemon is stopping"))
         self._reactor.removeReader(self)
         if self._timeout is not None and self._timeout.active():
             self._timeout.cancel()
@@ -173,11 +238,16 @@ class FirewallService(Service):
             self._died(self._part)
             return
         word, _, rest = (message or "").partition(" ")
-        if word == privileged_channel.READY:
+        if self._answer is not None and word == self._expected and word != privileged_channel.INSTALLED:
+            self._answer_with(rest)
+        elif word == privileged_channel.READY:
             self._install(self._part)
         elif word == privileged_channel.INSTALLED:
             self.counters.installed += 1
+            self.is_needed = True
             self._log.info("the firewall rules are installed{remark}", remark=rest and f", {rest}")
+            if self._answer is not None and self._expected == privileged_channel.INSTALLED:
+                self._answer_with(rest)
         elif word == privileged_channel.RESTORED:
             self.counters.restored += int(rest)
             self._log.warn("another program removed {count} of our firewall rules: put back", count=rest)
@@ -191,6 +261,8 @@ class FirewallService(Service):
         if self._removed is not None:
             self._log.error("the firewall rules could not be removed: {error}", error=error)
             self._end()
+        elif self._answer_with(error):
+            return
         elif self.counters.installed:
             self._log.error("cannot look after the firewall rules: {error}", error=error)
         else:
@@ -204,9 +276,12 @@ class FirewallService(Service):
         self._reactor.removeReader(self)
         part.close()
         self._part = None
+        self._answer_with(error)
         if stopping:
             self._log.error("{error}", error=error)
             self._end()
+        elif not self.is_needed:
+            self._log.error("{error}", error=error)  # it was started for a configuration that this refuses
         elif self._standing is not None:
             self._log.error("{error}; waiting for it", error=error)
             self._await_return()
@@ -243,3 +318,10 @@ class FirewallService(Service):
 
     def connectionLost(self, reason: Failure) -> None:
         """Do nothing: the end of the socket pair is read, not reported."""
+
+
+def _no_answer() -> SeamlessError:
+    return SeamlessError(
+        f"the privileged part of seamless has not answered for {ANSWER_TIMEOUT:g} s: look at its process, and at what "
+        "else changes the firewall"
+    )

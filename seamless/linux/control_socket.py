@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from seamless.errors import EXIT_FAILED, PrivilegeError, SeamlessError, UnreachableError, UsageError
+from seamless.errors import EXIT_FAILED, ConfigurationError, PrivilegeError, SeamlessError, UnreachableError, UsageError
 
 DIRECTORY_VARIABLE: Final = "SEAMLESS_SOCKET_DIR"
 DIRECTORY_OF_ROOT: Final = Path("/run/seamless")
@@ -36,7 +36,10 @@ ANSWER_TIMEOUT: Final = 10.0
 
 _CREDENTIALS: Final = struct.Struct("=iii")
 """struct ucred: process, user, group (unix(7), SO_PEERCRED)."""
-_ERRORS: Final = {error.exit_code: error for error in (SeamlessError, UsageError, PrivilegeError, UnreachableError)}
+_ERRORS: Final = {
+    error.exit_code: error
+    for error in (SeamlessError, UsageError, ConfigurationError, PrivilegeError, UnreachableError)
+}
 
 
 def directory() -> Path:
@@ -133,13 +136,13 @@ def _running() -> Iterator[Path]:
             yield path
 
 
-def ask(path: Path, request: Mapping[str, object]) -> Any:
-    """Send one request and return the daemon's answer.
+def ask(path: Path, request: Mapping[str, object], timeout: float = ANSWER_TIMEOUT) -> Any:
+    """Send one request and return the daemon's answer, for which it has ``timeout`` seconds.
 
     Raise `UnreachableError` when there is none, and the error that the daemon answered with.
     """
     try:
-        line = _converse(path, json.dumps(request).encode() + b"\n")
+        line = _converse(path, json.dumps(request).encode() + b"\n", timeout)
     except (FileNotFoundError, ConnectionRefusedError):
         raise UnreachableError(
             f"no daemon answers at {path}: start the node with twistd seamless, or say with --node or --socket which "
@@ -151,7 +154,7 @@ def ask(path: Path, request: Mapping[str, object]) -> Any:
         ) from None
     except TimeoutError:
         raise UnreachableError(
-            f"the daemon at {path} has not answered for {ANSWER_TIMEOUT:g} s: it is stopped or overloaded"
+            f"the daemon at {path} has not answered for {timeout:g} s: it is stopped or overloaded"
         ) from None
     except OSError as error:
         raise UnreachableError(f"cannot ask the daemon at {path}: {error.strerror or error}") from None
@@ -163,9 +166,9 @@ def ask(path: Path, request: Mapping[str, object]) -> Any:
     return answer["answer"]
 
 
-def _converse(path: Path, line: bytes) -> bytes:
+def _converse(path: Path, line: bytes, timeout: float) -> bytes:
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(ANSWER_TIMEOUT)
+        sock.settimeout(timeout)
         sock.connect(str(path))
         sock.sendall(line)
         with sock.makefile("rb") as answer:

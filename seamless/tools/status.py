@@ -153,7 +153,7 @@ def _routes(report: Json) -> str:
 
 def _configuration(report: Json) -> str:
     rows = [(each["node"], ", ".join(each["differences"])) for each in report["configuration"]]
-    remark = "give all nodes the same file, and restart those that had another"
+    remark = "give all nodes the same file, and reload those that had another"
     return table(("CONFIGURATION OF", "DIFFERS FROM OURS IN"), [*rows, remark])
 
 

@@ -1,7 +1,8 @@
-"""Where ``seamless status`` and ``seamless ping`` get their answers: the daemon's side of the control socket.
+"""Where ``seamless status``, ``ping`` and ``reload`` get their answers: the daemon's side of the control socket.
 
 Whoever may open the socket is local and permitted, and still bounded in everything: clients, the length of a question,
-the time for it, and the time that an answer may wait to be read. What a question can do is look; nothing is changed.
+the time for it, and the time that an answer may wait to be read. What a question can do is look, or have the daemon
+read its own configuration file again; it never says what is in there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from seamless.errors import EXIT_FAILED, SeamlessError, UnreachableError, UsageE
 from seamless.linux import control_socket
 from seamless.transport.metrics import exposition
 from seamless.transport.ping import PingService
-from seamless.transport.report import Counting, Intercepting, Reporter, RunningNode
+from seamless.transport.report import Intercepting, Reporter, RuleKeeping, RunningNode
 
 CLIENTS_MAX: Final = 16
 """At once: people, a scraper, and a few pings that wait."""
@@ -148,13 +149,16 @@ class ControlService(MultiService):
         node: RunningNode,
         pings: PingService,
         interceptors: Mapping[str, Intercepting],
-        firewall: Counting | None = None,
+        firewall: RuleKeeping | None = None,
+        reload: Callable[[], Deferred[tuple[str, ...]]] | None = None,
     ) -> None:
+        """``reload``: has the node read its configuration again, and fires with what has changed."""
         super().__init__()
         self._reactor = reactor
         self._path = path
         self._node = node
         self._pings = pings
+        self._reload = reload
         self._port: IListeningPort | None = None
         self._reporter = Reporter(reactor, node, interceptors, firewall)
         self._reporter.setServiceParent(self)
@@ -170,6 +174,8 @@ class ControlService(MultiService):
             "status": lambda _: attrs.asdict(self._reporter.report()),
             "metrics": lambda _: exposition(self._reporter.report()),
             "ping": self._ping,
+            "reload": self._reload_now,
+            "configuration": self._configuration,
         }
         try:
             control_socket.make_room(self._path)
@@ -193,6 +199,15 @@ class ControlService(MultiService):
             return None
         # The socket may be gone already, or be for another to remove: it was made with a privilege that is gone.
         return maybeDeferred(port.stopListening).addErrback(lambda failure: failure.trap(OSError) and None)
+
+    def _reload_now(self, _: Question) -> Deferred[tuple[str, ...]]:
+        if self._reload is None:
+            raise UsageError("this node has no configuration file to read again")
+        return self._reload()
+
+    def _configuration(self, _: Question) -> dict[str, str]:
+        core = self._node.driver.node
+        return {"node": core.name, "text": core.configuration.text}
 
     def _ping(self, question: Question) -> Deferred[dict[str, object]]:
         core = self._node.driver.node

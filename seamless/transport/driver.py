@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from seamless.config.model import Configuration
 from seamless.errors import LocalProtocolError, UnreachableError
 from seamless.interfaces import (
     RESET_REFUSED,
@@ -40,6 +41,7 @@ from seamless.interfaces import (
     Transmit,
 )
 from seamless.node import Node
+from seamless.node.change import Change
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.streams import OnOpen, StreamOwner
 from seamless.transport.udp import OnBatch, UdpPort
@@ -157,6 +159,12 @@ class Driver:
     def ports(self) -> list[Port]:
         """Return the ports, for their counters."""
         return list(self._ports.values())
+
+    def apply(self, configuration: Configuration) -> Change:
+        """Go on with another configuration, as `Node.apply` does; return what differs, or raise what it raises."""
+        change = self.node.apply(configuration, self._now())
+        self.flush()
+        return change
 
     # In and out.
 
@@ -321,7 +329,7 @@ class Driver:
             self._limited.warn(
                 event.node,
                 "the configuration of {node} is not ours: it differs in {differences}; "
-                "give both the same file, and restart what had another",
+                "give both the same file, and reload what had another",
                 node=event.node,
                 differences=", ".join(event.differences),
             )

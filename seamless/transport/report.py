@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 from twisted.application.service import Service
@@ -56,6 +56,15 @@ class Counting(Protocol):
     @property
     def counters(self) -> Any:
         """Return the record."""
+        ...
+
+
+class RuleKeeping(Counting, Protocol):
+    """The rules' service, as far as a report is concerned."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Return whether the node has rules, or had some."""
         ...
 
 
@@ -159,6 +168,15 @@ class Report:
     configuration: tuple[DriftReport, ...]
 
 
+_NO_RATES: Final = LinkRates(0.0, 0.0, 0.0, None, None, None)
+_Ends: TypeAlias = tuple[str, Address, Address]
+
+
+def _ends(link: LinkStatus) -> _Ends:
+    """Return what tells a link from all others of a node."""
+    return link.neighbor, link.local, link.remote
+
+
 @attrs.frozen
 class _Sample:
     at: float
@@ -173,7 +191,7 @@ class Reporter(Service):
         reactor: Any,
         node: RunningNode,
         interceptors: Mapping[str, Intercepting],
-        firewall: Counting | None = None,
+        firewall: RuleKeeping | None = None,
         *,
         unix_time: Callable[[], float] = time.time,
     ) -> None:
@@ -215,8 +233,8 @@ class Reporter(Service):
         now = self._reactor.seconds()
         unix_time = self._unix_time()
         status = core.status(now)
-        interval = self._latest.at - self._before.at
-        rates = [_rates(*pair, interval) for pair in zip(self._before.links, self._latest.links)]
+        rates = self._rates()
+        firewall = self._firewall
         return Report(
             node=core.name,
             overlay=core.configuration.overlay.name,
@@ -225,8 +243,11 @@ class Reporter(Service):
             time=unix_time,
             uptime=now - self._started_at,
             links=tuple(
-                LinkReport(**_fields(attrs.evolve(link, since=unix_time - (now - link.since))), rates=link_rates)
-                for link, link_rates in zip(status.links, rates)
+                LinkReport(
+                    **_fields(attrs.evolve(link, since=unix_time - (now - link.since))),
+                    rates=rates.get(_ends(link), _NO_RATES),
+                )
+                for link in status.links
             ),
             routes=self._routes(status.routing),
             sessions=tuple(SessionReport(**_fields(session), peer=peer) for peer, session in status.sessions.items()),
@@ -238,9 +259,16 @@ class Reporter(Service):
             packets=status.counters,
             handshakes={**_NO_HANDSHAKES, **status.gate},
             routing=_routing_counters(_fields(status.routing.counters)),
-            firewall=None if self._firewall is None else _fields(self._firewall.counters),
+            firewall=_fields(firewall.counters) if firewall is not None and firewall.is_needed else None,
             configuration=tuple(DriftReport(*differing) for differing in status.differences.items()),
         )
+
+    def _rates(self) -> dict[_Ends, LinkRates]:
+        """Return the rates between the last two samples, of the links in both: a reload opens and closes some."""
+        interval = self._latest.at - self._before.at
+        before = {_ends(link): link for link in self._before.links}
+        pairs = ((before.get(_ends(link)), link) for link in self._latest.links)
+        return {_ends(link): _rates(former, link, interval) for former, link in pairs if former is not None}
 
     def path(self, peer: str) -> tuple[str, ...]:
         """Return the names of the nodes from here to ``peer``, none when there is no way now."""

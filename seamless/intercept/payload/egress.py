@@ -17,7 +17,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from seamless.errors import RemoteProtocolError, UnreachableError
-from seamless.intercept.payload.flow import Flow, OpeningLimit, decode_flow
+from seamless.intercept.payload.flow import Carried, Flow, OpeningLimit, decode_flow
 from seamless.interfaces import RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address, StreamKey
 from seamless.transport.dial import DIAL_TIMEOUT, Dial
 from seamless.transport.limited_log import LimitedLog
@@ -65,8 +65,8 @@ class PayloadEgress(Service):
         self._refusal = refusal
         self._mark = mark
         self._dial_timeout = dial_timeout
-        self._dials: dict[StreamKey, Dial] = {}
-        self._splices: dict[Splice, str] = {}
+        self._dials: dict[StreamKey, tuple[Dial, Carried]] = {}
+        self._splices: dict[Splice, Carried] = {}
         self._waiting = OpeningLimit(MAX_DIALS, MAX_DIALS_PER_PEER)
         self._limited = LimitedLog(reactor, self._log)
         self.counters = EgressCounters()
@@ -90,13 +90,37 @@ class PayloadEgress(Service):
         """Reset all connections that have not ended: a stream cut short must not look complete."""
         super().stopService()
         self._acceptors.unregister(TARGET_CONNECTION)
-        for stream, dial in list(self._dials.items()):
+        for stream, (dial, _) in list(self._dials.items()):
             dial.cancel()
             self._driver.reset(stream, RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
         self._dials.clear()
         for splice in list(self._splices):
             splice.abort(RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
         self._limited.close()
+
+    def configure(self, refusal: Refusal) -> int:
+        """Decide by another table from now on; return how many connections were reset because it refuses them."""
+        self._refusal = refusal
+        reset = 0
+        reasons: dict[tuple[str, Address], str | None] = {}
+
+        def refused(carried: Carried) -> str | None:
+            key = (str(carried.peer), carried.flow.destination)
+            if key not in reasons:
+                reasons[key] = refusal(*key)
+            return reasons[key]
+
+        for stream, (dial, carried) in list(self._dials.items()):
+            if (reason := refused(carried)) is not None:
+                dial.cancel()
+                self._dialled(stream)
+                self._driver.reset(stream, RESET_NOT_ALLOWED, reason)
+                reset += 1
+        for splice, carried in list(self._splices.items()):
+            if (reason := refused(carried)) is not None:
+                splice.abort(RESET_NOT_ALLOWED, reason)
+                reset += 1
+        return reset
 
     def _opened(self, stream: StreamKey, peer: str, target: bytes) -> None:
         self.counters.asked += 1
@@ -127,15 +151,15 @@ class PayloadEgress(Service):
 
     def _dial(self, stream: StreamKey, peer: str, flow: Flow) -> None:
         def connected(sock: socket.socket) -> None:
-            self._dialled(stream, peer)
+            self._dialled(stream)
             self._connected(stream, peer, flow, sock)
 
         def failed(error: UnreachableError) -> None:
-            self._dialled(stream, peer)
+            self._dialled(stream)
             self.counters.unreachable += 1
             self._fail(stream, peer, flow, str(error))
 
-        self._dials[stream] = Dial(
+        dial = Dial(
             self._reactor,
             flow.destination,
             connected,
@@ -144,21 +168,22 @@ class PayloadEgress(Service):
             timeout=self._dial_timeout,
             is_bounded=True,
         )
+        self._dials[stream] = dial, Carried(flow, peer)
 
-    def _dialled(self, stream: StreamKey, peer: str) -> None:
-        del self._dials[stream]
-        self._waiting.leave(peer)
+    def _dialled(self, stream: StreamKey) -> None:
+        _, carried = self._dials.pop(stream)
+        self._waiting.leave(str(carried.peer))
 
     def _connected(self, stream: StreamKey, peer: str, flow: Flow, sock: socket.socket) -> None:
         self.counters.connected += 1
         self._limited.debug(peer, "connected for node {peer}: {flow}", peer=peer, flow=flow)
         splice = Splice(self._reactor, sock, self._driver, self._ended)
-        self._splices[splice] = peer
+        self._splices[splice] = Carried(flow, peer)
         splice.start(stream)
         self._driver.accept_stream(stream, splice)
 
     def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
-        peer = self._splices.pop(splice)
+        peer = str(self._splices.pop(splice).peer)
         self._limited.debug(
             peer,
             "connection for node {peer} ended: {end}, {up} bytes from the server, {down} to it",

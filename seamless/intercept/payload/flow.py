@@ -59,6 +59,14 @@ class Flow:
         return f"{sentence(self.client)} to {sentence(self.destination)}"
 
 
+@attrs.frozen
+class Carried:
+    """A flow that is carried, and the node at the other end; ``peer`` is None for one that goes directly."""
+
+    flow: Flow
+    peer: str | None
+
+
 def decode_flow(target: bytes) -> Flow:
     """Return the flow that ``target`` names; `RemoteProtocolError` when it is not exactly as the table above says."""
     layout = _LAYOUT.get(target[1]) if len(target) > 1 else None

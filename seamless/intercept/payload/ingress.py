@@ -26,8 +26,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.errors import UnreachableError
-from seamless.intercept.payload.flow import CaptureTable, Flow, OpeningLimit, Route, canonical
-from seamless.interfaces import RESET_BY_APPLICATION, RESET_SHUTDOWN, Address
+from seamless.intercept.payload.flow import CaptureTable, Carried, Flow, OpeningLimit, Route, canonical
+from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_SHUTDOWN, Address
 from seamless.linux.sockopt import original_destination
 from seamless.transport.dial import Dial, close_with_reset
 from seamless.transport.direct import FIRST, SECOND, DirectPair
@@ -98,8 +98,9 @@ class PayloadIngress(Service):
         self._mark = mark
         self._dials_directly = mark is not None or is_left_out
         self._original_destination = original_destination
-        self._listeners: list[Listener] = []
-        self._splices: dict[Splice, Flow] = {}
+        self._listeners: dict[Address, Listener] = {}
+        """By the address that was asked for."""
+        self._splices: dict[Splice, Carried] = {}
         self._openings: dict[Opening, Flow] = {}
         self._waiting = OpeningLimit(MAX_WAITING, MAX_WAITING_PER_CLIENT)
         self._sweep_call: IDelayedCall | None = None
@@ -109,7 +110,7 @@ class PayloadIngress(Service):
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Return the addresses and ports that the firewall has to divert connections to."""
-        return tuple(listener.address for listener in self._listeners)
+        return tuple(listener.address for listener in self._listeners.values())
 
     @property
     def connections(self) -> int:
@@ -124,30 +125,54 @@ class PayloadIngress(Service):
     def startService(self) -> None:
         """Bind the capture port; raise `ConfigurationError` when it is taken."""
         super().startService()
+        self.listen(self._listen)
+
+    def listen(self, addresses: Iterable[Address]) -> None:
+        """Listen at these addresses, too; raise `ConfigurationError`, with nothing changed, when one is taken."""
+        added: dict[Address, Listener] = {}
         port = 0
         try:
-            for host, wanted in self._listen:
-                listener = Listener(self._reactor, (host, wanted or port), self._accepted)
-                port = listener.address[1]
-                self._listeners.append(listener)
+            for host, wanted in addresses:
+                if (host, wanted) not in self._listeners:
+                    listener = Listener(self._reactor, (host, wanted or port), self._accepted)
+                    port = listener.address[1]
+                    added[host, wanted] = listener
         except Exception:
-            self._close_listeners()
+            for listener in added.values():
+                listener.close()
             raise
+        self._listeners |= added
+
+    def listen_only(self, addresses: Iterable[Address]) -> None:
+        """Stop listening anywhere else. Connections that were taken there go on."""
+        for address in set(self._listeners) - set(addresses):
+            self._listeners.pop(address).close()
+
+    def configure(self, captures: CaptureTable) -> int:
+        """Decide by other captures from now on; return how many connections were reset because they have no way now."""
+        self._captures = captures
+        reset = 0
+        routes: dict[Address, Route | None] = {}
+        for splice, carried in list(self._splices.items()):
+            destination = carried.flow.destination
+            if destination not in routes:
+                routes[destination] = captures.route(destination)
+            route = routes[destination]
+            if carried.peer is not None and (route is None or route.egress != carried.peer):
+                splice.abort(RESET_NOT_ALLOWED, f"the configuration of node {self._driver.name} captures it no more")
+                reset += 1
+        return reset
 
     def stopService(self) -> None:
         """Reset all connections that have not ended: a stream cut short must not look complete."""
         super().stopService()
-        self._close_listeners()
+        self.listen_only(())
         for opening in [*self._openings, *self._splices]:
             opening.abort(RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
             self._wait_no_more(opening)
         if self._sweep_call is not None and self._sweep_call.active():
             self._sweep_call.cancel()
         self._limited.close()
-
-    def _close_listeners(self) -> None:
-        while self._listeners:
-            self._listeners.pop().close()
 
     # A connection comes in.
 
@@ -187,18 +212,18 @@ class PayloadIngress(Service):
         except UnreachableError as error:
             self._unreachable(sock, flow, route, str(error))
             return
-        self._splices[splice] = flow
+        self._splices[splice] = Carried(flow, route.egress)
         self._wait(splice, flow)
         splice.start(stream)
 
     def _stream_accepted(self, splice: Splice) -> None:
         self.counters.accepted += 1
-        flow = self._splices[splice]
+        flow = self._splices[splice].flow
         self._limited.debug(flow.client[0], "connected: {flow}", flow=flow)
         self._wait_no_more(splice)
 
     def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
-        flow = self._splices.pop(splice)
+        flow = self._splices.pop(splice).flow
         if self._wait_no_more(splice) and reset is not None and reset[0] not in (RESET_BY_APPLICATION, RESET_SHUTDOWN):
             self.counters.refused_by_egress += 1
             self._limited.info(flow.client[0], "no connection for {flow}: {reason}", flow=flow, reason=reset[1])
@@ -236,7 +261,7 @@ class PayloadIngress(Service):
         pair = DirectPair()
         for key, sock in ((FIRST, near), (SECOND, far)):
             splice = Splice(self._reactor, sock, pair, self._ended)
-            self._splices[splice] = flow
+            self._splices[splice] = Carried(flow, None)
             pair.join(splice)
             splice.start(key)
 

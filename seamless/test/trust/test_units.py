@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from seamless.intercept import privileged
 from seamless.tap import Options
 from seamless.test.trust.daemons import CONFIGURATION, SKIP, USER, USER_ID, DaemonTestCase, status_of
+from seamless.tools import reload_command
 from seamless.tools.main import make_parser
 
 UNITS = Path(__file__).parents[3] / "etc" / "systemd"
@@ -64,6 +65,10 @@ class WordsTests(SynchronousTestCase):
         arguments = privileged.make_parser().parse_args(words)
         self.assertIn(f"User={arguments.user}", NODE.read_text().splitlines())
         self.assertIn(f"u {arguments.user} ", (UNITS / "seamless.sysusers").read_text())
+
+    def test_reload(self) -> None:
+        arguments = make_parser().parse_args(words_of(NODE, "ExecReload")[1:])
+        self.assertEqual((arguments.run, arguments.node, arguments.socket), (reload_command.reload, "src", None))
 
     def test_clean_up(self) -> None:
         """A stop leaves the rules that refuse; they go when that is asked for."""

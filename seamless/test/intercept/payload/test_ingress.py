@@ -13,6 +13,7 @@ import threading
 from ipaddress import ip_network
 from typing import cast
 
+import attrs
 from twisted.internet import reactor, task
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SkipTest
@@ -276,6 +277,58 @@ class PayloadTests(PayloadTestCase):
             str(error), f"TCP 127.0.0.1 port {port} is in use by another program: stop it, or free the port"
         )
         self.assertEqual(other.addresses, ())
+
+
+class ReloadTests(PayloadTestCase):
+    """Other captures while connections are open."""
+
+    async def test_what_has_no_way_any_more_is_reset_and_the_rest_goes_on(self) -> None:
+        kept = await self.connect()
+        kept_server = await self.accept()
+        other = self.listener("127.0.0.1")
+        here, self.destination = self.destination, other.getsockname()
+        gone = await self.connect()
+        gone_server = await self.accept(other)
+        await self.run_in_thread(gone_server.send_all, b"last words")
+        self.assertEqual(await self.run_in_thread(gone.read_exactly, 10), b"last words")
+        only = configuration("direct")
+        rule = Match("tcp", ports=((here[1], here[1]),))
+        only = attrs.evolve(only, intercepts=(attrs.evolve(only.intercepts[0], rules=(rule,)),))
+        self.assertEqual(self.ingress.configure(CaptureTable(only, "src")), 1)
+        await self.expect_reset(gone)
+        await self.expect_reset(gone_server)
+        await self.run_in_thread(kept.send_all, b"still here")
+        self.assertEqual(await self.run_in_thread(kept_server.read_exactly, 10), b"still here")
+        await self.expect_reset(await self.connect())
+        self.assertIn("no interceptor on this node names its destination", self.log[-1])
+
+    async def test_the_egress_resets_what_it_may_not_dial_any_more(self) -> None:
+        clients, servers = [], []
+        for _ in range(2):
+            clients.append(await self.connect())
+            servers.append(await self.accept())
+        self.assertEqual(self.egress.configure(lambda peer, destination: None), 0)
+        self.assertEqual(self.egress.configure(lambda peer, destination: f"not for {peer}"), 2)
+        for end in (*clients, *servers):
+            await self.expect_reset(end)
+        self.assertIn("not for src", self.ground.dst.resets[0][1])  # type: ignore[attr-defined]
+        self.assertEqual((self.egress.connections, self.ingress.connections), (0, 0))
+
+    async def test_listening_elsewhere_leaves_connections_alone(self) -> None:
+        client = await self.connect()
+        server = await self.accept()
+        before = self.ingress.addresses[0]
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self.ingress.listen([("127.0.0.1", port)])
+        self.ingress.listen_only([("127.0.0.1", port)])
+        self.assertEqual(self.ingress.addresses, (("127.0.0.1", port),))
+        with self.assertRaises(ConnectionRefusedError):
+            await self.run_in_thread(socket.create_connection, before)
+        await self.connect()
+        await self.accept()
+        await self.run_in_thread(client.send_all, b"still here")
+        self.assertEqual(await self.run_in_thread(server.read_exactly, 10), b"still here")
 
 
 class DirectTests(PayloadTestCase):
