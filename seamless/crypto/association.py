@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Final, TypeAlias, Union
 
 import attrs
@@ -313,8 +314,11 @@ class Association:
 
     def next_timeout(self) -> float | None:
         """Return the absolute time at which `handle_timeout` is due; None if nothing is."""
-        times = (self._retry_at, self._rekey_at(), self._ring.next_timeout())
-        return min((at for at in times if at is not None), default=None)
+        at = self._ring.reject_at
+        other_at = self._rekey_at() if self._retry_at is None else self._retry_at
+        if other_at is not None and other_at < at:
+            return other_at
+        return None if at == inf else at
 
     def handle_timeout(self, now: float) -> None:
         """Drop keys that are too old, renew those that soon will be, repeat what was not answered."""

@@ -15,6 +15,7 @@ bring the old ones back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import attrs
@@ -48,6 +49,8 @@ class KeyRing:
 
     def __init__(self, release_index: Callable[[int], None]) -> None:
         self.current: Keys | None = None
+        self.reject_at = inf
+        """When the first keys become too old; infinity while there are none."""
         self._release_index = release_index
         self._previous: list[Keys] = []
         self._next: list[Keys] = []
@@ -63,6 +66,7 @@ class KeyRing:
         self._receive_keys[keys.receive.index] = keys.receive
         if len(self._next) > MAX_NEXT:
             self._drop(self._next.pop(0))
+        self._note_age()
 
     def confirm(self, key: ReceiveKey) -> bool:
         """Send under the keys of ``key`` from now on if they are among the next; return whether they were."""
@@ -89,15 +93,19 @@ class KeyRing:
         for other in replaced:
             if other not in kept:
                 self._drop(other)
+        self._note_age()
 
     def expire(self, now: float) -> bool:
         """Drop keys that are too old; return whether the current ones were among them."""
+        if now < self.reject_at:
+            return False
         self._previous = self._kept(self._previous, now)
         self._next = self._kept(self._next, now)
-        if self.current is None or now < self.current.reject_at:
-            return False
-        self.drop_current()
-        return True
+        is_current_old = self.current is not None and now >= self.current.reject_at
+        if is_current_old:
+            self.drop_current()
+        self._note_age()
+        return is_current_old
 
     def _kept(self, keys: list[Keys], now: float) -> list[Keys]:
         for pair in keys:
@@ -105,16 +113,16 @@ class KeyRing:
                 self._drop(pair)
         return [pair for pair in keys if now < pair.reject_at]
 
-    def next_timeout(self) -> float | None:
-        """Return when the first keys become too old."""
-        keys = self._previous + self._next if self.current is None else [*self._previous, *self._next, self.current]
-        return min((pair.reject_at for pair in keys), default=None)
+    def _note_age(self) -> None:
+        current = () if self.current is None else (self.current,)
+        self.reject_at = min((pair.reject_at for pair in (*self._previous, *self._next, *current)), default=inf)
 
     def drop_current(self) -> None:
         """Forget the keys to send under."""
         if self.current is not None:
             self._drop(self.current)
             self.current = None
+            self._note_age()
 
     def drop_incarnation(self, incarnation: int) -> None:
         """Forget all keys of one incarnation of the remote node."""
@@ -124,6 +132,7 @@ class KeyRing:
             self._drop(keys)
         self._previous = [keys for keys in self._previous if keys.remote_incarnation != incarnation]
         self._next = [keys for keys in self._next if keys.remote_incarnation != incarnation]
+        self._note_age()
 
     def drop_all(self) -> None:
         """Forget all keys."""
@@ -131,6 +140,7 @@ class KeyRing:
         for keys in self._previous + self._next:
             self._drop(keys)
         self._previous, self._next = [], []
+        self._note_age()
 
     def _drop(self, keys: Keys) -> None:
         del self._receive_keys[keys.receive.index]

@@ -16,8 +16,13 @@ class PacketsReceived:
     packets: list[bytes]
 
 
-LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Pause]
-"""Packets, or a frame of the neighbor that concerns the node and not the link."""
+@attrs.frozen
+class LinkChanged:
+    """The link went UP or ceased to be, its path carries other packets than before, or packets are to be taken away."""
+
+
+LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Pause, LinkChanged]
+"""Packets, a frame of the neighbor that concerns the node and not the link, or a change of the link itself."""
 
 
 @attrs.frozen

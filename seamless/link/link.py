@@ -16,6 +16,8 @@ The rules:
   a while.
 * A neighbor's restart empties the packet number spaces; what was not acknowledged goes back to the node, which sends it
   another way.
+* A call that finds nothing to do costs next to nothing: the next deadline is computed once after an input or command,
+  and until then ``handle_timeout`` and ``datagrams_to_send`` only compare it with the time.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.control import ControlQueue
-from seamless.link.events import Accepted, LinkEvent, PacketsReceived
+from seamless.link.events import Accepted, LinkChanged, LinkEvent, PacketsReceived
 from seamless.link.hello import AdjacencyState
 from seamless.link.mtu import MtuSearch, MtuState, Probe
 from seamless.link.neighbor import Neighbor
@@ -112,6 +114,9 @@ class Link:
         self._duplicates = DuplicateFilter()
         self._events: deque[LinkEvent] = deque()
         self._closed = False
+        self._due_at: float | None = None
+        """When something is to be done, as `datagrams_to_send` left it; None after any input or command since."""
+        self._noted = self._mtu.state, self._mtu.mtu_bytes, self._adjacency.state
 
     # State.
 
@@ -189,6 +194,7 @@ class Link:
 
     def configure(self, settings: LinkSettings, controller: CongestionController | None, now: float) -> None:
         """Go on with other settings, and with another controller if there is one; keys, numbers and queue stay."""
+        self._due_at = None
         self._neighbor.configure(settings)
         if settings.mtu_bytes != self.settings.mtu_bytes:
             # The neighbor may send as long as before until it has the new configuration, too.
@@ -199,12 +205,14 @@ class Link:
         if controller is not None:
             self._controller = controller
             self._sender.set_controller(controller, now)
+        self._note_change()
 
     def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes) -> Accepted:
         """Queue packets of one class of the session ``flow`` (`PACKET_ENDS`); those beyond its bound are dropped.
 
         Drops are counted. The result says how much waits now, and for how long the sender should pause.
         """
+        self._due_at = None
         if TRAFFIC_CLASSES[packet_class].is_urgent:
             waiting_bytes = self._queue.put_express(flow, packets)
             excess_bytes = waiting_bytes - self._express_target_bytes
@@ -221,6 +229,7 @@ class Link:
 
     def pause(self, flow: bytes, packet_class: int, until: float) -> None:
         """Send nothing of a class of the session ``flow`` before ``until``."""
+        self._due_at = None
         pause = self._queue.pause_express if TRAFFIC_CLASSES[packet_class].is_urgent else self._queue.pause_bulk
         pause(flow, until)
 
@@ -230,26 +239,32 @@ class Link:
 
     def send_lsa(self, data: bytes) -> None:
         """Send one LSA until it is acknowledged."""
+        self._due_at = None
         self._control.add_lsa(LsaFrame(data))
 
     def send_digest(self, digest: ConfigurationDigest) -> None:
         """Send the digest of one section of our configuration until it is acknowledged."""
+        self._due_at = None
         self._control.add_lsa(DigestFrame(digest))
 
     def send_pause(self, source: int, destination: int, seconds: float, packet_class: int) -> None:
         """Queue PAUSE: the neighbor should send nothing of one class of a session for ``seconds``."""
+        self._due_at = None
         self.counters.pauses_sent += 1
         self._control.add(Pause(source, destination, int(seconds * 1e6), packet_class))
 
     def close(self, reason: str) -> None:
         """Queue CLOSE with ``reason``; nothing else is sent afterwards, and no new handshakes."""
+        self._due_at = None
         if self._association.send_key is not None and not self._closed:
             self._control.add(Close(reason))
         self._closed = True
         self._neighbor.dials = False
+        self._note_change()
 
     def resumed(self, now: float) -> None:
         """Leave the time until ``now``, in which this process was not served, out of RTT samples and probe timeouts."""
+        self._due_at = None
         self._recovery.resumed(now)
 
     def take_orphans(self) -> list[bytes]:
@@ -268,14 +283,19 @@ class Link:
         """Take in an INITIATION that the gate has let in; raise `RemoteProtocolError`."""
         if self._closed:
             raise RemoteProtocolError("this node is stopping")
+        self._due_at = None
         self._neighbor.receive_initiation(opened, remote, now)
+        self._note_change()
 
     def receive_response(self, datagram: bytes, now: float) -> None:
         """Take in a RESPONSE; raise `RemoteProtocolError`."""
+        self._due_at = None
         self._neighbor.receive_response(datagram, now)
+        self._note_change()
 
     def receive_cookie(self, datagram: bytes, now: float) -> None:
         """Take in a COOKIE; raise `RemoteProtocolError`."""
+        self._due_at = None
         self._association.receive_cookie(datagram, now)
 
     def has_key(self, index: int) -> bool:
@@ -309,6 +329,7 @@ class Link:
         numbers, contents = self._open(key, memoryview(buffer), segment_size)
         if not numbers:
             return
+        self._due_at = None
         self._neighbor.authenticated(key, now)
         if remote != self._neighbor.remote and numbers[-1] > self._acknowledger.largest:
             self._neighbor.remote = remote
@@ -373,6 +394,7 @@ class Link:
         self._acknowledger.receive(numbers, received_at)
         if ack_eliciting:
             self._acknowledger.ask(0.0, now)
+        self._note_change()
 
     def _receive_frame(self, frame: LinkFrame, now: float, received_at: float) -> None:
         if isinstance(frame, Ack):
@@ -416,16 +438,18 @@ class Link:
         if self.packet_bytes < before:
             self._sender.shrink()
 
-    def _watch_mtu(self, now: float) -> None:
-        """Search for the MTU while the neighbor is heard."""
+    def _note_change(self) -> None:
+        """Search for the MTU while the neighbor is heard, and queue `LinkChanged` if the node has to act."""
         if not self._is_heard or self._closed:
             if self._mtu.state is not MtuState.DISABLED:
                 self._mtu.stop()
         elif self._mtu.state is MtuState.DISABLED:
             self._mtu.begin()
             self._fit()
-        else:
-            self._mtu.handle_timeout(now)
+        noted = self._mtu.state, self._mtu.mtu_bytes, self._adjacency.state
+        if noted != self._noted or self._orphans or self._sender.undelivered:
+            self._noted = noted
+            self._events.append(LinkChanged())
 
     def _restarted(self) -> None:
         """Begin anew with a new process of the neighbor; our own packet numbers go on."""
@@ -434,12 +458,14 @@ class Link:
         self.abandon()
         self._recovery.restart()
         self._acknowledger.restart()
+        self._note_change()
 
     def abandon(self) -> None:
         """Turn all that waits or is unacknowledged into orphans, oldest records first: the neighbor is gone.
 
         What was probed with last has the newest packet number and is what the far end waits for.
         """
+        self._due_at = None
         self._orphans += self.take_undelivered() + self._sender.abandon()
         self._orphans.sort(key=itemgetter(FRAGMENT_NAME))
         self._control.forget_lsas()
@@ -448,6 +474,9 @@ class Link:
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` or `datagrams_to_send` has something to do, perhaps a time that has passed."""
+        return self._next_deadline() if self._due_at is None else self._due_at
+
+    def _next_deadline(self) -> float:
         earliest = self._adjacency.next_timeout()
         for at in (
             self._association.next_timeout(),
@@ -464,24 +493,31 @@ class Link:
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""
+        if self._due_at is not None and now < self._due_at:
+            return
+        self._due_at = None
         self._neighbor.handle_timeout(now)
-        deadline = self._recovery.next_timeout()
-        if deadline is not None and now >= deadline and self._is_heard:
-            self._take_acknowledged(self._recovery.handle_timeout(now), now)
+        if self._is_heard:
+            deadline = self._recovery.next_timeout()
+            if deadline is not None and now >= deadline:
+                self._take_acknowledged(self._recovery.handle_timeout(now), now)
+            self._mtu.handle_timeout(now)
         deadline = self._controller.next_timeout()
         if deadline is not None and now >= deadline:
             self._sender.handle_timeout(now)
+        self._note_change()
 
     # Sending.
 
     def datagrams_to_send(self, now: float) -> list[Transmit]:
         """Return the batches that may go out now: handshake first, then CONTROL, then DATA."""
+        if self._due_at is not None and now < self._due_at:
+            return []
         transmits = [
             Transmit(self.local, self._neighbor.remote, [message], len(message), 1)
             for message in self._association.messages_to_send(now)
         ]
         key = self._association.send_key
-        self._watch_mtu(now)
         if key is not None:
             before = self._recovery.next_number
             self._send_control(key, transmits, now)
@@ -492,6 +528,7 @@ class Link:
                 self._sender.send_redundant(key, self._neighbor.remote, transmits, now)
             if self._recovery.next_number != before:
                 self._association.sent(self._recovery.next_number - before, now)
+        self._due_at = self._next_deadline()
         return transmits
 
     def _send_control(self, key: SendKey, transmits: list[Transmit], now: float) -> None:

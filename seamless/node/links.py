@@ -178,7 +178,7 @@ class Links:
             return
         for datagram in self._handshakes(datagram_type, run, segment_size, now):
             try:
-                self._receive_handshake(datagram_type, datagram, local, remote, now)
+                self._receive_handshake(datagram_type, datagram, local, remote, now, received)
             except RemoteProtocolError:
                 self._counters.refused_handshakes += 1
 
@@ -189,22 +189,31 @@ class Links:
         return (bytes(run[offset : offset + segment_size]) for offset in range(0, len(run), segment_size))
 
     def _receive_handshake(
-        self, datagram_type: int, datagram: bytes, local: Address, remote: Address, now: float
+        self,
+        datagram_type: int,
+        datagram: bytes,
+        local: Address,
+        remote: Address,
+        now: float,
+        received: list[Link],
     ) -> None:
         if datagram_type == INITIATION:
-            self._receive_initiation(datagram, local, remote, now)
+            self._receive_initiation(datagram, local, remote, now, received)
         elif datagram_type in (RESPONSE, COOKIE):
             link = self._by_index.get(int.from_bytes(datagram[1:4], "big"))
             if link is None:
                 self._counters.unknown_index += 1
             elif datagram_type == RESPONSE:
+                received.append(link)
                 link.receive_response(datagram, now)
             else:
                 link.receive_cookie(datagram, now)
         else:
             self._counters.unknown_type += 1
 
-    def _receive_initiation(self, datagram: bytes, local: Address, remote: Address, now: float) -> None:
+    def _receive_initiation(
+        self, datagram: bytes, local: Address, remote: Address, now: float, received: list[Link]
+    ) -> None:
         verdict = self._gate.admit(datagram, remote, now)
         if isinstance(verdict, Answer):
             self._answers.append(Transmit(local, remote, [verdict.datagram], len(verdict.datagram), 1))
@@ -216,6 +225,7 @@ class Links:
             # A neighbor of ours, but it knocks where no link with it is configured.
             self._counters.misplaced_handshakes += 1
             return
+        received.append(link)
         link.receive_initiation(opened, remote, now)
 
     def _link_for(self, public_key: bytes, local: Address, remote: Address) -> Link | None:

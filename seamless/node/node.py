@@ -45,7 +45,7 @@ from seamless.interfaces import (
     StreamKey,
     Transmit,
 )
-from seamless.link.events import PacketsReceived
+from seamless.link.events import LinkChanged, PacketsReceived
 from seamless.link.link import Link
 from seamless.node.change import Change, changes
 from seamless.node.drift import Drift
@@ -66,7 +66,7 @@ from seamless.wire.header import (
     PACKET_HEADER_BYTES,
     TAG_BYTES,
 )
-from seamless.wire.link_frames import LsaFrame, Pause
+from seamless.wire.link_frames import DigestFrame, LsaFrame, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, TRAFFIC_CLASSES
 
@@ -128,6 +128,8 @@ class Node:
         """Local addresses that took nothing when `datagrams_to_send` was called last."""
         self._served_at = math.inf
         """When the owner last called; infinity before the first time."""
+        self._links_changed = False
+        """Whether `_watch_links` has something to find."""
         plans = planned_links(configuration, name).values()
         self._links = Links(plans, self._identity, self.counters, now)
         topology = topology_of(configuration)
@@ -198,11 +200,12 @@ class Node:
         self._adjust_links(change.adjusted, now)
         self._links.open(change.opened, now)
         for session in self._sessions.values():
-            session.limits = attrs.evolve(session.limits, give_up=configuration.overlay.give_up)
+            session.set_give_up(configuration.overlay.give_up)
         self._take_routes(now)
         self._forwarding.reroute(undelivered, now)
         if change.differences:
             self._tell_configuration(configuration, now)
+        self._links_changed = True
         return change
 
     def _close_links(self, plans: Sequence[LinkPlan], now: float) -> list[bytes]:
@@ -284,8 +287,11 @@ class Node:
                 self._receive_lsa(event.data, link.settings.neighbor_id, now)
             elif isinstance(event, Pause):
                 self._forwarding.pause(event, link, now)
-            else:
+            elif isinstance(event, DigestFrame):
                 self._drift.receive(link.settings.neighbor, event.digest, now)
+            else:
+                assert isinstance(event, LinkChanged)
+                self._links_changed = True
             event = link.next_event()
 
     def _receive_lsa(self, data: bytes, neighbor: int, now: float) -> None:
@@ -307,6 +313,7 @@ class Node:
 
     def _watch_links(self, now: float) -> None:
         """Act on links that went up or down since the last look."""
+        self._links_changed = False
         changed = self._links.changed()
         for link in changed:
             if not link.is_up:
@@ -484,7 +491,8 @@ class Node:
         unsealed, until a call without them; nothing else waits for it.
         """
         self._served(now)
-        self._watch_links(now)
+        if self._links_changed:
+            self._watch_links(now)
         self._watch_costs(now)
         self._watch_drift(now)
         self._take_routes(now)
@@ -544,6 +552,7 @@ class Node:
         self._served(now)
         for link in self._links:
             link.handle_timeout(now)
+            self._take_link_events(link, now)
         self._routing.handle_timeout(now)
         for session in self._sessions.values():
             session.handle_timeout(now)

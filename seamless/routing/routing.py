@@ -20,6 +20,7 @@ After every input the owner drains ``lsas_to_flood`` and ``next_event`` and look
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import Final
 
 import attrs
@@ -80,6 +81,10 @@ class Routing:
         self._sign = sign
         self._links: dict[int, LsaLink] = {}
         self._now = now
+        self._due_at: float | None = None
+        """When `handle_timeout` has something to do, infinity for never; None when that is to be computed anew."""
+        self._may_flood = self._may_report = True
+        """Whether anything has happened since `lsas_to_flood`, and since `next_event`, returned the last."""
         self.counters = RoutingCounters()
         self._origination = Origination(local, local in topology.leaves, incarnation, refresh_jitter, now)
         self._flooding = Flooding(local, topology, public_keys, self._links, self._origination, self.counters, verify)
@@ -88,7 +93,7 @@ class Routing:
     def configure(self, topology: Topology, public_keys: Mapping[int, bytes], now: float) -> None:
         """Go on in another topology, which allows all links that are UP."""
         _check_topology(self._local, topology, public_keys)
-        self._now = now
+        self._begin(now)
         self._topology = topology
         self._flooding.configure(topology, public_keys, now)
         self._routes.keep_only(topology.nodes)
@@ -130,21 +135,27 @@ class Routing:
         Other nodes then lead no paths to it through us. It is soft state, for the life of this core.
         """
         if identifier not in self._topology.nodes:
-            self._now = now
+            self._begin(now)
             self._origination.note_unknown(identifier, now)
             self._originate_if_due(now)
 
     def avoid_path(self, destination: int, now: float) -> bool:
         """Send our own packets to ``destination`` another way for a while; return False when there is none."""
-        self._now = now
+        self._begin(now)
         return self._routes.avoid(destination, now)
+
+    def _begin(self, now: float) -> None:
+        """Take note that something happens at ``now``."""
+        self._now = now
+        self._due_at = None
+        self._may_flood = self._may_report = True
 
     # To and from the neighbors.
 
     def receive_lsa(self, data: bytes, neighbor: int, now: float) -> None:
         """Take an LSA or a summary from ``neighbor``, UP or not yet; count and raise `LsaRefusedError`."""
         self._check_neighbor(neighbor)
-        self._now = now
+        self._begin(now)
         self._flooding.receive(data, neighbor, now)
         self._act_on_news(now)
 
@@ -155,6 +166,9 @@ class Routing:
 
     def lsas_to_flood(self) -> list[tuple[int, bytes]]:
         """Return, once, (neighbor, message) for each LSA and each summary that a neighbor must get now."""
+        if not self._may_flood:
+            return []
+        self._may_flood = False
         return self._flooding.messages_to_send(self._now)
 
     def _set_link(self, link: LsaLink, now: float) -> None:
@@ -162,7 +176,7 @@ class Routing:
         self._links_changed(now)
 
     def _links_changed(self, now: float) -> None:
-        self._now = now
+        self._begin(now)
         self._routes.changed_here(now)
         self._origination.schedule(now)
         self._originate_if_due(now)
@@ -181,13 +195,17 @@ class Routing:
 
     def next_timeout(self) -> float | None:
         """Return when `handle_timeout` wants to be called."""
-        deadlines = [self._origination.due_at, self._routes.next_timeout(self._now)]
-        deadlines += self._flooding.deadlines(self._now)
-        return min((at for at in deadlines if at is not None), default=None)
+        if self._due_at is None:
+            deadlines = [self._origination.due_at, self._routes.next_timeout(self._now)]
+            deadlines += self._flooding.deadlines(self._now)
+            self._due_at = min((at for at in deadlines if at is not None), default=inf)
+        return None if self._due_at == inf else self._due_at
 
     def handle_timeout(self, now: float) -> None:
         """Announce ourselves when it is time, ask for what did not come, and forget nodes that are silent."""
-        self._now = now
+        if self._due_at is not None and now < self._due_at:
+            return
+        self._begin(now)
         self._originate_if_due(now)
         self._flooding.handle_timeout(now)
         self._act_on_news(now)
@@ -232,6 +250,9 @@ class Routing:
 
     def next_event(self) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""
+        if not self._may_report:
+            return None
+        self._may_report = False
         return self._routes.next_event(self._now)
 
     def take_equivocators(self) -> list[int]:

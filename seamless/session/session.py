@@ -22,6 +22,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
+
+import attrs
 
 from seamless.crypto.association import GIVE_UPS_MAX, Association, KeysEstablished
 from seamless.crypto.sealing import PROOF_BITS
@@ -104,6 +107,8 @@ class Session:
         self._early: dict[StreamKey, list[StreamEvent]] = {}
         """What happened to the streams that the peer opened and the application has neither accepted nor reset."""
         self._next_stream = 0
+        self._due_at: float | None = None
+        """When `handle_timeout` has something to do, infinity for never; None when that is to be computed anew."""
         self._receiver = Receiver(association.receive_key, self.limits.reassembly_max)
         self._begin()
 
@@ -179,6 +184,11 @@ class Session:
         frames = self._sender.frames
         frames.extend(PersistentFrame(encode_digest(digest), frames) for digest in digests)
 
+    def set_give_up(self, seconds: float) -> None:
+        """Go on with another ``give up``."""
+        self._due_at = None
+        self.limits = attrs.evolve(self.limits, give_up=seconds)
+
     # In, from the node.
 
     def path_changed(self, packet_mtu_bytes: int | None, now: float, *, severed: bool = True) -> None:
@@ -187,6 +197,7 @@ class Session:
         ``severed``: packets that are on the former path will not arrive.
         """
         piece_bytes = (packet_mtu_bytes or 0) - PACKET_HEADER_BYTES - FRAGMENT_HEADER_BYTES
+        self._due_at = None
         if piece_bytes < PIECE_MIN_BYTES:
             self._cutter = None
             return
@@ -198,6 +209,7 @@ class Session:
 
     def resumed(self, gap: float) -> None:
         """Leave the last ``gap`` seconds, in which the process was not served, out of deadlines and RTT samples."""
+        self._due_at = None
         self._sender.recovery.resumed(gap)
         self._heard_at += gap
         self._progress.resumed(gap)
@@ -208,10 +220,12 @@ class Session:
         The node says so before it says that the path has changed. A record that is not whole among them has lost
         something to the dead neighbor.
         """
+        self._due_at = None
         self._sender.recovery.sent_again({name >> PROOF_BITS for name in complete_records(packets)}, now)
 
     def receive_handshake(self, message: bytes, now: float, came_by: int = 0) -> None:
         """Take in the payload of a class 2 packet from the neighbor ``came_by``; a bad one is counted and dropped."""
+        self._due_at = None
         if self._handshakes.receive(message, now, came_by):
             self._report(PathStalled(now))
         self._after_association(now)
@@ -220,6 +234,7 @@ class Session:
         """Take in the payloads of a batch of class 0 and 1 packets."""
         if self._closed:
             return
+        self._due_at = None
         self._streams.begin_batch()
         for record in self._receiver.receive(payloads, now):
             if record.confirmed_key is not None:
@@ -370,6 +385,11 @@ class Session:
 
     def next_timeout(self) -> float | None:
         """Return when to call `handle_timeout`, in absolute time; None for never."""
+        if self._due_at is None:
+            self._due_at = self._next_deadline()
+        return None if self._due_at == inf else self._due_at
+
+    def _next_deadline(self) -> float:
         times = [self.association.next_timeout(), self._receiver.reassembly.next_timeout()]
         if self._cutter is not None and self._speaking:
             times.append(self._sender.recovery.next_timeout())
@@ -383,10 +403,13 @@ class Session:
             times.append(self._stalled_at())
         elif len(self._streams):
             times.append(self._heard_at + self.limits.watch_interval)
-        return min((time for time in times if time is not None), default=None)
+        return min((time for time in times if time is not None), default=inf)
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline up to ``now``: probes, acknowledgements, another path, giving up."""
+        if self._due_at is not None and now < self._due_at:
+            return
+        self._due_at = None
         self._receiver.reassembly.expire(now)
         self.association.handle_timeout(now)
         self._after_association(now)
@@ -440,6 +463,7 @@ class Session:
 
     def _note_waiting(self, now: float) -> None:
         """Note since when something waits to be sent or acknowledged; ask for keys if they are missing."""
+        self._due_at = None
         if self._streams.frames or self._streams.events:
             self._take_output()
         sender, progress = self._sender, self._progress
@@ -464,6 +488,7 @@ class Session:
 
     def end(self, reason: str) -> None:
         """Reset all streams and forget the keys: the peer is no node of the overlay any more."""
+        self._due_at = None
         self._closed = reason
         self._lose_all(RESET_PEER_LOST, reason)
         self.association.close()
