@@ -39,6 +39,11 @@ class Exchange:
         self._to_answer: dict[int, None] = {}
         self._wanted: dict[int, Rank] = {}
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether neither an answer nor a request waits."""
+        return not self._to_answer and self.request_at is None
+
     def answer(self, origin: int) -> None:
         """Queue the LSA of ``origin`` for the neighbor."""
         self._to_answer[origin] = None

@@ -83,6 +83,8 @@ class Flooding:
         self._origination = origination
         self._verify_signature = verify
         self._exchanges: dict[int, Exchange] = {}
+        self._busy: dict[int, Exchange] = {}
+        """Those of the exchanges in which an answer or a request waits: few, and most of the time none."""
         self._to_flood: dict[tuple[int, int], bytes] = {}
         self._summaries: list[tuple[int, bytes]] = []
         self._postponed: dict[int, dict[int, _Offer]] = {}
@@ -103,6 +105,7 @@ class Flooding:
     def _forget_all_but(self, nodes: Collection[int]) -> None:
         allows = self._topology.allows_link
         self._exchanges = {node: each for node, each in self._exchanges.items() if allows(self._local, node)}
+        self._busy = {node: each for node, each in self._busy.items() if node in self._exchanges}
         self._to_flood = {key: data for key, data in self._to_flood.items() if key[1] in nodes}
         self._postponed = {origin: offers for origin, offers in self._postponed.items() if origin in nodes}
         for offers in self._postponed.values():
@@ -126,13 +129,13 @@ class Flooding:
                 self._receive_summary(decode_summary(data), neighbor, now)
             else:
                 self.counters.lsas_received += 1
-                if not self._is_the_same(data, neighbor, now):
+                if not self._is_the_same(data, neighbor):
                     self._receive(decode_lsa(data), data, neighbor, now)
         except LsaRefusedError as refused:
             self.counters.refused[refused.refusal] += 1
             raise
 
-    def _is_the_same(self, data: bytes, neighbor: int, now: float) -> bool:
+    def _is_the_same(self, data: bytes, neighbor: int) -> bool:
         """Return whether these very bytes are in the database, as most that come are: each neighbor sends them."""
         origin = origin_of(data)
         known = self.lsdb.newest(origin)
@@ -140,7 +143,7 @@ class Flooding:
             return False
         self.counters.lsas_duplicate += 1
         # What the neighbor has just shown us, it does not need from us.
-        self._neighbor_has(origin, neighbor, now)
+        self._neighbor_has(origin, neighbor)
         return True
 
     def _receive(self, lsa: Lsa, data: bytes, neighbor: int, now: float) -> None:
@@ -167,12 +170,12 @@ class Flooding:
             return False
         if offer.rank == known.rank:
             self.counters.lsas_duplicate += 1
-            self._neighbor_has(lsa.origin, neighbor, now)
+            self._neighbor_has(lsa.origin, neighbor)
             return True
         newest = self._origination.sequence if lsa.origin == self._local else known.lsa.sequence
         if lsa.sequence < known.lsa.sequence or (lsa.origin == self._local and lsa.sequence < newest):
             self.counters.lsas_older += 1
-            self._exchange(neighbor, now).answer(lsa.origin)
+            self._busy_exchange(neighbor, now).answer(lsa.origin)
             return True
         return False
 
@@ -203,9 +206,9 @@ class Flooding:
         verdict = self.lsdb.offer(lsa, offer.data, now)
         if verdict is Verdict.OLDER:
             # Of two with one sequence we have the one that all shall keep.
-            self._exchange(neighbor, now).answer(lsa.origin)
+            self._busy_exchange(neighbor, now).answer(lsa.origin)
             return
-        self._neighbor_has(lsa.origin, neighbor, now)
+        self._neighbor_has(lsa.origin, neighbor)
         self.counters.unknown_links += self.lsdb.unknown_links(lsa.origin)
         if verdict is Verdict.CHANGED:
             self.counters.lsas_changed += 1
@@ -218,6 +221,7 @@ class Flooding:
         origin = offer.lsa.origin
         exchange = self._exchange(offer.neighbor, now)
         if not exchange.verifications.take(now):
+            self._busy[offer.neighbor] = exchange
             exchange.want(origin, offer.rank, exchange.verifications.ready_at())
             raise LsaRefusedError(Refusal.OVER_BUDGET, "more new LSAs than one neighbor may send; asked for later")
         self.counters.lsas_verified += 1
@@ -234,9 +238,11 @@ class Flooding:
             self.equivocators[origin] = None
             self._new_equivocators.append(origin)
 
-    def _neighbor_has(self, origin: int, neighbor: int, now: float) -> None:
+    def _neighbor_has(self, origin: int, neighbor: int) -> None:
         self._to_flood.pop((neighbor, origin), None)
-        self._exchange(neighbor, now).answered(origin)
+        busy = self._busy.get(neighbor)
+        if busy is not None:
+            busy.answered(origin)
 
     # The exchange of databases.
 
@@ -246,17 +252,21 @@ class Flooding:
             exchange = self._exchanges[neighbor] = Exchange(len(self._topology.nodes), now)
         return exchange
 
+    def _busy_exchange(self, neighbor: int, now: float) -> Exchange:
+        exchange = self._busy[neighbor] = self._exchange(neighbor, now)
+        return exchange
+
     def _receive_summary(self, summary: Summary, neighbor: int, now: float) -> None:
         """Queue what the neighbor lacks; take note of what it has and we lack."""
         exchange = self._exchange(neighbor, now)
         if not exchange.summaries.take(now):
             raise LsaRefusedError(Refusal.OVER_BUDGET, "more summaries than one neighbor may send")
+        self._busy[neighbor] = exchange
         nothing = (-1, b"")
-        for entry in self.lsdb:
+        for entry in self.lsdb.between(summary.first, summary.last):
             origin = entry.lsa.origin
             shown = summary.ranks.get(origin, nothing)
-            is_needed = origin != neighbor or shown is not nothing
-            if summary.first <= origin <= summary.last and entry.rank > shown and is_needed:
+            if entry.rank > shown and (origin != neighbor or shown is not nothing):
                 exchange.answer(origin)
         # A neighbor that was told what we have will send the rest by itself.
         request_at = max(now, exchange.described_at + REQUEST_DELAY)
@@ -296,17 +306,23 @@ class Flooding:
         messages, self._summaries = self._summaries, []
         self.counters.summaries_sent += len(messages)
         lsas = self._to_flood
-        for neighbor, exchange in self._exchanges.items():
-            if neighbor in self._up:
-                for origin in exchange.take_answers(now):
-                    newest = self.lsdb.newest(origin)
-                    if newest is not None:
-                        lsas[neighbor, origin] = newest.data
+        for neighbor in list(self._busy):
+            self._take_answers(neighbor, now)
         if lsas:
             messages += [(neighbor, data) for (neighbor, _), data in lsas.items()]
             self.counters.lsas_flooded += len(lsas)
             self._to_flood = {}
         return messages
+
+    def _take_answers(self, neighbor: int, now: float) -> None:
+        """Queue the answers that may go to ``neighbor`` now, with what is flooded."""
+        exchange = self._busy[neighbor]
+        for origin in exchange.take_answers(now) if neighbor in self._up else ():
+            newest = self.lsdb.newest(origin)
+            if newest is not None:
+                self._to_flood[neighbor, origin] = newest.data
+        if exchange.is_idle:
+            del self._busy[neighbor]
 
     def flood(self, origin: int, data: bytes, came_from: int | None) -> None:
         """Queue an LSA for every UP neighbor but the one that it came from."""
@@ -320,7 +336,7 @@ class Flooding:
         """Yield when `handle_timeout` or `expire` has something to do, None for never."""
         yield self.lsdb.next_expiry()
         yield self._postponed_until
-        for neighbor, exchange in self._exchanges.items():
+        for neighbor, exchange in self._busy.items():
             if neighbor in self._up:
                 yield exchange.request_at
                 yield exchange.answers_at(now)
@@ -329,7 +345,7 @@ class Flooding:
         """Take the LSAs that have waited long enough, and ask for what did not come."""
         if self._postponed_until is not None and now >= self._postponed_until:
             self._accept_postponed(now)
-        for neighbor, exchange in self._exchanges.items():
+        for neighbor, exchange in self._busy.items():
             if exchange.request_at is not None and now >= exchange.request_at:
                 self._request(neighbor, exchange)
 

@@ -18,7 +18,8 @@ Rules, for an LSA whose signature was verified:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -36,10 +37,21 @@ class Topology:
     nodes: frozenset[int]
     links: frozenset[frozenset[int]]
     leaves: frozenset[int] = frozenset()
+    neighbors: Mapping[int, frozenset[int]] = attrs.field(init=False, eq=False, repr=False)
+    """By node: the other ends of its links."""
+
+    @neighbors.default
+    def _neighbors_of_all(self) -> dict[int, frozenset[int]]:
+        neighbors: dict[int, set[int]] = {node: set() for node in self.nodes}
+        for link in self.links:
+            one, other = link
+            neighbors.setdefault(one, set()).add(other)
+            neighbors.setdefault(other, set()).add(one)
+        return {node: frozenset(others) for node, others in neighbors.items()}
 
     def allows_link(self, one: int, other: int) -> bool:
         """Return whether the configuration has a link between these two nodes."""
-        return frozenset((one, other)) in self.links
+        return other in self.neighbors.get(one, ())
 
 
 class Verdict(enum.Enum):
@@ -73,6 +85,8 @@ class Lsdb:
         # Both by origin. All LSAs live equally long and time never goes back, so the first of _fresh expires first.
         self._fresh: dict[int, Entry] = {}
         self._expired: dict[int, Entry] = {}
+        self._origins: list[int] = []
+        """Of the LSAs that count, ascending."""
 
     def __len__(self) -> int:
         """Return the number of LSAs that count."""
@@ -81,6 +95,11 @@ class Lsdb:
     def __iter__(self) -> Iterator[Entry]:
         """Iterate over the LSAs that count, the longest unrefreshed first."""
         return iter(self._fresh.values())
+
+    def between(self, first: int, last: int) -> Iterator[Entry]:
+        """Iterate over the LSAs that count whose origins are from ``first`` to ``last``, both included."""
+        origins = self._origins[bisect_left(self._origins, first) : bisect_right(self._origins, last)]
+        return (self._fresh[origin] for origin in origins)
 
     def newest(self, origin: int) -> Entry | None:
         """Return the newest LSA of ``origin`` that was ever seen, whether it still counts or not."""
@@ -98,6 +117,7 @@ class Lsdb:
                 counted = self._with_known_links(lsa)
                 ignored = len(lsa.links) - len(counted.links)
                 entries[origin] = attrs.evolve(entry, lsa=counted, unknown_links=ignored)
+        self._origins = sorted(self._fresh)
 
     def unknown_links(self, origin: int) -> int:
         """Return how many links the newest LSA of ``origin`` names that the configuration does not have."""
@@ -120,6 +140,8 @@ class Lsdb:
         if known is not None and rank <= known.rank:
             return Verdict.DUPLICATE if rank == known.rank else Verdict.OLDER
         former = self._fresh.pop(lsa.origin, None)
+        if former is None:
+            insort(self._origins, lsa.origin)
         self._expired.pop(lsa.origin, None)
         counted = self._with_known_links(lsa)
         self._fresh[lsa.origin] = Entry(counted, data, rank, now, len(lsa.links) - len(counted.links))
@@ -127,7 +149,8 @@ class Lsdb:
         return Verdict.REFRESHED if unchanged else Verdict.CHANGED
 
     def _with_known_links(self, lsa: Lsa) -> Lsa:
-        links = tuple(link for link in lsa.links if self._topology.allows_link(lsa.origin, link.neighbor))
+        allowed = self._topology.neighbors[lsa.origin]
+        links = tuple(link for link in lsa.links if link.neighbor in allowed)
         return lsa if len(links) == len(lsa.links) else attrs.evolve(lsa, links=links)
 
     def next_expiry(self) -> float | None:
@@ -138,7 +161,12 @@ class Lsdb:
 
     def expire(self, now: float) -> int:
         """Stop counting what was not refreshed in time; return how many LSAs that were."""
-        old = [origin for origin, entry in self._fresh.items() if now >= entry.received_at + MAX_AGE_SECONDS]
+        old = []
+        for origin, entry in self._fresh.items():
+            if now < entry.received_at + MAX_AGE_SECONDS:
+                break
+            old.append(origin)
         for origin in old:
             self._expired[origin] = self._fresh.pop(origin)
+            self._origins.remove(origin)
         return len(old)

@@ -7,6 +7,7 @@ Rules:
   two tables, and what changes in the node's own is announced.
 * The news of others is gathered: after a quiet time it counts at once, then the table is computed at most every
   `SPF_NODE_INTERVAL` for each node in the database. Lookups meanwhile answer from the table that there is.
+* News that changes no link that both ends announce computes nothing (`seamless.routing.graph`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import attrs
 from seamless.routing.alternates import loop_free_alternate
 from seamless.routing.counters import RoutingCounters
 from seamless.routing.detours import Detours
+from seamless.routing.graph import LiveGraph
 from seamless.routing.lsa import Lsa
-from seamless.routing.spf import Graph, Route, two_way_graph
+from seamless.routing.spf import Graph, Route
 from seamless.routing.table import (
     MAX_UNKNOWN_SETS,
     Table,
@@ -54,7 +56,8 @@ class Routes:
         self._lsas = lsas
         self._counters = counters
         self._nodes = 0
-        self._graph = Graph({}, frozenset())
+        self._live_graph = LiveGraph()
+        self._graph: Graph = self._live_graph.graph
         self._table: Table = {}
         self._known_table: Table = {}
         """The shortest routes that meet no node that does not know us..."""
@@ -83,8 +86,10 @@ class Routes:
 
     def next_timeout(self, now: float) -> float | None:
         """Return when `handle_timeout` has something to do; None when all is good, or done with the next look."""
-        compute_at = self._compute_at if self._compute_at is not None and self._compute_at > now else None
-        return min((at for at in (compute_at, self._detours.next_expiry()) if at is not None), default=None)
+        compute_at, expires_at = self._compute_at, self._detours.next_expiry()
+        if compute_at is None or compute_at <= now:
+            return expires_at
+        return compute_at if expires_at is None else min(compute_at, expires_at)
 
     def handle_timeout(self, now: float) -> None:
         """End the detours whose time is over."""
@@ -108,14 +113,18 @@ class Routes:
         if self._compute_at is not None and now >= self._compute_at:
             lsas = self._lsas()
             self._nodes = len(lsas)
-            self._graph = two_way_graph(lsas)
-            self._table = compute_table(self._graph, self._local)
-            self._known_table = own_table(self._graph, self._local, self._table)
-            self._own_table = self._detours.apply(self._known_table, self._graph)
-            self._compute_at = None
-            self._computed_at = now
-            self._counters.table_computations += 1
+            self._compute_at, self._computed_at = None, now
+            graph = self._live_graph.update(lsas)
+            if graph is not self._graph:
+                self._compute(graph)
         return self._table
+
+    def _compute(self, graph: Graph) -> None:
+        self._graph = graph
+        self._table = compute_table(graph, self._local, self._table)
+        self._known_table = own_table(graph, self._local, self._table)
+        self._own_table = self._detours.apply(self._known_table, graph)
+        self._counters.table_computations += 1
 
     def get(self, destination: int, now: float) -> Route | None:
         """Return the shortest route to ``destination``; None when there is no way, or it is ourselves."""
@@ -142,7 +151,7 @@ class Routes:
             return None
         changed = changed_destinations(self._announced_table, table)
         # What is on a path that was left because it carried nothing is as good as lost.
-        severed = (severed_destinations(self._announced_table, table, self._graph) | self._left) & changed
+        severed = severed_destinations(changed, self._announced_table, table, self._graph) | (self._left & changed)
         self._left.clear()
         self._announced_table = table
         return RoutesChanged(changed, severed) if changed else None

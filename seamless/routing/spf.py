@@ -1,21 +1,20 @@
-"""Shortest path first: from what all nodes say of their links to the shortest path to each of them.
+"""Shortest path first: from the links of all nodes (`seamless.routing.graph`) to the shortest path to each of them.
 
-Dijkstra's algorithm (RFC 2328, section 16.1) under four rules. A link counts only when both ends announce it, so that
-the LSA of a dead node leads no packet into it. A path does not lead through a leaf, nor through a node that says it
-does not know the destination. Of equally short paths all nodes take the one with the lowest identifiers, compared from
-its start: then the rest of a path, seen from any node on it, is that node's own path, and a packet takes the way that
-its first node computed for it.
+Dijkstra's algorithm (RFC 2328, section 16.1) under three rules. A path does not lead through a leaf, nor through a node
+that says it does not know the destination. Of equally short paths all nodes take the one with the lowest identifiers,
+compared from its start: then the rest of a path, seen from any node on it, is that node's own path, and a packet takes
+the way that its first node computed for it.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import TypeAlias
 
 import attrs
 
-from seamless.routing.lsa import Lsa, LsaLink
+from seamless.routing.lsa import LsaLink
 
 Path: TypeAlias = tuple[int, ...]
 """Node identifiers from the source to the destination, both included."""
@@ -42,25 +41,6 @@ class Graph:
     """By destination: the nodes that say that they do not know it."""
     tables: dict[int, Mapping[int, Route]] = attrs.field(factory=dict, eq=False, repr=False)
     """Routing tables computed from this graph so far, by node (`seamless.routing.table.table_of`)."""
-
-
-def two_way_graph(lsas: Iterable[Lsa]) -> Graph:
-    """Return the graph of the links that both of their ends announce."""
-    said = {lsa.origin: lsa for lsa in lsas}
-    announced = {(lsa.origin, link.neighbor) for lsa in said.values() for link in lsa.links}
-    links = {
-        origin: {link.neighbor: link for link in lsa.links if (link.neighbor, origin) in announced}
-        for origin, lsa in said.items()
-    }
-    unknown: dict[int, set[int]] = {}
-    for origin, lsa in said.items():
-        for destination in lsa.unknown:
-            unknown.setdefault(destination, set()).add(origin)
-    return Graph(
-        links,
-        frozenset(origin for origin, lsa in said.items() if lsa.leaf),
-        {destination: frozenset(origins) for destination, origins in unknown.items()},
-    )
 
 
 def shortest_paths(graph: Graph, source: int, avoided: Set[int] = frozenset()) -> dict[int, tuple[int, Path]]:

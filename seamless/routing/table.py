@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -11,7 +11,7 @@ from seamless.routing.spf import Graph, Path, Route, shortest_paths
 
 Table: TypeAlias = Mapping[int, Route]
 """Routes by destination; a node that is not in it cannot be reached. The local node is not in it."""
-
+NO_ROUTES: Final[Table] = {}
 
 MAX_UNKNOWN_SETS: Final = 64
 """Computations for destinations that some nodes do not know: one for each set of such nodes."""
@@ -19,8 +19,9 @@ MAX_NEIGHBORS_ASKED: Final = 8
 """Neighbors whose routes are computed for a way around nodes that do not know us."""
 
 
-def compute_table(graph: Graph, local: int) -> Table:
-    """Return the routes from ``local`` to all nodes that can be reached."""
+def compute_table(graph: Graph, local: int, former: Table = NO_ROUTES) -> Table:
+    """Return the routes from ``local`` to all nodes that can be reached; those that are as in ``former`` are the same
+    objects."""
     found = shortest_paths(graph, local)
     routes = {}
     mtu: dict[int, int] = {local: MAX_MTU_BYTES}
@@ -29,7 +30,10 @@ def compute_table(graph: Graph, local: int) -> Table:
             # The node before it on the path is nearer, so its MTU is known.
             before = path[-2]
             mtu_bytes = mtu[destination] = min(mtu[before], graph.links[before][destination].mtu_bytes)
-            routes[destination] = Route(destination, path[1], path, distance, mtu_bytes)
+            known = former.get(destination)
+            if known is None or (known.distance, known.mtu_bytes, known.path) != (distance, mtu_bytes, path):
+                known = Route(destination, path[1], path, distance, mtu_bytes)
+            routes[destination] = known
     _lead_around_unknown(graph, local, routes)
     return routes
 
@@ -93,24 +97,24 @@ def own_table(graph: Graph, local: int, table: Table) -> Table:
 
 def changed_destinations(before: Table, after: Table) -> frozenset[int]:
     """Return the destinations that were gained, lost, or have another path or MTU."""
+    here_now = (node for node, route in after.items() if not _is_the_same_way(before.get(node), route))
+    return frozenset(before.keys() - after.keys()).union(here_now)
+
+
+def severed_destinations(destinations: Set[int], before: Table, after: Table, graph: Graph) -> frozenset[int]:
+    """Return those of ``destinations`` that are in ``after`` and to which packets under way may not get there: their
+    path before has lost a link, or was none at all. On a path that is merely not the best any more they do, and on one
+    that carries shorter packets than before relays cut them anew."""
     return frozenset(
         destination
-        for destination in before.keys() | after.keys()
-        if _way(before, destination) != _way(after, destination)
+        for destination in destinations
+        if destination in after and not _still_carries(before.get(destination), graph)
     )
-
-
-def severed_destinations(before: Table, after: Table, graph: Graph) -> frozenset[int]:
-    """Return the destinations of ``after`` to which packets under way may not get there: their path before has lost a
-    link, or was none at all. On a path that is merely not the best any more they do, and on one that carries shorter
-    packets than before relays cut them anew."""
-    return frozenset(destination for destination in after if not _still_carries(before.get(destination), graph))
 
 
 def _still_carries(old: Route | None, graph: Graph) -> bool:
     return old is not None and all(neighbor in graph.links.get(node, ()) for node, neighbor in pairwise(old.path))
 
 
-def _way(table: Table, destination: int) -> tuple[tuple[int, ...], int] | None:
-    route = table.get(destination)
-    return None if route is None else (route.path, route.mtu_bytes)
+def _is_the_same_way(one: Route | None, other: Route) -> bool:
+    return one is other or (one is not None and one.path == other.path and one.mtu_bytes == other.mtu_bytes)

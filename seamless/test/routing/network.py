@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from seamless.crypto.keys import verify as verify_ed25519
 from seamless.lab.agenda import Agenda
 from seamless.routing.flooding import Verify
+from seamless.routing.graph import LiveGraph
+from seamless.routing.lsa import Lsa
 from seamless.routing.lsdb import Topology
 from seamless.routing.routing import Routing
+from seamless.routing.spf import Graph
 
 INCARNATION = 1_790_000_000_000
 MTU_BYTES = 1400
@@ -45,6 +48,11 @@ def sign_as(node: int) -> Callable[[bytes], bytes]:
 def make_topology(links: Iterable[tuple[int, int]], leaves: Iterable[int] = ()) -> Topology:
     pairs = frozenset(frozenset(link) for link in links)
     return Topology(frozenset(node for pair in pairs for node in pair), pairs, frozenset(leaves))
+
+
+def graph_of(lsas: Iterable[Lsa]) -> Graph:
+    """Return the graph of these LSAs, made at once."""
+    return LiveGraph().update(lsas)
 
 
 def make_core(

@@ -7,10 +7,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.routing.lsa import MAX_UNKNOWN, Lsa, LsaLink, decode_lsa, digest_of, encode_lsa
 from seamless.routing.origination import REFRESH_INTERVAL, UNKNOWN_PER_SECOND
-from seamless.routing.spf import shortest_paths, two_way_graph
+from seamless.routing.spf import shortest_paths
 from seamless.routing.table import MAX_UNKNOWN_SETS, compute_table
 from seamless.test.routing.core import TOPOLOGY, RoutingTestCase, lsa_bytes
-from seamless.test.routing.network import INCARNATION, MTU_BYTES, Network, sign_as
+from seamless.test.routing.network import INCARNATION, MTU_BYTES, Network, graph_of, sign_as
 
 COSTS = {(0, 1): 1, (1, 2): 1, (2, 3): 1, (0, 3): 1, (2, 9): 1, (0, 9): 1, (1, 4): 5, (3, 5): 5}
 """A ring of four with a villain, 9, across it, and two nodes beyond."""
@@ -159,7 +159,7 @@ def ladder(rungs: int, unknown: dict[int, tuple[int, ...]]) -> list[Lsa]:
 
 class DetourTests(SynchronousTestCase):
     def test_every_node_on_the_way_goes_on_the_same_way(self) -> None:
-        graph = two_way_graph(ladder(6, {4: (10, 11), 6: (9,)}))
+        graph = graph_of(ladder(6, {4: (10, 11), 6: (9,)}))
         tables = {node: compute_table(graph, node) for node in graph.links}
         for source, table in tables.items():
             for destination, route in table.items():
@@ -173,13 +173,13 @@ class DetourTests(SynchronousTestCase):
         self.assertEqual(tables[0][10].path[:4], (0, 2, 3, 5))
 
     def test_no_way_around(self) -> None:
-        graph = two_way_graph(ladder(6, {4: (10,), 5: (10,)}))
+        graph = graph_of(ladder(6, {4: (10,), 5: (10,)}))
         self.assertNotIn(10, compute_table(graph, 0))
         self.assertIn(10, compute_table(graph, 4))
         self.assertIn(11, compute_table(graph, 0))
 
     def test_it_may_begin_or_end_where_it_must_not_lead_through(self) -> None:
-        graph = two_way_graph(ladder(3, {}))
+        graph = graph_of(ladder(3, {}))
         self.assertEqual(shortest_paths(graph, 0, frozenset({0, 4}))[4][1], (0, 2, 4))
 
     def test_computations_are_bounded(self) -> None:
@@ -190,7 +190,7 @@ class DetourTests(SynchronousTestCase):
             destination = 2 * rungs - 2 - 2 * (number % 16) if number < 16 else 2 * rungs - 1 - number
             unknown.setdefault(2 * (number // 16) + 2, []).append(destination)
             unknown.setdefault(60 + 2 * (number % 16), []).append(destination)
-        graph = two_way_graph(ladder(rungs, {node: tuple(sorted(set(lost))) for node, lost in unknown.items()}))
+        graph = graph_of(ladder(rungs, {node: tuple(sorted(set(lost))) for node, lost in unknown.items()}))
         table = compute_table(graph, 0)
         unreachable = set(graph.links) - set(table) - {0}
         self.assertTrue(unreachable)
