@@ -95,6 +95,9 @@ class Lab(SmokeCase):
     def test_keystroke(self) -> None:
         self.assert_runs("keystroke", "0 % loss, seamless")
 
+    def test_short(self) -> None:
+        self.assert_runs("short", "TCP BBR", "30 ms, 0 % loss, 1 MB: ")
+
     def test_relay(self) -> None:
         self.assert_runs("relay", "r1 killed with -9", "equal to the byte")
 
