@@ -203,6 +203,7 @@ NODE: Final = {
     "serves": _list(NETWORK),
     "key": KEY - _end(),
     "leaf": _end(),
+    "memory": SIZE - _end(),
     "capture": _capture(),
 }
 LINK: Final = {

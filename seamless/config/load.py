@@ -105,7 +105,7 @@ class _Assembly:
 
     def _nodes(self) -> list[tuple[Block, NodeConfig]]:
         problems = self._problems
-        pairs = check.unique(self._built("node", overlay_blocks.node), problems)
+        pairs = check.unique(self._built("node", lambda block: overlay_blocks.node(block, problems)), problems)
         check.note_shared_keys(pairs, problems)
         check.note_shared_addresses(pairs, problems)
         check.note_overlapping_serves(pairs, problems)

@@ -26,6 +26,7 @@ import attrs
 
 from seamless.crypto.keys import x25519_public_key
 from seamless.interfaces import Address
+from seamless.session.limits import DEFAULT_MEMORY_BYTES
 from seamless.wire.header import node_identifier
 
 Network: TypeAlias = Union[IPv4Network, IPv6Network]
@@ -52,6 +53,10 @@ DEFAULT_GIVE_UP: Final = 30.0
 DEFAULT_CONGESTION: Final = "cubic"
 DEFAULT_MTU_BYTES: Final = 1500
 """IP MTU of Ethernet."""
+MINIMUM_MEMORY_BYTES: Final = 8 << 20
+"""Half of it is the window of a session, which begins at 4 MiB in any case (docs/protocol.rst)."""
+MAXIMUM_MEMORY_BYTES: Final = 64 << 30
+"""Far more than any path has on the way: what is longer is a slip of the unit."""
 MINIMUM_MTU_BYTES: Final = 1280
 """Every IPv6 link carries this much (RFC 8200, section 5), and the padded INITIATION needs nearly all of it."""
 
@@ -71,6 +76,7 @@ class NodeConfig:
     """A daemon: where it listens, what it releases to, and the raw Ed25519 public key that is its identity.
 
     ``capture_at``: where it takes captured TCP connections; for an IP version of which it names none, everywhere.
+    ``memory_bytes``: what slow readers of the streams with one peer may leave unread in it.
     """
 
     name: str
@@ -80,6 +86,7 @@ class NodeConfig:
     leaf: bool = False
     capture_port: int = DEFAULT_CAPTURE_PORT
     capture_at: tuple[IPv4Address | IPv6Address, ...] = ()
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
 
     @property
     def identifier(self) -> int:

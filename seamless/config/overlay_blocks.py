@@ -19,6 +19,8 @@ from seamless.config.model import (
     DEFAULT_HELLO_INTERVAL,
     DEFAULT_MTU_BYTES,
     DEFAULT_PORT,
+    MAXIMUM_MEMORY_BYTES,
+    MINIMUM_MEMORY_BYTES,
     MINIMUM_MTU_BYTES,
     InterceptConfig,
     LinkConfig,
@@ -37,6 +39,7 @@ from seamless.config.syntax_hints import similar
 from seamless.config.values import Endpoint, spelt_rate
 from seamless.interfaces import Address
 from seamless.link.congestion import CONTROLLERS
+from seamless.session.limits import DEFAULT_MEMORY_BYTES
 
 MAXIMUM_INTERVAL: Final = 65.535
 """Seconds: a HELLO carries its intervals as 16 bits of milliseconds (docs/protocol.rst)."""
@@ -133,8 +136,13 @@ def listening(endpoint: Endpoint) -> Address:
     return endpoint.host, DEFAULT_PORT if endpoint.port is None else endpoint.port
 
 
-def node(block: Block) -> NodeConfig:
-    """Build a node. All that can be wrong with it concerns other nodes too."""
+def node(block: Block, problems: Problems) -> NodeConfig:
+    """Build a node. What else can be wrong with it concerns other nodes too."""
+    memory_bytes = block.first("memory", int) or DEFAULT_MEMORY_BYTES
+    if not MINIMUM_MEMORY_BYTES <= memory_bytes <= MAXIMUM_MEMORY_BYTES:
+        least, most = MINIMUM_MEMORY_BYTES >> 20, MAXIMUM_MEMORY_BYTES >> 30
+        at = block.where("memory")
+        problems.add(at, f"a memory of {memory_bytes} bytes cannot be used: write one from {least} MiB to {most} GiB")
     serves = tuple(network for statement in block.all("serves") for network in statement.networks())
     return NodeConfig(
         name=block.name(),
@@ -144,6 +152,7 @@ def node(block: Block) -> NodeConfig:
         leaf=block.has("leaf"),
         capture_port=block.first("capture", int) or DEFAULT_CAPTURE_PORT,
         capture_at=(*block.of("capture", IPv4Address), *block.of("capture", IPv6Address)),
+        memory_bytes=memory_bytes,
     )
 
 

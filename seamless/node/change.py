@@ -131,6 +131,7 @@ def _of_node(node: NodeConfig) -> dict[str, str | None]:
         "serves": ", ".join(map(str, node.serves)) or None,
         "key": encode_public_key(node.public_key),
         "leaf": "yes" if node.leaf else None,
+        "memory": f"{node.memory_bytes} bytes",
         "capture at": " ".join((*map(str, node.capture_at), f"port {node.capture_port}")),
     }
 

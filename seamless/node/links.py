@@ -17,11 +17,12 @@ from seamless.crypto.gate import Admitted, Answer, HandshakeGate
 from seamless.crypto.messages import LINK_PROLOGUE
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
-from seamless.link.congestion import make_controller
+from seamless.link.congestion import CONTROLLERS, make_controller
 from seamless.link.link import Link
 from seamless.node.identity import Identity
 from seamless.node.plan import LinkPlan
 from seamless.node.status import NodeCounters
+from seamless.routing.capacity import LinkCapacity
 from seamless.wire.header import CONTROL, COOKIE, DATA, INDEX_BITS, INDEX_MASK, INITIATION, RESPONSE, TAG_BYTES
 
 COST_UNIT: Final = 1e-4
@@ -45,6 +46,8 @@ class Links:
         self._by_key: dict[bytes, list[Link]] = {}
         self._to: dict[int, list[Link]] = {}
         self._up: set[Link] = set()
+        self._estimated: set[Link] = set()
+        """Links whose rate is not the configured one, but what congestion control finds."""
         self._packet_bytes: dict[Link, int] = {}
         self._reported_mtu: dict[Link, int] = {}
         self._answers: list[Transmit] = []
@@ -72,6 +75,7 @@ class Links:
         association = self._identity.associate(plan.public_key, LINK_PROLOGUE, allocate_index, self._release_index)
         link = Link(plan.settings, association, _controller(plan, now), now)
         self._links.append(link)
+        self._note_estimated(link, plan)
         self._associations[link] = association
         self._by_key.setdefault(plan.public_key, []).append(link)
         self._to.setdefault(plan.settings.neighbor_id, []).append(link)
@@ -102,6 +106,7 @@ class Links:
         _remove(self._by_key, plan.public_key, link)
         _remove(self._to, plan.settings.neighbor_id, link)
         self._up.discard(link)
+        self._estimated.discard(link)
         self._packet_bytes.pop(link, None)
         self._reported_mtu.pop(link, None)
 
@@ -110,7 +115,11 @@ class Links:
         link = self._planned(old)
         same_controller = old.congestion_control == new.congestion_control
         link.configure(new.settings, None if same_controller else _controller(new, now), now)
+        self._note_estimated(link, new)
         return link
+
+    def _note_estimated(self, link: Link, plan: LinkPlan) -> None:
+        (self._estimated.discard if CONTROLLERS[plan.congestion].requires_rate else self._estimated.add)(link)
 
     def _planned(self, plan: LinkPlan) -> Link:
         return next(link for link in self._to[plan.settings.neighbor_id] if link.settings == plan.settings)
@@ -268,6 +277,12 @@ class Links:
         # A lost packet is late by a round trip: what loss costs is latency.
         one_way = state.minimum_rtt * (0.5 + state.loss_rate)
         return 1 + int(one_way / COST_UNIT)
+
+    def capacity(self, link: Link) -> LinkCapacity:
+        """Return what routing announces of this link's rate, configured or estimated, and of its latency."""
+        state = link.state()
+        latency = None if state.minimum_rtt is None else state.minimum_rtt / 2
+        return LinkCapacity.of(state.rate_bps, latency, is_estimate=link in self._estimated)
 
     def changed(self) -> list[Link]:
         """Return the links that went UP, or ceased to be, since the last call."""

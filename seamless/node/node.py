@@ -72,6 +72,8 @@ from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, TRAFFIC_CLASS
 
 COST_INTERVAL: Final = 5.0
 """Seconds between two looks at what links cost."""
+FIRST_CAPACITY_INTERVAL: Final = 0.2
+"""Seconds from a link's rise to the first look at what it carries: its round trip time is known after one."""
 WHOLE_PACKET_OVERHEAD_BYTES: Final = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES + TAG_BYTES + DATAGRAM_HEADER_BYTES
 """What carrying a whole packet adds to it, the link's own overhead left out."""
 SERVICE_GAP_MIN: Final = 0.2
@@ -123,7 +125,8 @@ class Node:
         self._reachable: set[int] = set()
         self._drift = Drift(configuration, name)
         self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)
-        self._cost_at = now + COST_INTERVAL
+        self._cost_at = self._capacity_at = now + COST_INTERVAL
+        self._sized_at_computation = 0
         self._blocked: Set[Address] = frozenset()
         """Local addresses that took nothing when `datagrams_to_send` was called last."""
         self._served_at = math.inf
@@ -167,11 +170,23 @@ class Node:
                 private_key=self._identity.private_key,
                 association=association,
                 now=now,
-                limits=Limits(give_up=self.configuration.overlay.give_up),
+                limits=self._limits(),
                 may_open=self._openings.take,
             )
             session.path_changed(self._routing.path_mtu_bytes(peer), now)
+            self._size_windows(session, peer)
         return session
+
+    def _limits(self) -> Limits:
+        return Limits.within(self.config.memory_bytes, give_up=self.configuration.overlay.give_up)
+
+    def _size_windows(self, session: Session, peer: int) -> None:
+        """Have the windows of a session begin at what its path carries."""
+        capacity = self._routing.path_capacity(peer)
+        if capacity is None:
+            session.path_carries(None)
+        else:
+            session.path_carries(capacity.rate_bps, capacity.round_trip, is_estimate=capacity.is_estimate)
 
     # Another configuration.
 
@@ -200,7 +215,7 @@ class Node:
         self._adjust_links(change.adjusted, now)
         self._links.open(change.opened, now)
         for session in self._sessions.values():
-            session.set_give_up(configuration.overlay.give_up)
+            session.set_limits(self._limits())
         self._take_routes(now)
         self._forwarding.reroute(undelivered, now)
         if change.differences:
@@ -239,9 +254,12 @@ class Node:
             self._links.adjust(old, new, now)
             neighbor = new.settings.neighbor_id
             best = self._links.best(neighbor)
-            if best is not None and old.settings.cost != new.settings.cost:
+            if best is None:
+                continue
+            if old.settings.cost != new.settings.cost:
                 is_configured = best.settings.cost is not None
                 self._routing.link_cost(neighbor, self._links.cost(best), now, is_configured=is_configured)
+            self._routing.link_capacity(neighbor, self._links.capacity(best), now)
 
     def _tell_configuration(self, configuration: Configuration, now: float) -> None:
         """Send the digests of our configuration to all neighbors and peers, and compare theirs anew."""
@@ -361,7 +379,9 @@ class Node:
         if best is None:
             self._routing.link_down(neighbor, now)
         else:
-            self._routing.link_up(neighbor, self._links.cost(best), self._links.packet_bytes(neighbor), now)
+            packet_bytes, capacity = self._links.packet_bytes(neighbor), self._links.capacity(best)
+            self._routing.link_up(neighbor, self._links.cost(best), packet_bytes, now, capacity)
+            self._capacity_at = min(self._capacity_at, now + FIRST_CAPACITY_INTERVAL)
         self._take_routes(now)
 
     def _take_routes(self, now: float) -> None:
@@ -412,6 +432,23 @@ class Node:
                 self._routing.link_cost(neighbor, self._links.cost(best), now)
         for link in self._links:
             link.restart_minimum_rtt()
+
+    def _watch_capacities(self, now: float) -> None:
+        """Announce what links carry, and have windows begin at what paths carry by the newest LSAs."""
+        if now >= self._capacity_at:
+            self._capacity_at = now + COST_INTERVAL
+            for neighbor in self._links.neighbors:
+                best = self._links.best(neighbor)
+                if best is not None:
+                    capacity = self._links.capacity(best)
+                    self._routing.link_capacity(neighbor, capacity, now)
+                    if not capacity.is_known:
+                        self._capacity_at = now + FIRST_CAPACITY_INTERVAL
+        computations = self._routing.counters.table_computations
+        if computations != self._sized_at_computation:
+            self._sized_at_computation = computations
+            for peer, session in self._sessions.items():
+                self._size_windows(session, peer)
 
     # Commands.
 
@@ -494,6 +531,7 @@ class Node:
         if self._links_changed:
             self._watch_links(now)
         self._watch_costs(now)
+        self._watch_capacities(now)
         self._watch_drift(now)
         self._take_routes(now)
         self._blocked = blocked
@@ -531,7 +569,7 @@ class Node:
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` wants to be called next, perhaps a time that has passed."""
-        earliest = self._cost_at
+        earliest = min(self._cost_at, self._capacity_at)
         for link in self._links:
             due_at = link.next_timeout()
             if self._blocked and link.local in self._blocked:

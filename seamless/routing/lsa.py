@@ -13,8 +13,9 @@ same one, and a node that receives both reports the origin.
 to them do not lead through it (`seamless.routing.spf`).
 
 On the wire, big-endian: kind (8, 1), origin (32), sequence (64), flags (8, bit 0: leaf), number of links (8), number of
-unknown nodes (8); for each link neighbor (32), cost (32), MTU (16); the unknown nodes (32 each); signature (64 bytes).
-At most 64 links and 16 unknown nodes: 784 bytes, which fit a datagram on every path (RFC 8200, section 5: 1280 bytes).
+unknown nodes (8); for each link neighbor (32), cost (32), MTU (16), rate and latency (8 each,
+`seamless.routing.capacity`); the unknown nodes (32 each); signature (64 bytes).
+At most 64 links and 16 unknown nodes: 912 bytes, which fit a datagram on every path (RFC 8200, section 5: 1280 bytes).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from seamless.errors import RemoteProtocolError
+from seamless.routing.capacity import UNKNOWN_CAPACITY, LinkCapacity
 
 KIND_LSA: Final = 1
 """The first byte of an LSA; `seamless.routing.summary` has the other kind."""
@@ -43,7 +45,7 @@ MAX_COST: Final = (1 << 32) - 1
 MAX_MTU_BYTES: Final = (1 << 16) - 1
 
 _HEADER: Final = struct.Struct(">BIQBBB")
-_LINK: Final = struct.Struct(">IIH")
+_LINK: Final = struct.Struct(">IIHBB")
 _UNKNOWN: Final = struct.Struct(">I")
 _FLAG_LEAF: Final = 0x01
 MIN_LSA_BYTES: Final = _HEADER.size + SIGNATURE_BYTES
@@ -78,6 +80,7 @@ class LsaLink:
     neighbor: int
     cost: int
     mtu_bytes: int
+    capacity: LinkCapacity = UNKNOWN_CAPACITY
 
 
 @attrs.frozen
@@ -107,7 +110,7 @@ def encode_lsa(lsa: Lsa, sign: Callable[[bytes], bytes]) -> bytes:
     """Return the bytes of ``lsa``; ``sign`` gives the Ed25519 signature of its origin."""
     flags = _FLAG_LEAF if lsa.leaf else 0
     body = _HEADER.pack(KIND_LSA, lsa.origin, lsa.sequence, flags, len(lsa.links), len(lsa.unknown))
-    body += b"".join(_LINK.pack(link.neighbor, link.cost, link.mtu_bytes) for link in lsa.links)
+    body += b"".join(map(_packed, lsa.links))
     body += b"".join(map(_UNKNOWN.pack, lsa.unknown))
     return body + sign(SIGNATURE_CONTEXT + body)
 
@@ -123,10 +126,20 @@ def decode_lsa(data: bytes) -> Lsa:
     end = unknown_at + unknown_count * _UNKNOWN.size
     if end + SIGNATURE_BYTES != len(data) or link_count > MAX_LINKS or unknown_count > MAX_UNKNOWN:
         raise _malformed(f"an LSA of {len(data)} bytes that claims {link_count} links, {unknown_count} unknown nodes")
-    links = tuple(LsaLink(*fields) for fields in _LINK.iter_unpack(data[_HEADER.size : unknown_at]))
+    links = tuple(map(_unpacked, _LINK.iter_unpack(data[_HEADER.size : unknown_at])))
     unknown = tuple(node for (node,) in _UNKNOWN.iter_unpack(data[unknown_at:end]))
     _check_content(links, unknown)
     return Lsa(origin, sequence, bool(flags & _FLAG_LEAF), links, unknown)
+
+
+def _packed(link: LsaLink) -> bytes:
+    capacity = link.capacity
+    return _LINK.pack(link.neighbor, link.cost, link.mtu_bytes, capacity.rate_code, capacity.latency_code)
+
+
+def _unpacked(fields: tuple[int, ...]) -> LsaLink:
+    neighbor, cost, mtu_bytes, rate_code, latency_code = fields
+    return LsaLink(neighbor, cost, mtu_bytes, LinkCapacity(rate_code, latency_code))
 
 
 def origin_of(data: bytes) -> int:

@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 
 from seamless.routing.alternates import loop_free_alternate
+from seamless.routing.capacity import PathCapacity, path_capacity
 from seamless.routing.counters import RoutingCounters
 from seamless.routing.detours import Detours
 from seamless.routing.graph import LiveGraph
@@ -138,6 +139,11 @@ class Routes:
     def own(self, destination: int, now: float) -> Route | None:
         """Return the route of our own packets to ``destination``; None when there is no way."""
         return self.own_table(now).get(destination)
+
+    def capacity(self, destination: int, now: float) -> PathCapacity | None:
+        """Return what the path of our own packets carries from ``destination`` to us; None when it is not known."""
+        route = self.own(destination, now)
+        return None if route is None else path_capacity(self._graph, route.path)
 
     def around(self, neighbor: int, source: int, destination: int, now: float) -> Route | None:
         """Return the best route for packets of ``source`` that neither begins with ``neighbor`` nor leads back here."""

@@ -27,6 +27,7 @@ import attrs
 
 from seamless.crypto.keys import verify as verify_ed25519
 from seamless.errors import LocalProtocolError
+from seamless.routing.capacity import UNKNOWN_CAPACITY, LinkCapacity, PathCapacity
 from seamless.routing.counters import RoutingCounters
 from seamless.routing.flooding import Flooding, Verify
 from seamless.routing.lsa import MAX_COST, MAX_MTU_BYTES, Lsa, LsaLink, encode_lsa
@@ -103,10 +104,12 @@ class Routing:
 
     # Commands: what our own links do.
 
-    def link_up(self, neighbor: int, cost: int, mtu_bytes: int, now: float) -> None:
+    def link_up(
+        self, neighbor: int, cost: int, mtu_bytes: int, now: float, capacity: LinkCapacity = UNKNOWN_CAPACITY
+    ) -> None:
         """Use the link to ``neighbor``, which is UP, and send it a summary of our database."""
         self._check_neighbor(neighbor)
-        self._set_link(_checked_link(neighbor, cost, mtu_bytes), now)
+        self._set_link(_checked_link(LsaLink(neighbor, cost, mtu_bytes, capacity)), now)
         self._flooding.describe(neighbor, now)
 
     def link_down(self, neighbor: int, now: float) -> None:
@@ -121,13 +124,19 @@ class Routing:
         """Set the cost of an UP link; small changes are ignored unless the cost is configured."""
         link = self._up_link(neighbor)
         if abs(cost - link.cost) > (0 if is_configured else COST_CHANGE_RATIO * link.cost):
-            self._set_link(_checked_link(neighbor, cost, link.mtu_bytes), now)
+            self._set_link(_checked_link(attrs.evolve(link, cost=cost)), now)
 
     def link_mtu(self, neighbor: int, mtu_bytes: int, now: float) -> None:
         """Set the longest overlay packet that an UP link takes."""
         link = self._up_link(neighbor)
         if mtu_bytes != link.mtu_bytes:
-            self._set_link(_checked_link(neighbor, link.cost, mtu_bytes), now)
+            self._set_link(_checked_link(attrs.evolve(link, mtu_bytes=mtu_bytes)), now)
+
+    def link_capacity(self, neighbor: int, capacity: LinkCapacity, now: float) -> None:
+        """Set the rate and latency of an UP link; small changes of what is measured are ignored."""
+        link = self._up_link(neighbor)
+        if capacity.is_news(link.capacity):
+            self._set_link(attrs.evolve(link, capacity=capacity), now)
 
     def note_unknown(self, identifier: int, now: float) -> None:
         """Announce that we were asked to carry packets to a node that our configuration does not have.
@@ -248,6 +257,10 @@ class Routing:
         route = self._routes.own(destination, self._now)
         return None if route is None else route.mtu_bytes
 
+    def path_capacity(self, destination: int) -> PathCapacity | None:
+        """Return what our own path carries from ``destination`` to us; None when it is not known."""
+        return self._routes.capacity(destination, self._now)
+
     def next_event(self) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""
         if not self._may_report:
@@ -291,7 +304,7 @@ def _check_topology(local: int, topology: Topology, public_keys: Mapping[int, by
         raise LocalProtocolError("routing needs the local node in the topology, and a public key for every node")
 
 
-def _checked_link(neighbor: int, cost: int, mtu_bytes: int) -> LsaLink:
-    if not (1 <= cost <= MAX_COST and 1 <= mtu_bytes <= MAX_MTU_BYTES):
-        raise LocalProtocolError(f"a link cannot have cost {cost} and MTU {mtu_bytes}")
-    return LsaLink(neighbor, cost, mtu_bytes)
+def _checked_link(link: LsaLink) -> LsaLink:
+    if not (1 <= link.cost <= MAX_COST and 1 <= link.mtu_bytes <= MAX_MTU_BYTES):
+        raise LocalProtocolError(f"a link cannot have cost {link.cost} and MTU {link.mtu_bytes}")
+    return link

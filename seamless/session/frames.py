@@ -87,7 +87,7 @@ class StreamWindowUpdate:
         half.update_queued = False
         if half.final is not None or half.discarding:
             return b""
-        return encode_window(half.stream, half.window.advertise(half.credit, now))
+        return encode_window(half.stream, half.window.advertise(half.credit, half.unread, now))
 
     def acked(self) -> None:
         """Do nothing: the peer has the window."""

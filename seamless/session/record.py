@@ -193,7 +193,7 @@ class Reassembly:
         self.evicted_records = 0
         self.refused_fragments = 0
         self.repeated_fragments = 0
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._incomplete: dict[bytes, _Incomplete] = {}
 
     def __len__(self) -> int:
@@ -210,7 +210,7 @@ class Reassembly:
         known = self._incomplete.get(nonce)
         if known is not None and not is_last and known.append(offset, piece):
             self.memory_bytes += len(piece) + SLOT_MEMORY_BYTES
-            if self.memory_bytes > self._max_bytes:
+            if self.memory_bytes > self.max_bytes:
                 self._evict_oldest()
             return None
         record = _Incomplete(now) if known is None else known
@@ -229,7 +229,7 @@ class Reassembly:
         if record.nbytes == record.total:
             self.forget(nonce)
             return b"".join(record.pieces)
-        while self.memory_bytes > self._max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
+        while self.memory_bytes > self.max_bytes or len(self._incomplete) > MAX_INCOMPLETE:
             self._evict_oldest()
         return None
 

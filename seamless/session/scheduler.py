@@ -61,7 +61,7 @@ class Scheduler:
         self.used = 0
         self.buffered = 0
         self._ended: list[int] = []
-        self._send_buffer_max = send_buffer_max
+        self.send_buffer_max = send_buffer_max
         self._turns: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
         self._windowless: tuple[Turns, Turns] = (OrderedDict(), OrderedDict())
         self._windowless_turn = False
@@ -80,7 +80,7 @@ class Scheduler:
 
     def _allowed(self) -> int:
         """Return how many unsent bytes a stream may hold now."""
-        return max(UNSENT_MIN_BYTES, min(UNSENT_MAX_BYTES, (self._send_buffer_max - self.buffered) // SHARE_OF_FREE))
+        return max(UNSENT_MIN_BYTES, min(UNSENT_MAX_BYTES, (self.send_buffer_max - self.buffered) // SHARE_OF_FREE))
 
     def wake(self, half: SendHalf, now: float) -> None:
         """Queue ``half`` for a turn, if it has bytes or a FIN that it may send."""

@@ -47,6 +47,7 @@ from seamless.session.record import PIECE_MIN_BYTES, Cutter, complete_records
 from seamless.session.scheduler import Scheduler
 from seamless.session.sender import Sender
 from seamless.session.streams import Streams
+from seamless.session.window import PathRate
 from seamless.wire.ack import Ack
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import (
@@ -109,6 +110,7 @@ class Session:
         self._next_stream = 0
         self._due_at: float | None = None
         """When `handle_timeout` has something to do, infinity for never; None when that is to be computed anew."""
+        self._path: PathRate | None = None
         self._receiver = Receiver(association.receive_key, self.limits.reassembly_max)
         self._begin()
 
@@ -123,6 +125,7 @@ class Session:
             next_number=self._next_stream,
             scheduler=self._scheduler,
         )
+        self._streams.credit.begin_at(self._path)
 
     def _restart(self, first_number: int = 0) -> None:
         """Discard all state shared with the peer's last incarnation, but for the stream identifiers used."""
@@ -184,11 +187,6 @@ class Session:
         frames = self._sender.frames
         frames.extend(PersistentFrame(encode_digest(digest), frames) for digest in digests)
 
-    def set_give_up(self, seconds: float) -> None:
-        """Go on with another ``give up``."""
-        self._due_at = None
-        self.limits = attrs.evolve(self.limits, give_up=seconds)
-
     # In, from the node.
 
     def path_changed(self, packet_mtu_bytes: int | None, now: float, *, severed: bool = True) -> None:
@@ -206,6 +204,23 @@ class Session:
         if severed:
             self._sender.recovery.path_severed(now)
         self._note_waiting(now)
+
+    def path_carries(self, rate_bps: float | None, round_trip: float = 0.0, *, is_estimate: bool = False) -> None:
+        """Have windows begin at the path's rate in bits per second and round trip time in seconds; None: not known.
+
+        ``is_estimate``: the rate is what congestion control has found so far, and may be far too low.
+        """
+        self._path = None if rate_bps is None else PathRate(rate_bps, round_trip, is_estimate)
+        self._streams.credit.begin_at(self._path)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Go on within other limits; what was granted before stays granted."""
+        self._due_at = None
+        self.limits = limits
+        self._receiver.reassembly.max_bytes = limits.reassembly_max
+        self._scheduler.send_buffer_max = limits.send_buffer_max
+        self._streams.set_limits(limits)
+        self._streams.credit.begin_at(self._path)
 
     def resumed(self, gap: float) -> None:
         """Leave the last ``gap`` seconds, in which the process was not served, out of deadlines and RTT samples."""

@@ -92,6 +92,10 @@ class Streams:
         """Return the number of streams that are not over, known to an application or not."""
         return len(self._streams)
 
+    def set_limits(self, limits: Limits) -> None:
+        """Go on within other limits."""
+        self._limits = self.credit.limits = limits
+
     # Commands.
 
     def open(self, target: bytes) -> StreamKey:
@@ -204,7 +208,7 @@ class Streams:
             half.receive(frame.offset, frame.data)
             if stream.flowing:
                 self._deliver(stream, half.take())
-        if half.window.arrived(half.highest, self._limits, rtt, now):
+        if half.window.arrived(half.highest, self.credit, rtt, now):
             self.consumed(stream.key, 0)
         if frame.fin:
             half.end_at(frame.offset + len(frame.data))

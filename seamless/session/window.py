@@ -1,12 +1,18 @@
 """How far the peer may send: the windows that this end opens, and how they grow.
 
 A stream's window is the most that the peer may have sent beyond what the application consumed. It must hold what a
-round trip of the path carries, resends included, and that is not known beforehand. So it starts small, and each
-time that the window turns out to be what held the sender up, it doubles. Seen from here that is so when bytes
-which only the last update allowed arrive as soon as they can: about one round trip after it. A sender with credit to
-spare has other bytes to send first, and they come later. A window that has just grown is judged by the next update, not
-by the one that advertised it. (Measuring the time in which the application consumes a window, as is usual, stops short
-where recovery on the way makes bytes wait much longer than a round trip.)
+round trip of the path carries, resends included. Routing knows the path's rate and delay, so windows begin at their
+product and a little more (`PathRate`). What resends need beyond that, and what a path carries whose rate is not known,
+is found out: each time that the window turns out to be what held the sender up, it grows. Seen from here that is so
+when bytes which only the last update allowed arrive as soon as they can: about one round trip after it. A sender with
+credit to spare has other bytes to send first, and they come later. A window that has just grown is judged by the next
+update, not by the one that advertised it. (Measuring the time in which the application consumes a window, as is usual,
+stops short where recovery on the way makes bytes wait much longer than a round trip.)
+
+A reader that is slower than the path holds its sender up too, and a larger window would only have more bytes wait for
+it. So a window grows only if the application had read nearly all when the update was sent; and a window that grew
+beyond its first size, and is mostly unread, goes back to that. A stream that had to begin with less, as too much was
+granted to others, gets the full size with its first update.
 
 The session's window bounds memory. It opens with what arrived in order, consumed or not, so a reader who has stopped
 stalls its own stream only; only what slow readers leave unread beyond ``unread_max`` is held against it. To
@@ -20,9 +26,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from seamless.errors import RemoteProtocolError
 from seamless.session.limits import Limits
-from seamless.wire.session_frames import EARLY_WINDOW_BYTES, SESSION_WINDOW_INITIAL_BYTES
+from seamless.wire.session_frames import SESSION_WINDOW_INITIAL_BYTES
 
 PROMPT_ROUND_TRIPS: Final = 1.5
 """Bytes that an update allowed and that arrive within so many round trips were waiting for it."""
@@ -39,15 +47,63 @@ SHARE_OF_FREE: Final = 4
 WINDOW_MIN_BYTES: Final = 16 << 10
 """No share is smaller: one record."""
 
+FIRST_WINDOW_MIN_BYTES: Final = 64 << 10
+"""No stream begins with less, however much is granted to others: the first window of Linux's TCP. What a server says
+before it resets its connection, and its client's kernel would have taken in unread, so arrives here too. This much is
+overcommitted: the session's window is what bounds memory."""
+
+WINDOW_MARGIN: Final = 1.25
+"""Windows begin at so many times the bandwidth-delay product: bytes that a hop sends again wait a round trip of that
+hop more."""
+
+PROCESSING_INTERVAL: Final = 0.002
+"""Seconds that processors add to a round trip of a path of a few hops."""
+
+SLOW_READER_SHARE: Final = 4
+"""A reader is slow when more than a quarter of its window is unread as an update is sent. What waits for one that keeps
+up is a batch."""
+
+GROWTH: Final = 2.0
+GROWTH_BEYOND_PATH: Final = 1.25
+"""How a window grows: twofold while it may be far too small, and slowly beyond what a path of a known rate carries."""
+
+
+@attrs.frozen
+class PathRate:
+    """What the path from the peer carries: bits per second, and the round trip time in seconds.
+
+    ``is_estimate``: the rate is what congestion control has found so far, and may be far too low.
+    """
+
+    rate_bps: float
+    round_trip: float
+    is_estimate: bool
+
+    def window_bytes(self) -> int:
+        """Return the window that lets a stream have the whole path."""
+        return int(WINDOW_MARGIN * self.rate_bps / 8 * (self.round_trip + PROCESSING_INTERVAL))
+
 
 class SessionCredit:
     """The window over all streams that this end opens, the unread bytes of its applications, and the memory of what
     came too early."""
 
-    __slots__ = ("limits", "arrived", "in_order", "granted", "unread", "held", "advertised", "update_queued")
+    __slots__ = (
+        "limits",
+        "first",
+        "rate_is_known",
+        "arrived",
+        "in_order",
+        "granted",
+        "unread",
+        "held",
+        "advertised",
+        "update_queued",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.begin_at(None)
         self.arrived = 0
         self.in_order = 0
         self.unread = 0
@@ -55,6 +111,14 @@ class SessionCredit:
         self.held = 0
         self.advertised = SESSION_WINDOW_INITIAL_BYTES
         self.update_queued = False
+
+    def begin_at(self, path: PathRate | None) -> None:
+        """Have windows begin at what ``path`` carries; None: its rate is not known."""
+        limits = self.limits
+        self.rate_is_known = path is not None and not path.is_estimate
+        least = FIRST_WINDOW_MIN_BYTES if self.rate_is_known else limits.stream_window_initial
+        wanted = least if path is None else max(least, path.window_bytes())
+        self.first = min(limits.stream_window_max, wanted)
 
     def limit(self) -> int:
         """Return the sum over all streams that the peer may send now; it never shrinks."""
@@ -83,7 +147,15 @@ class SessionCredit:
     def first_window(self) -> int:
         """Return the window with which a stream begins."""
         share = (self.limits.unread_max - self.unread - self.granted) // SHARE_OF_FREE
-        return max(EARLY_WINDOW_BYTES, min(self.limits.stream_window_initial, share))
+        return min(self.first, max(FIRST_WINDOW_MIN_BYTES, share))
+
+    def grown(self, size: int) -> int:
+        """Return the size of a window of ``size`` that has turned out to be too small."""
+        if self.rate_is_known and size >= self.limits.stream_window_initial:
+            size = int(GROWTH_BEYOND_PATH * size)
+        else:
+            size = int(GROWTH * size)
+        return min(self.limits.stream_window_max, size)
 
 
 class StreamWindow:
@@ -111,22 +183,33 @@ class StreamWindow:
         """Return whether enough has come free for an update."""
         return self.limit(credit) - self.advertised >= min(self.size, credit.stream_share()) // UPDATE_SHARE
 
-    def advertise(self, credit: SessionCredit, now: float) -> int:
-        """Return the limit for a frame that is about to be sent; it counts as advertised."""
+    def advertise(self, credit: SessionCredit, unread: int, now: float) -> int:
+        """Return the limit for a frame that is about to be sent; it counts as advertised.
+
+        ``unread``: bytes in order that the application has not taken.
+        """
+        if SLOW_READER_SHARE * unread > self.size:
+            self._probe_offset = None
+            if 2 * unread > self.size > credit.first:
+                self.size = credit.first
+            probes = False
+        else:
+            self.size = max(self.size, credit.first)
+            probes = self._probe_offset is None and self._advertised_size == self.size
         limit = self.limit(credit)
-        if self._probe_offset is None and limit > self.advertised and self._advertised_size == self.size:
+        if probes and limit > self.advertised:
             self._probe_offset, self._probe_at = self.advertised, now
         credit.granted += limit - self.advertised
         self.advertised = limit
         self._advertised_size = self.size
         return limit
 
-    def arrived(self, highest: int, limits: Limits, rtt: float, now: float) -> bool:
-        """Double the window if bytes up to ``highest`` had waited for the last update; return whether it grew."""
+    def arrived(self, highest: int, credit: SessionCredit, rtt: float, now: float) -> bool:
+        """Let the window grow if bytes up to ``highest`` had waited for the last update; return whether it did."""
         if self._probe_offset is None or highest <= self._probe_offset:
             return False
         self._probe_offset = None
-        if now - self._probe_at > PROMPT_ROUND_TRIPS * rtt + PROMPT_SLACK or self.size >= limits.stream_window_max:
+        if now - self._probe_at > PROMPT_ROUND_TRIPS * rtt + PROMPT_SLACK:
             return False
-        self.size = min(limits.stream_window_max, 2 * self.size)
-        return True
+        before, self.size = self.size, max(self.size, credit.grown(self.size))
+        return self.size > before

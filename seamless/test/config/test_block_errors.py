@@ -41,6 +41,12 @@ class Overlays(ComplaintCase):
             "t.conf:1:13: hello must be from 1 ms to 65.535 s\nt.conf:1:27: dead must be from 1 ms to 65.535 s",
         )
 
+    def test_memory_that_makes_no_window(self) -> None:
+        for size in ("8191 KiB", "65 GiB"):
+            said = self.said(f"overlay x {{ }} node a {{ address 10.0.0.1; memory {size}; key {key('a')}; }}")
+            self.assertIn("bytes cannot be used: write one from 8 MiB to 64 GiB", said)
+            self.assertTrue(said.startswith("t.conf:1:44: a memory of "), said)
+
     def test_giving_up_before_a_link_is_dead(self) -> None:
         self.assertEqual(
             self.said("overlay x { give up 299 ms; }"),

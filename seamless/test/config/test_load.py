@@ -36,6 +36,7 @@ node a {{
     serves 10.9.0.1, 2001:db8:9::/48;
     key {key("a")};
     leaf;
+    memory 512 MiB;
 }}
 node b {{ address 10.0.0.2:7400, 2001:DB8:0::2; serves 10.8.0.0/16; key {key("b")}; }}
 link b a {{
@@ -91,6 +92,7 @@ class Meaning(SynchronousTestCase):
                     serves=(ip_network("10.9.0.1/32"), ip_network("2001:db8:9::/48")),
                     public_key=raw_key("a"),
                     leaf=True,
+                    memory_bytes=512 << 20,
                 ),
                 "b": NodeConfig(
                     name="b",
@@ -98,6 +100,7 @@ class Meaning(SynchronousTestCase):
                     serves=(ip_network("10.8.0.0/16"),),
                     public_key=raw_key("b"),
                     leaf=False,
+                    memory_bytes=64 << 20,
                 ),
             },
         )

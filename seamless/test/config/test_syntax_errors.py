@@ -33,7 +33,7 @@ class Blocks(ComplaintCase):
     def test_a_word_that_begins_like_a_keyword(self) -> None:
         self.assert_complaints(
             ["node a { leafy; }"],
-            "2:10: expected address, serves, key, leaf, capture or '}', found 'leafy': did you mean leaf?",
+            "2:10: expected address, serves, key, leaf, memory, capture or '}', found 'leafy': did you mean leaf?",
         )
 
     def test_mode_of_an_interceptor(self) -> None:

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.crypto.keys import verify
 from seamless.errors import RemoteProtocolError
+from seamless.routing.capacity import LinkCapacity
 from seamless.routing.lsa import (
     MAX_COST,
     MAX_LINKS,
@@ -37,8 +38,9 @@ from seamless.routing.summary import (
 from seamless.test.routing.network import public_key, sign_as
 
 IDENTIFIERS = st.integers(0, MAX_IDENTIFIER)
+CAPACITIES = st.builds(LinkCapacity, st.integers(0, 255), st.integers(0, 255))
 LINKS = st.lists(
-    st.builds(LsaLink, IDENTIFIERS, st.integers(1, MAX_COST), st.integers(1, MAX_MTU_BYTES)),
+    st.builds(LsaLink, IDENTIFIERS, st.integers(1, MAX_COST), st.integers(1, MAX_MTU_BYTES), CAPACITIES),
     max_size=8,
     unique_by=lambda link: link.neighbor,
 ).map(lambda links: tuple(sorted(links, key=lambda link: link.neighbor)))
@@ -46,7 +48,7 @@ UNKNOWN = st.sets(IDENTIFIERS, max_size=MAX_UNKNOWN).map(lambda nodes: tuple(sor
 LSAS = st.builds(Lsa, IDENTIFIERS, st.integers(0, (1 << 64) - 1), st.booleans(), LINKS, UNKNOWN)
 RANKS = st.dictionaries(IDENTIFIERS, st.tuples(st.integers(0, (1 << 64) - 1), st.binary(min_size=16, max_size=16)))
 
-SAMPLE = Lsa(7, 1 << 40, False, (LsaLink(3, 10, 1400), LsaLink(9, 20, 1300)), (5, 6))
+SAMPLE = Lsa(7, 1 << 40, False, (LsaLink(3, 10, 1400, LinkCapacity(0x49, 0x70)), LsaLink(9, 20, 1300)), (5, 6))
 
 
 def unsigned(message: bytes) -> bytes:
@@ -66,8 +68,8 @@ class EncodingTests(SynchronousTestCase):
         encoded = encode(SAMPLE)
         body = (
             "01 00000007 0000010000000000 00 02 02"
-            "00000003 0000000a 0578"
-            "00000009 00000014 0514"
+            "00000003 0000000a 0578 49 70"
+            "00000009 00000014 0514 00 00"
             "00000005 00000006"
         )  # fmt: skip
         self.assertEqual(encoded[:-SIGNATURE_BYTES], bytes.fromhex(body))
@@ -128,7 +130,7 @@ class EncodingTests(SynchronousTestCase):
         links = tuple(LsaLink(number, 1, 1400) for number in range(MAX_LINKS + 1))
         unknown = tuple(range(MAX_UNKNOWN + 1))
         longest = encode(Lsa(7, 1, False, links[1:], unknown[1:]))
-        self.assertEqual((len(longest), MAX_LSA_BYTES), (784, 784))
+        self.assertEqual((len(longest), MAX_LSA_BYTES), (912, 912))
         decode_lsa(longest)
         self.assertRaises(LsaRefusedError, decode_lsa, encode(Lsa(7, 1, False, links)))
         self.assertRaises(LsaRefusedError, decode_lsa, encode(Lsa(7, 1, False, (), unknown)))
