@@ -114,6 +114,10 @@ class Scheduler:
         ended, self._ended = self._ended[::-1], []
         return ended
 
+    def may_reserve_all(self, half: SendHalf) -> bool:
+        """Return whether both windows let all unsent bytes go now."""
+        return half.unsent <= min(half.ready(), self.limit - self.used)
+
     def reserve(self, half: SendHalf, now: float) -> int:
         """Keep of the unsent bytes those that both windows let go now, and charge the session's window with them.
 

@@ -290,7 +290,7 @@ class Session:
         if isinstance(frame, WindowFrame):
             streams.receive_window(frame, now)
         elif isinstance(frame, SessionWindowFrame):
-            streams.receive_session_window(frame.limit)
+            streams.receive_session_window(frame.limit, now)
         elif isinstance(frame, OpenFrame):
             streams.receive_open(frame, now)
         elif isinstance(frame, AcceptFrame):
@@ -412,6 +412,7 @@ class Session:
                 times.append(self._receiver.acknowledger.due_at)
         if self._streams.unopened_since is not None:
             times.append(self._streams.unopened_since + self._unopened_timeout)
+        times.append(self._streams.ends_at)
         waiting_since = self._progress.waiting_since
         if waiting_since is not None:
             times.append(waiting_since + self.limits.give_up)
@@ -443,6 +444,8 @@ class Session:
         if waiting_since is not None and now >= waiting_since + self.limits.give_up:
             self._give_up()
         self._streams.forget_unopened(now - self._unopened_timeout)
+        self._streams.end_overdue(now)
+        self._note_waiting(now)
 
     @property
     def _unopened_timeout(self) -> float:

@@ -13,6 +13,11 @@ such a code replaces one without (`severity`), on both ends, and at the same fin
 that was still to be sent when its stream was reset goes with the RESET: whoever reads sees the end of file and not the
 reset, as it does when TCP brings FIN and RST one right after the other (Linux: SOCK_DONE goes before sk_err).
 
+A RESET with an orderly code says where the stream ends, and both windows must allow that. What an application wrote
+before it reset its connection, and the windows do not allow yet, is not dropped: the stream is *ending*, its bytes go
+as the windows open, and the RESET when they allow the last of them. It waits no longer than `ENDING_TIMEOUT` for a
+window that does not open; then the rest is dropped.
+
 A restarted peer knows no stream, so its streams are reset; but one that was opened here and that the old peer gave no
 sign of is opened again with the new one, from its first byte, and the application notices nothing (`unanswered`).
 Nearly always the old peer never heard of it: it was opened when that was dead already, and we did not know. It may
@@ -35,6 +40,10 @@ ORDERLY_RESETS: Final = frozenset((RESET_BY_APPLICATION, RESET_REFUSED, RESET_NO
 """Codes of a RESET that follows the bytes in flight. With any other, what is missing will never come."""
 
 
+ENDING_TIMEOUT: Final = 10.0
+"""Seconds for which the RESET of an application waits for the reader of the bytes before it."""
+
+
 def severity(code: int) -> int:
     """Return the rank of a RESET code: 1 when bytes that are missing will never come, 0 when they are to be waited for.
 
@@ -55,6 +64,7 @@ class Stream:
         "flowing",
         "accepted",
         "end_reported",
+        "ending",
         "own_reset",
         "reset_acked",
         "peer_reset",
@@ -70,14 +80,23 @@ class Stream:
         self.flowing = False
         self.accepted = False
         self.end_reported = False
+        self.ending: tuple[int, str] | None = None
+        """Code and reason of our RESET while it waits until the windows allow the bytes before it."""
         self.own_reset: ResetFrame | None = None
         self.reset_acked = False
         self.peer_reset: ResetFrame | None = None
 
     @property
     def reset_sent(self) -> bool:
-        """Return whether this end has reset the stream; no application knows it then."""
-        return self.own_reset is not None
+        """Return whether this end has reset the stream, or will; no application knows it then."""
+        return self.own_reset is not None or self.ending is not None
+
+    @property
+    def reset_severity(self) -> int:
+        """Return the severity of our own reset, sent or waiting."""
+        if self.own_reset is not None:
+            return severity(self.own_reset.code)
+        return 0
 
     @property
     def unanswered(self) -> bool:

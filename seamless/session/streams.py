@@ -31,7 +31,7 @@ from seamless.session.limits import Limits
 from seamless.session.receive_half import ReceiveHalf
 from seamless.session.scheduler import Scheduler
 from seamless.session.send_half import SendHalf
-from seamless.session.stream import Stream, severity
+from seamless.session.stream import ENDING_TIMEOUT, Stream, severity
 from seamless.session.window import SessionCredit, StreamWindow
 from seamless.wire.ranges import RangeSet
 from seamless.wire.session_frames import (
@@ -87,6 +87,8 @@ class Streams:
         self._batch: dict[int, DataReceived] = {}
         self._unopened: dict[int, float] = {}
         """Streams of the peer whose OPEN has not come, oldest first, and since when they are there."""
+        self._ending: dict[int, float] = {}
+        """Streams whose RESET waits for the peer's windows, oldest first, and until when."""
 
     def __len__(self) -> int:
         """Return the number of streams that are not over, known to an application or not."""
@@ -137,24 +139,53 @@ class Streams:
         self.frames.append(PersistentFrame(frame, self.frames))
 
     def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
-        """End both directions, after the bytes that both windows allow. The stream has no more events.
+        """End both directions, after the bytes that were written. The stream has no more events.
 
         A second reset counts only if it is the harsher one: then nothing more is delivered.
         """
         stream = self._streams.get(key[1])
-        if stream is None or (stream.own_reset and severity(code) <= severity(stream.own_reset.code)):
+        if stream is None or (stream.reset_sent and severity(code) <= stream.reset_severity):
             return
         if not stream.reset_sent:
             self.live -= 1
-        fin = False
+        stream.receive.discard()
         if severity(code):
             self._scheduler.close(stream.send)
+            self._announce_reset(stream, code, reason, fin=False)
+        elif self._scheduler.may_reserve_all(stream.send) or stream.peer_reset is not None:
+            self._reset_within_windows(stream, code, reason, now)
         else:
-            finishing = stream.send.finishing
-            fin = self._scheduler.reserve(stream.send, now) == 0 and finishing
+            stream.ending = code, reason
+            self._ending[key[1]] = now + ENDING_TIMEOUT
+
+    def _reset_within_windows(self, stream: Stream, code: int, reason: str, now: float) -> None:
+        """Send RESET after the bytes that both windows allow, and the FIN if these are all; drop the others."""
+        finishing = stream.send.finishing
+        fin = self._scheduler.reserve(stream.send, now) == 0 and finishing
+        self._announce_reset(stream, code, reason, fin)
+
+    def _announce_reset(self, stream: Stream, code: int, reason: str, fin: bool) -> None:
         final = stream.send.final if stream.own_reset is None else stream.own_reset.final_offset
-        stream.receive.discard()
-        self._send_reset(stream, ResetFrame(key[1], code, final, reason, fin))
+        stream.ending = None
+        self._ending.pop(stream.key[1], None)
+        self._send_reset(stream, ResetFrame(stream.key[1], code, final, reason, fin))
+
+    def _windows_opened(self, stream: Stream, now: float) -> None:
+        """Send the RESET of a stream that is ending, if the windows allow the bytes before it now."""
+        if stream.ending is not None and self._scheduler.may_reserve_all(stream.send):
+            self._reset_within_windows(stream, *stream.ending, now)
+
+    @property
+    def ends_at(self) -> float | None:
+        """Return when the oldest stream that is ending has waited long enough; None when there is none."""
+        return next(iter(self._ending.values()), None)
+
+    def end_overdue(self, now: float) -> None:
+        """Reset the streams whose reader has not taken the bytes before the RESET in time."""
+        while (ends_at := self.ends_at) is not None and ends_at <= now:
+            stream = self._streams[next(iter(self._ending))]
+            assert stream.ending is not None
+            self._reset_within_windows(stream, *stream.ending, now)
 
     def write(self, key: StreamKey, data: bytes, now: float) -> int:
         """Append to a stream; return the room left in bytes. Bytes for a stream that has ended are dropped."""
@@ -244,7 +275,9 @@ class Streams:
         stream.target = b""
         stream.send.early = None
         stream.send.limit = max(stream.send.limit, frame.window)
+        self._windows_opened(stream, now)
         if stream.reset_sent:
+            self._scheduler.wake(stream.send, now)
             return
         self.events.append(StreamAccepted(stream.key))
         self._scheduler.wake(stream.send, now)
@@ -267,6 +300,8 @@ class Streams:
         if not stream.reset_sent:
             self._scheduler.close(stream.send)
             self._report_end(stream)
+        elif stream.ending is not None:
+            self._reset_within_windows(stream, *stream.ending, now)
         self._forget_if_over(stream)
 
     def receive_window(self, frame: WindowFrame, now: float) -> None:
@@ -274,11 +309,14 @@ class Streams:
         stream = self._find(frame.stream, now)
         if stream is not None and frame.limit > stream.send.limit:
             stream.send.limit = frame.limit
+            self._windows_opened(stream, now)
             self._scheduler.wake(stream.send, now)
 
-    def receive_session_window(self, limit: int) -> None:
+    def receive_session_window(self, limit: int, now: float) -> None:
         """Act on SESSION_WINDOW: more may be sent over all streams."""
         self._scheduler.limit = max(self._scheduler.limit, limit)
+        for number in list(self._ending):
+            self._windows_opened(self._streams[number], now)
 
     # What follows.
 
@@ -310,6 +348,7 @@ class Streams:
             if not stream.reset_sent and self._known(stream):
                 self.events.append(StreamReset(stream.key, code, reason))
         self._streams.clear()
+        self._ending.clear()
         self.live = 0
 
     def _create(self, number: int, ours: bool) -> Stream:

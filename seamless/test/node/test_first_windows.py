@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.interfaces import StreamReset
 from seamless.test.node.objects import Objects
 from seamless.transport.dial import KEPT_BYTES
 
@@ -87,3 +88,33 @@ class SlowReaderTests(SynchronousTestCase):
             net.run(net.now + 0.02)
             net.read(asked, 400_000)
         self.assertLess(net.written - (asked.nbytes - asked.unread), 2 * delay_product(0.03) + ALLOWED_BYTES)
+
+
+class ResetTests(SynchronousTestCase):
+    """A server that says something and resets its connection, as a server does that hangs up on an upload."""
+
+    def test_all_that_was_said_before_it_arrives(self) -> None:
+        """Right after hundreds of connections a window was 16 kB, and what was beyond it was lost."""
+        net = Objects(MBIT, 0.03)
+        for _ in range(200):
+            net.ask(10)
+        net.run(net.now + 0.5)
+        net.resets_after = True
+        asked = net.ask(150_000)
+        net.run(net.now + 1.0)
+        self.assertEqual(asked.nbytes, 150_000)
+        self.assertEqual([type(event) for event in net.ends], [StreamReset])
+
+    def test_a_reader_who_stopped_holds_it_up_for_a_while(self) -> None:
+        net = Objects(MBIT, 0.03)
+        for _ in range(200):
+            net.ask(10)
+        net.run(net.now + 0.5)
+        net.resets_after = True
+        asked = net.ask(150_000, reads=False)
+        net.run(net.now + 9.0)
+        self.assertEqual(net.ends, [])
+        net.run(net.now + 2.0)
+        self.assertLess(asked.nbytes, 150_000)
+        self.assertEqual([type(event) for event in net.ends], [StreamReset])
+        self.assertEqual(net.node("server").streams_kept, 200)

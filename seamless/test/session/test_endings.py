@@ -17,6 +17,7 @@ from seamless.interfaces import (
     StreamReset,
 )
 from seamless.session.limits import Limits
+from seamless.session.stream import ENDING_TIMEOUT
 from seamless.test.session.pair import Pair
 
 
@@ -170,7 +171,7 @@ class ResetTests(SynchronousTestCase):
         self.reset_beyond_the_window(says_fin=True)
 
     def reset_beyond_the_window(self, *, says_fin: bool) -> None:
-        """Reset with more unsent than a reader that has stopped lets go."""
+        """Reset with more unsent than a reader that has stopped lets go: it is waited for, but not for ever."""
         pair = Pair(limits=Limits(stream_window_initial=65536))
         pair.accept_all()
         here, there = pair.open()
@@ -180,9 +181,55 @@ class ResetTests(SynchronousTestCase):
         if says_fin:
             pair.a.session.finish(here, pair.now)
         pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+        pair.run(ENDING_TIMEOUT - 1)
+        self.assertEqual(pair.b.kinds(there), [StreamOpened])
         pair.run(2)
         self.assertEqual(len(pair.b.received[there]), 65536)
         self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamReset])
+
+    def test_bytes_beyond_the_window_arrive_when_the_reader_goes_on(self) -> None:
+        """And so does the FIN before the reset."""
+        pair = Pair(limits=Limits(stream_window_initial=65536))
+        pair.accept_all()
+        here, there = pair.open()
+        pair.b.stopped.add(there)
+        pair.run(0.2)
+        pair.a.session.send(here, bytes(200_000), pair.now)
+        pair.a.session.finish(here, pair.now)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+        pair.run(1)
+        pair.b.resume(there, pair.now)
+        pair.run(1)
+        self.assertEqual(len(pair.b.received[there]), 200_000)
+        self.assertEqual(pair.b.kinds(there), [StreamOpened, StreamFinished, StreamReset])
+        self.assertEqual((pair.a.session.streams_kept, pair.b.session.streams_kept), (0, 0))
+
+    def test_a_peer_that_resets_too_ends_the_waiting(self) -> None:
+        pair = Pair(limits=Limits(stream_window_initial=65536))
+        pair.accept_all()
+        here, there = pair.open()
+        pair.b.stopped.add(there)
+        pair.run(0.2)
+        pair.a.session.send(here, bytes(200_000), pair.now)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+        pair.run(1)
+        pair.b.session.reset(there, RESET_BY_APPLICATION, "no more", pair.now)
+        pair.run(1)
+        self.assertEqual((pair.a.session.streams_kept, pair.b.session.streams_kept), (0, 0))
+
+    def test_a_harsher_reset_while_one_waits(self) -> None:
+        pair = Pair(limits=Limits(stream_window_initial=65536))
+        pair.accept_all()
+        here, there = pair.open()
+        pair.b.stopped.add(there)
+        pair.run(0.2)
+        pair.a.session.send(here, bytes(200_000), pair.now)
+        pair.a.session.reset(here, RESET_BY_APPLICATION, "RST", pair.now)
+        pair.run(1)
+        pair.a.session.reset(here, RESET_SHUTDOWN, "the daemon is stopping", pair.now)
+        pair.run(0.2)
+        self.assertEqual(pair.b.reset_of(there), StreamReset(there, RESET_SHUTDOWN, "the daemon is stopping"))
+        self.assertEqual((pair.a.session.streams_kept, pair.b.session.streams_kept), (0, 0))
 
     def test_answer_arrives_whole_though_the_upload_is_cut(self) -> None:
         """The server answers early and resets while the client still uploads."""
