@@ -16,7 +16,6 @@ from pathlib import Path
 
 from seamless.config.load import load_file
 from seamless.lab.lab import Lab
-from seamless.session.limits import Limits
 from seamless.session.scheduler import UNSENT_MAX_BYTES
 from seamless.test.lab.bedtest import (
     ANSWER,
@@ -49,8 +48,10 @@ STOPPED_SECONDS = 60.0 if LONG else 10.0
 PAUSE_SECONDS = 1.0
 """Longer than any timer that might take silence for an end."""
 CAPTURE_PORT = 7401
-WINDOW_BYTES = Limits().stream_window_initial
-"""What a stream's window begins with: so much the nodes take before the application reads any of it."""
+WINDOW_BYTES = 1 << 20
+"""So much, and more, the nodes take before the application reads any of it."""
+DELAY_PRODUCT_BYTES = int(500e6 / 8 * 0.030)
+"""What the path has under way, by the bed's rates and delays."""
 FIRST_BYTES = 100_000
 """What a reader reads before it stops: with what the kernels take on top, less than two thirds of the window."""
 APPLICATION_BUFFER_BYTES = 64 * 1024
@@ -223,13 +224,10 @@ class Backpressure(BedTestCase):
     """A reader that stops holds up its own writer, and no other."""
 
     def test_a_stopped_reader(self) -> None:
-        """The writer is let ahead by what the stream's window, our sockets and the applications' own hold; no more.
-
-        The window has doubled once at most: it is told anew for each third of it that the server's kernel takes.
-        """
+        """The writer is let ahead by twice what the path has under way, and by what sockets hold; no more."""
         client, server = self.pair(receive_buffer=APPLICATION_BUFFER_BYTES)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, APPLICATION_BUFFER_BYTES)
-        most_ahead = 2 * WINDOW_BYTES + MOST_HELD_BYTES + 2 * 2 * APPLICATION_BUFFER_BYTES
+        most_ahead = 2 * DELAY_PRODUCT_BYTES + MOST_HELD_BYTES + 2 * 2 * APPLICATION_BUFFER_BYTES
         data = pattern(64_000_000)
         client.settimeout(STOPPED_SECONDS + PATIENCE)
         upload = Writer(client, data)

@@ -44,8 +44,6 @@ ALL: tuple[type[BedTestCase], ...] = (
     Deaths,
     ManyConnections,
 )
-"""Ten thousand connections last: just after them a new one begins with a window of 16 kB, and what a server that hangs
-up has said beyond its client's window is lost with its RST."""
 WHOLE = (Iperf3, Interactive, Endings)
 """What is run every time: a minute of it. All of it is run with SEAMLESS_LONG_TESTS=1."""
 PARTS: tuple[BedTestCase, ...] = (
