@@ -24,8 +24,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
 
-import attrs
-
 from seamless.crypto.association import GIVE_UPS_MAX, Association, KeysEstablished
 from seamless.crypto.sealing import PROOF_BITS
 from seamless.errors import LocalProtocolError, RemoteProtocolError

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.routing.capacity import NEWS_STEPS, LinkCapacity, PathCapacity, path_capacity
+from seamless.routing.graph import LiveGraph
 from seamless.routing.lsa import Lsa, LsaLink
-from seamless.routing.spf import two_way_graph
 
 STEP = 2 ** (1 / 8)
 
@@ -53,7 +53,7 @@ class PathTests(SynchronousTestCase):
             link = LsaLink(int(ends[1]), 10, 1400, links.get(f"a{ends}", capacity(100, 0.010)))
             announced[int(ends[0])].append(link)
         lsas = [Lsa(origin, 1, False, tuple(links)) for origin, links in announced.items()]
-        return path_capacity(two_way_graph(lsas), (1, 2, 3))
+        return path_capacity(LiveGraph().update(lsas), (1, 2, 3))
 
     def test_the_slowest_link_towards_us_counts(self) -> None:
         slow = capacity(20, 0.030)
@@ -70,4 +70,4 @@ class PathTests(SynchronousTestCase):
     def test_what_is_not_known_of_one_link_is_not_known_of_the_path(self) -> None:
         self.assertIsNone(self.path(a21=LinkCapacity()))
         self.assertIsNone(self.path(a12=LinkCapacity()))
-        self.assertIsNone(path_capacity(two_way_graph([]), (1, 2)))
+        self.assertIsNone(path_capacity(LiveGraph().update([]), (1, 2)))
