@@ -1,18 +1,22 @@
 """Batches of DATA and CONTROL datagrams to and from their contents: the innermost loops of a link.
 
-One turn of these loops per datagram is most of what a relay does. A turn is one AEAD call, one slice or two, and one
-append; everything else happens once per batch.
+One turn of these loops per datagram is most of what a relay does. A turn is one AEAD call and what it takes to make its
+arguments; everything else happens once per batch.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 
 from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.interfaces import Address, Transmit
-from seamless.wire.header import DATA, SEALED_HEADER, SEALED_HEADER_BYTES, TAG_BYTES, word
+from seamless.wire.header import DATA, SEALED_HEADER, SEALED_HEADER_BYTES, TAG_BYTES, WORD_BYTES, word
 
 SEALING_BYTES: Final = SEALED_HEADER_BYTES + TAG_BYTES
 """What sealing adds to a packet."""
@@ -25,23 +29,38 @@ _DOES_NOT_OPEN: Final = (InvalidTag, ValueError)
 """What `cryptography` raises for a wrong tag, and for a datagram shorter than a nonce."""
 
 
+@lru_cache(maxsize=256)
+def _splitter(segment_size: int) -> struct.Struct:
+    """Return what cuts datagrams of one size into nonces and sealed contents."""
+    return struct.Struct(f"{SEALED_HEADER_BYTES}s{segment_size - SEALED_HEADER_BYTES}s")
+
+
 def open_batch(key: ReceiveKey, buffer: memoryview, segment_size: int) -> tuple[list[int], list[bytes], int]:
     """Return (packet numbers, contents, how many did not open) of datagrams of ``segment_size`` bytes, the last perhaps
     shorter. Whether a number is new is not looked at here."""
-    numbers: list[int] = []
-    contents: list[bytes] = []
-    failed = 0
     decrypt = key.decrypt
-    unpack = SEALED_HEADER.unpack_from
-    for offset in range(0, len(buffer), segment_size):
-        body = offset + SEALED_HEADER_BYTES
-        try:
-            contents.append(decrypt(buffer[offset:body], buffer[body : offset + segment_size], None))
-        except _DOES_NOT_OPEN:
-            failed += 1
-            continue
-        numbers.append(unpack(buffer, offset)[1])
-    return numbers, contents, failed
+    read_number = int.from_bytes
+    last_bytes = len(buffer) % segment_size
+    whole = buffer[: len(buffer) - last_bytes]
+    pairs = list(_splitter(segment_size).iter_unpack(whole)) if segment_size > SEALED_HEADER_BYTES else []
+    failed = 0 if pairs else len(whole) // segment_size
+    if last_bytes:
+        last = bytes(buffer[len(whole) :])
+        pairs.append((last[:SEALED_HEADER_BYTES], last[SEALED_HEADER_BYTES:]))
+    try:
+        contents = [decrypt(nonce, sealed, None) for nonce, sealed in pairs]
+    except _DOES_NOT_OPEN:
+        opened = list(_that_open(key, pairs))
+        failed += len(pairs) - len(opened)
+        return [number for number, _ in opened], [content for _, content in opened], failed
+    return [read_number(nonce[WORD_BYTES:], "big") for nonce, _ in pairs], contents, failed
+
+
+def _that_open(key: ReceiveKey, pairs: list[tuple[bytes, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Yield (packet number, contents) of the datagrams that open, of some that do not."""
+    for nonce, sealed in pairs:
+        with suppress(*_DOES_NOT_OPEN):
+            yield int.from_bytes(nonce[WORD_BYTES:], "big"), key.decrypt(nonce, sealed, None)
 
 
 def seal_batches(key: SendKey, number: int, packets: list[bytes], local: Address, remote: Address) -> list[Transmit]:
@@ -50,26 +69,30 @@ def seal_batches(key: SendKey, number: int, packets: list[bytes], local: Address
     A longer packet than the batch's begins another; a shorter one ends the batch that it is in, since only the last
     segment of a batch may be short.
     """
-    transmits: list[Transmit] = []
-    first_word = word(DATA, key.remote_index)
-    pack = SEALED_HEADER.pack
-    encrypt = key.encrypt
-    buffers: list[bytes] = []
-    length = count = limit = 0
-    for packet in packets:
-        this = len(packet)
-        if this > length or count >= limit:
-            if count:
-                transmits.append(Transmit(local, remote, buffers, length + SEALING_BYTES, count))
-            buffers, count, length = [], 0, this
-            limit = max(1, min(BATCH_DATAGRAMS, BATCH_BYTES // (this + SEALING_BYTES)))
-        header = pack(first_word, number)
-        buffers.append(header)
-        buffers.append(encrypt(header, packet, None))
-        number += 1
-        count += 1
-        if this < length:
-            limit = count
-    if count:
-        transmits.append(Transmit(local, remote, buffers, length + SEALING_BYTES, count))
-    return transmits
+    sizes = list(map(len, packets))
+    pack, encrypt, first_word = SEALED_HEADER.pack, key.encrypt, word(DATA, key.remote_index)
+    headers = [pack(first_word, each) for each in range(number, number + len(packets))]
+    sealed: list[bytes] = [b""] * (2 * len(packets))
+    sealed[::2] = headers
+    sealed[1::2] = [encrypt(header, packet, None) for header, packet in zip(headers, packets)]
+    return [
+        Transmit(local, remote, sealed[2 * begin : 2 * end], sizes[begin] + SEALING_BYTES, end - begin)
+        for begin, end in _runs(sizes)
+    ]
+
+
+def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of the batches that packets of ``sizes`` make, in order."""
+    begin, total = 0, len(sizes)
+    while begin < total:
+        length = sizes[begin]
+        limit = max(1, min(BATCH_DATAGRAMS, BATCH_BYTES // (length + SEALING_BYTES)))
+        end = min(begin + limit, total)
+        # Usually all are of one length, but perhaps the last.
+        if sizes.count(length) != total:
+            for index in range(begin + 1, end):
+                if sizes[index] != length:
+                    end = index + (sizes[index] < length)
+                    break
+        yield begin, end
+        begin = end

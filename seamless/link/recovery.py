@@ -118,16 +118,14 @@ class Recovery:
     def sent(self, first: int, packets: list[bytes], overhead_bytes: int, now: float) -> None:
         """Note that ``packets`` went out as DATA under the numbers from ``first`` on."""
         ledger = self._ledger
-        outstanding = ledger.outstanding
-        total = overhead_bytes * len(packets)
-        number = first
-        for packet in packets:
-            size = len(packet)
-            outstanding[number] = (now, packet, size + overhead_bytes, 0)
-            total += size
-            number += 1
-        self.next_number = number
-        ledger.in_flight += total
+        self.next_number = first + len(packets)
+        ledger.outstanding.update(
+            zip(
+                range(first, self.next_number),
+                [(now, packet, len(packet) + overhead_bytes, 0) for packet in packets],
+            )
+        )
+        ledger.in_flight += sum(map(len, packets)) + overhead_bytes * len(packets)
         ledger.counters.sent += len(packets)
         ledger.last_sent_at = now
 
