@@ -88,6 +88,8 @@ class Receiver:
                 self.refused += 1
                 continue
             nonce = payload[:SEALED_HEADER_BYTES]
+            if reassembly.append(nonce, payload):
+                continue
             is_whole = payload[SEALED_HEADER_BYTES:FRAGMENT_HEADER_BYTES] == WHOLE_PLACE
             if nonce not in reassembly and not self._is_new(nonce, is_whole):
                 continue

@@ -10,6 +10,7 @@ take memory up to a bound; no more.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
@@ -43,6 +44,10 @@ PIECE_MIN_BYTES: Final = 64
 MAX_PIECES: Final = 512
 """Pieces of one record that are kept apart. An honest one has 56 at most, of 1,180 bytes; cut in two ways, three times
 as many."""
+
+
+_read_place: Final = struct.Struct(">H").unpack_from
+"""Reads the place of a fragment, of which only the usual one is of interest: that behind the last, without a flag."""
 
 
 class Cutter:
@@ -116,26 +121,6 @@ class _Incomplete:
         self.memory_bytes = RECORD_MEMORY_BYTES
         self.begun_at = now
 
-    def append(self, offset: int, piece: bytes) -> bool:
-        """Keep the piece that follows the last one, as nearly all do; return False for any other, and keep nothing."""
-        length = len(piece)
-        end = offset + length
-        if (
-            offset != self.end
-            or self.total is not None
-            or length % OFFSET_UNIT_BYTES
-            or length < PIECE_MIN_BYTES
-            or end > MAX_SEALED_PACKET_BYTES
-            or len(self.pieces) >= MAX_PIECES
-        ):
-            return False
-        self.starts.append(offset)
-        self.pieces.append(piece)
-        self.end = end
-        self.nbytes += length
-        self.memory_bytes += length + SLOT_MEMORY_BYTES
-        return True
-
     def fits(self, offset: int, length: int, is_last: bool) -> bool:
         """Return whether a fragment may be one of this record, by what the others say."""
         end = offset + length
@@ -203,16 +188,40 @@ class Reassembly:
     def __contains__(self, nonce: bytes) -> bool:
         return nonce in self._incomplete
 
+    def append(self, nonce: bytes, payload: bytes) -> bool:
+        """Take in a fragment that follows the last one of a record and is not its last, as nearly all do.
+
+        Return False for any other, which is then to be added.
+        """
+        record = self._incomplete.get(nonce)
+        if record is None:
+            return False
+        offset = record.end
+        length = len(payload) - FRAGMENT_HEADER_BYTES
+        if (
+            _read_place(payload, SEALED_HEADER_BYTES)[0] != offset // OFFSET_UNIT_BYTES
+            or record.total is not None
+            or length % OFFSET_UNIT_BYTES
+            or length < PIECE_MIN_BYTES
+            or offset + length > MAX_SEALED_PACKET_BYTES
+            or len(record.pieces) >= MAX_PIECES
+        ):
+            return False
+        record.starts.append(offset)
+        record.pieces.append(payload[FRAGMENT_HEADER_BYTES:])
+        record.end = offset + length
+        record.nbytes += length
+        record.memory_bytes += length + SLOT_MEMORY_BYTES
+        self.memory_bytes += length + SLOT_MEMORY_BYTES
+        if self.memory_bytes > self.max_bytes:
+            self._evict_oldest()
+        return True
+
     def add(self, nonce: bytes, payload: bytes, now: float) -> bytes | None:
         """Take a fragment in; return the whole sealed record when it was the last that was missing."""
         offset, is_last = decode_place(payload)
         piece = payload[FRAGMENT_HEADER_BYTES:]
         known = self._incomplete.get(nonce)
-        if known is not None and not is_last and known.append(offset, piece):
-            self.memory_bytes += len(piece) + SLOT_MEMORY_BYTES
-            if self.memory_bytes > self.max_bytes:
-                self._evict_oldest()
-            return None
         record = _Incomplete(now) if known is None else known
         is_absurd = offset + len(piece) > MAX_SEALED_PACKET_BYTES or len(record.pieces) >= MAX_PIECES
         if is_absurd or not record.fits(offset, len(piece), is_last):
