@@ -199,10 +199,15 @@ class Association:
         """Return the key that datagrams with this receiver index are sealed under."""
         return self._ring.receive_key(index)
 
-    def authenticated(self, key: ReceiveKey, now: float) -> None:
-        """Take note, once per batch, that something opened under ``key``; then drain the events before using it."""
-        if self._ring.confirm(key):
+    def authenticated(self, key: ReceiveKey, now: float) -> bool:
+        """Take note, once per batch, that something opened under ``key``.
+
+        Return whether there are events now, to be drained before using it: the key was not confirmed before.
+        """
+        is_news = self._ring.confirm(key)
+        if is_news:
             self._established()
+        return is_news
 
     def sent(self, count: int, now: float) -> None:
         """Take note that ``count`` more datagrams were sealed with `send_key`."""

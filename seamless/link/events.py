@@ -25,7 +25,7 @@ LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Pause, Link
 """Packets, a frame of the neighbor that concerns the node and not the link, or a change of the link itself."""
 
 
-@attrs.frozen
+@attrs.define
 class Accepted:
     """What became of packets that were handed to `Link.enqueue`."""
 

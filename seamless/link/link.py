@@ -114,8 +114,10 @@ class Link:
         self._duplicates = DuplicateFilter()
         self._events: deque[LinkEvent] = deque()
         self._closed = False
+        self.is_up = False
+        """Whether the link can carry packets: the adjacency is UP, and the base MTU passes."""
         self._due_at: float | None = None
-        """When something is to be done, as `datagrams_to_send` left it; None after any input or command since."""
+        """When something is to be done, or earlier; None when that is not known, after most inputs and commands."""
         self._noted = self._mtu.state, self._mtu.mtu_bytes, self._adjacency.state
 
     # State.
@@ -134,11 +136,6 @@ class Link:
     def mtu_bytes(self) -> int:
         """Return the MTU of the path that is in use: of IP packets."""
         return self._mtu.mtu_bytes
-
-    @property
-    def is_up(self) -> bool:
-        """Return whether the link can carry packets: the adjacency is UP, and the base MTU passes."""
-        return self._is_heard and self._mtu.carries_base
 
     @property
     def _is_heard(self) -> bool:
@@ -207,19 +204,25 @@ class Link:
             self._sender.set_controller(controller, now)
         self._note_change()
 
-    def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes) -> Accepted:
+    def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes, now: float) -> Accepted:
         """Queue packets of one class of the session ``flow`` (`PACKET_ENDS`); those beyond its bound are dropped.
 
         Drops are counted. The result says how much waits now, and for how long the sender should pause.
         """
-        self._due_at = None
         if TRAFFIC_CLASSES[packet_class].is_urgent:
             waiting_bytes = self._queue.put_express(flow, packets)
             excess_bytes = waiting_bytes - self._express_target_bytes
         else:
             waiting_bytes = self._queue.put_bulk(flow, packets)
             excess_bytes = waiting_bytes - self._target_bytes
+        if self.is_up:
+            self._due_no_later_than(self._sender.packets_wait(now))
         return Accepted(waiting_bytes, self._drain_time(excess_bytes) if excess_bytes > 0 else 0.0)
+
+    def _due_no_later_than(self, at: float | None) -> None:
+        """Have something to do at ``at``, if not before: of what was put in, nothing else has to be done."""
+        if self._due_at is not None and at is not None and at < self._due_at:
+            self._due_at = at
 
     def _drain_time(self, excess_bytes: int) -> float:
         """Return the seconds in which a session's share of the link carries so much, at most `PAUSE_MAX`."""
@@ -329,8 +332,8 @@ class Link:
         numbers, contents = self._open(key, memoryview(buffer), segment_size)
         if not numbers:
             return
-        self._due_at = None
-        self._neighbor.authenticated(key, now)
+        if self._neighbor.authenticated(key, now):
+            self._due_at = None
         if remote != self._neighbor.remote and numbers[-1] > self._acknowledger.largest:
             self._neighbor.remote = remote
         self.counters.received_bytes += len(buffer)
@@ -338,6 +341,7 @@ class Link:
             self.counters.data_received += len(numbers)
             self._acknowledger.receive(numbers, received_at)
             self._acknowledger.ask(0.0, now)
+            self._due_no_later_than(self._acknowledger.due_at)
             if len(contents) <= FEW_PACKETS:
                 contents = self._duplicates.first(contents)
             if contents:
@@ -374,6 +378,7 @@ class Link:
         return self._events.popleft() if self._events else None
 
     def _receive_control(self, numbers: Sequence[int], contents: list[bytes], now: float, received_at: float) -> None:
+        self._due_at = None
         ack_eliciting = False
         newest = max(self._acknowledger.largest, *numbers)
         for number, content in zip(numbers, contents):
@@ -446,6 +451,7 @@ class Link:
         elif self._mtu.state is MtuState.DISABLED:
             self._mtu.begin()
             self._fit()
+        self.is_up = self._is_heard and self._mtu.carries_base
         noted = self._mtu.state, self._mtu.mtu_bytes, self._adjacency.state
         if noted != self._noted or self._orphans or self._sender.undelivered:
             self._noted = noted

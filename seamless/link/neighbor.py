@@ -68,11 +68,14 @@ class Neighbor:
         self.association.receive_response(datagram, now)
         self._take_events(now)
 
-    def authenticated(self, key: ReceiveKey, now: float) -> None:
-        """Take note, once per batch, that something opened under ``key``."""
-        self.association.authenticated(key, now)
-        self._take_events(now)
+    def authenticated(self, key: ReceiveKey, now: float) -> bool:
+        """Take note, once per batch, that something opened under ``key``; return whether that gave new keys to send
+        under."""
+        is_news = self.association.authenticated(key, now)
+        if is_news:
+            self._take_events(now)
         self.adjacency.heard(now)
+        return is_news
 
     def _take_events(self, now: float) -> None:
         event = self.association.next_event()

@@ -34,7 +34,8 @@ class Pacer:
         self._rate_bps = rate_bps
         self._burst_bytes = _burst_bytes(rate_bps)
         self._bucket = TokenBucket(self._burst_bytes, rate_bps / 8, now)
-        self._has_backlog = False
+        self.has_backlog = False
+        """Whether packets wait for nothing but the budget."""
 
     @property
     def burst_bytes(self) -> int:
@@ -63,9 +64,9 @@ class Pacer:
 
     def set_backlog(self, has_backlog: bool, now: float) -> None:
         """Take note whether packets wait from now on for nothing but the budget."""
-        if has_backlog is not self._has_backlog:
+        if has_backlog is not self.has_backlog:
             self._bucket.refill(now)
-            self._has_backlog = has_backlog
+            self.has_backlog = has_backlog
             self._bucket.burst = self._limit_bytes()
 
     def spend(self, size_bytes: int, now: float) -> None:
@@ -79,7 +80,7 @@ class Pacer:
 
     def _limit_bytes(self) -> float:
         """Return what may accrue."""
-        if self._has_backlog:
+        if self.has_backlog:
             return max(self._burst_bytes, self._rate_bps * BACKLOG_LATENESS_INTERVAL / 8)
         return self._burst_bytes
 

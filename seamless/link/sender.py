@@ -92,6 +92,12 @@ class Sender:
             return None
         return max(paced_at, min(queue.express_resumes_at(), max(ready_at, self._bulk_waits_until)))
 
+    def packets_wait(self, now: float) -> float | None:
+        """Take note that packets were queued; return when they may go, as `ready_at` does."""
+        if not self.pacer.has_backlog:
+            self.pacer.set_backlog(self._window_left() > 0, now)
+        return self.ready_at()
+
     def _window_left(self) -> int:
         return self._controller.window_bytes() - self.recovery.bytes_in_flight
 

@@ -20,6 +20,7 @@ import enum
 from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from hashlib import blake2s
+from math import inf
 from typing import Final
 
 import attrs
@@ -196,6 +197,8 @@ class Drift:
     def __init__(self, configuration: Configuration, name: str) -> None:
         self._name = name
         self._others: dict[str, _Other] = {}
+        self.due_at = inf
+        """When `take_changes` may have something to report; infinity for never."""
         self.compared = 0
         """Digests that were looked at."""
         self._set_configuration(configuration)
@@ -249,23 +252,23 @@ class Drift:
         known.found[section] = differences(section, own, digest)
         if known.due_at is None and known.all_found() != known.reported:
             known.due_at = now + SETTLE_INTERVAL
+            self.due_at = min(self.due_at, known.due_at)
 
     def _make_view(self, section: Section, other: str, is_folded: bool) -> View:
         return view(self._link_with(other) if other else self._shared[section], is_folded)
 
-    def next_timeout(self) -> float | None:
-        """Return when `take_changes` may have something to report; None for never."""
-        return min((known.due_at for known in self._others.values() if known.due_at is not None), default=None)
-
     def take_changes(self, now: float) -> list[ConfigurationDiffers]:
         """Return what is to be reported: of every node with other differences than before, all that it has now."""
-        changes = []
+        changes: list[ConfigurationDiffers] = []
+        if now < self.due_at:
+            return changes
         for name, known in self._others.items():
             if known.due_at is not None and now >= known.due_at:
                 known.due_at = None
                 if known.all_found() != known.reported:
                     known.reported = known.all_found()
                     changes.append(ConfigurationDiffers(name, known.reported))
+        self.due_at = min((known.due_at for known in self._others.values() if known.due_at is not None), default=inf)
         return changes
 
     def differences(self) -> dict[str, tuple[str, ...]]:

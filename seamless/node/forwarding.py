@@ -166,7 +166,7 @@ class Forwarding:
             return
         key = flow_key(source, destination)
         for onward in links:
-            pause = onward.enqueue(packets, packet_class, key).pause
+            pause = onward.enqueue(packets, packet_class, key, now).pause
             if came_by is not None and pause > 0:
                 paused_class = TRAFFIC_CLASSES[packet_class].queue
                 self._push_back(paused_class, source, destination, pause, came_by, now)
@@ -193,7 +193,7 @@ class Forwarding:
             self._counters.rerouted += 1
             self._forward(packet_class, source, destination, [packet], None, now)
 
-    def reroute_around(self, link: Link, packets: list[bytes]) -> None:
+    def reroute_around(self, link: Link, packets: list[bytes], now: float) -> None:
         """Send by another link or neighbor what ``link`` has lost too often, though its neighbor is heard."""
         for packet in packets:
             packet_class, _, source, destination = PACKET_HEADER.unpack_from(packet)
@@ -203,7 +203,7 @@ class Forwarding:
                 continue
             self._counters.rerouted += 1
             for onward in links:
-                onward.enqueue([packet], packet_class, flow_key(source, destination))
+                onward.enqueue([packet], packet_class, flow_key(source, destination), now)
 
     def _links_around(self, link: Link, source: int, destination: int, packet_class: int) -> list[Link]:
         """Return another link to the neighbor of ``link``, or the links to others that the policy names."""

@@ -362,7 +362,7 @@ class Node:
         for link in self._links:
             undelivered = link.take_undelivered()
             if undelivered:
-                self._forwarding.reroute_around(link, undelivered)
+                self._forwarding.reroute_around(link, undelivered, now)
 
     def _tell_sessions(self, orphans: list[bytes], now: float) -> None:
         """Report to our own sessions which of their packets are back and go another way."""
@@ -423,8 +423,6 @@ class Node:
         self._events.extend(self._drift.take_changes(now))
 
     def _watch_costs(self, now: float) -> None:
-        if now < self._cost_at:
-            return
         self._cost_at = now + COST_INTERVAL
         for neighbor in self._links.neighbors:
             best = self._links.best(neighbor)
@@ -530,10 +528,14 @@ class Node:
         self._served(now)
         if self._links_changed:
             self._watch_links(now)
-        self._watch_costs(now)
-        self._watch_capacities(now)
-        self._watch_drift(now)
-        self._take_routes(now)
+        if now >= self._cost_at:
+            self._watch_costs(now)
+        if now >= self._capacity_at or self._routing.counters.table_computations != self._sized_at_computation:
+            self._watch_capacities(now)
+        if self._digests or now >= self._drift.due_at:
+            self._watch_drift(now)
+        if self._routing.has_output:
+            self._take_routes(now)
         self._blocked = blocked
         transmits = self._links.take_answers(blocked)
         for _ in range(PULL_ROUNDS):
@@ -561,15 +563,15 @@ class Node:
             express, bulk = session.packets_to_send(max(0, room), now, max(0, express_room))
             for link in links:
                 if express:
-                    link.enqueue(express, CLASS_EXPRESS, key)
+                    link.enqueue(express, CLASS_EXPRESS, key, now)
                 if bulk:
-                    link.enqueue(bulk, CLASS_BULK, key)
+                    link.enqueue(bulk, CLASS_BULK, key, now)
             pulled = pulled or bool(express or bulk)
         return pulled
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` wants to be called next, perhaps a time that has passed."""
-        earliest = min(self._cost_at, self._capacity_at)
+        earliest = min(self._cost_at, self._capacity_at, self._drift.due_at)
         for link in self._links:
             due_at = link.next_timeout()
             if self._blocked and link.local in self._blocked:
@@ -580,10 +582,8 @@ class Node:
             at = session.next_timeout()
             if at is not None and at < earliest:
                 earliest = at
-        for at in (self._routing.next_timeout(), self._drift.next_timeout()):
-            if at is not None and at < earliest:
-                earliest = at
-        return earliest
+        routing_at = self._routing.next_timeout()
+        return earliest if routing_at is None or routing_at > earliest else routing_at
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""

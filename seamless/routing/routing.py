@@ -14,7 +14,7 @@ Rules:
 * A changed cost is ignored until it differs by more than ``COST_CHANGE_RATIO`` from the announced one, so noise in
   latency does not move routes.
 
-After every input the owner drains ``lsas_to_flood`` and ``next_event`` and looks at ``next_timeout``.
+After every input the owner drains ``next_event`` and then ``lsas_to_flood``, and looks at ``next_timeout``.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Routing:
         self._now = now
         self._due_at: float | None = None
         """When `handle_timeout` has something to do, infinity for never; None when that is to be computed anew."""
-        self._may_flood = self._may_report = True
-        """Whether anything has happened since `lsas_to_flood`, and since `next_event`, returned the last."""
+        self.has_output = True
+        """Whether `next_event` or `lsas_to_flood` may return more than when the latter was called last."""
         self.counters = RoutingCounters()
         self._origination = Origination(local, local in topology.leaves, incarnation, refresh_jitter, now)
         self._flooding = Flooding(local, topology, public_keys, self._links, self._origination, self.counters, verify)
@@ -157,7 +157,7 @@ class Routing:
         """Take note that something happens at ``now``."""
         self._now = now
         self._due_at = None
-        self._may_flood = self._may_report = True
+        self.has_output = True
 
     # To and from the neighbors.
 
@@ -175,9 +175,7 @@ class Routing:
 
     def lsas_to_flood(self) -> list[tuple[int, bytes]]:
         """Return, once, (neighbor, message) for each LSA and each summary that a neighbor must get now."""
-        if not self._may_flood:
-            return []
-        self._may_flood = False
+        self.has_output = False
         return self._flooding.messages_to_send(self._now)
 
     def _set_link(self, link: LsaLink, now: float) -> None:
@@ -263,9 +261,6 @@ class Routing:
 
     def next_event(self) -> RoutesChanged | None:
         """Return what changed in the table since the last event, all at once."""
-        if not self._may_report:
-            return None
-        self._may_report = False
         return self._routes.next_event(self._now)
 
     def take_equivocators(self) -> list[int]:

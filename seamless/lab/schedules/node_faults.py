@@ -136,7 +136,7 @@ class Flood(Fault):
         place = target.net.nodes[self.node]
         if place.node is not None and place.socket is None:
             target.noted[self] += target.net.command(
-                self.node, lambda node, now: flood(node, self.to, self.packet_bytes, count)
+                self.node, lambda node, now: flood(node, self.to, self.packet_bytes, count, now)
             )
 
     def end(self, target: FaultTarget) -> None:

@@ -45,7 +45,7 @@ def drop_bulk(node: Node) -> DropsBulk:
     return DropsBulk(node)
 
 
-def flood(node: Node, destination: str, packet_bytes: int, count: int) -> int:
+def flood(node: Node, destination: str, packet_bytes: int, count: int, now: float) -> int:
     """Queue ``count`` express packets of no meaning to a node, in the sender's own name; return how many.
 
     They go past the session and its push-back, straight to the queue of the next link.
@@ -56,5 +56,5 @@ def flood(node: Node, destination: str, packet_bytes: int, count: int) -> int:
         return 0
     head = PACKET_HEADER.pack(CLASS_EXPRESS, INITIAL_HOP_LIMIT, node.identifier, identifier)
     packet = head + bytes(packet_bytes - PACKET_HEADER_BYTES)
-    links[0].enqueue([packet] * count, CLASS_EXPRESS, flow_key(node.identifier, identifier))
+    links[0].enqueue([packet] * count, CLASS_EXPRESS, flow_key(node.identifier, identifier), now)
     return count

@@ -104,8 +104,16 @@ class Wire:
 class LinkEnd:
     """One end: a link, and what a node would do with what comes out of it."""
 
-    def __init__(self, which: int, keys: tuple[bytes, bytes], remote_key: bytes, seed: random.Random) -> None:
+    def __init__(
+        self,
+        which: int,
+        keys: tuple[bytes, bytes],
+        remote_key: bytes,
+        seed: random.Random,
+        clock: Callable[[], float],
+    ) -> None:
         self.which = which
+        self._clock = clock
         self.keys = keys
         self.remote_key = remote_key
         self.packets: list[bytes] = []
@@ -161,7 +169,7 @@ class LinkEnd:
 
     def put(self, *packets: bytes) -> Accepted:
         """Queue packets of one flow and class."""
-        return self.link.enqueue(list(packets), packets[0][0], packets[0][PACKET_ENDS])
+        return self.link.enqueue(list(packets), packets[0][0], packets[0][PACKET_ENDS], self._clock())
 
     def receive(self, batch: bytes, segment_size: int, received_at: float, now: float) -> None:
         """Take in datagrams of one first word, as a node does; they came at ``received_at``."""
@@ -202,7 +210,9 @@ class LinkPair:
         self._start = {"congestion": congestion, "rate_bps": rate_bps, "mtu_bytes": mtu_bytes}
         private = [self.random.randbytes(32) for _ in range(2)]
         keys = [(each, public_key_of(X25519PrivateKey.from_private_bytes(each))) for each in private]
-        self.ends = [LinkEnd(which, keys[which], keys[1 - which][1], self.random) for which in range(2)]
+        self.ends = [
+            LinkEnd(which, keys[which], keys[1 - which][1], self.random, lambda: self.now) for which in range(2)
+        ]
         self.wires = [Wire(), Wire()]
         self._flying: list[tuple[float, int, int, bytes, int, float]] = []
         self._order = itertools.count()

@@ -154,7 +154,7 @@ class SharedLink(Simulation):
     def forge(self, by: str, over: str, packets: list[bytes]) -> None:
         """Let a node send packets that are none of its own over its link to a neighbor, as they are."""
         (link,) = [link for link in self.node(by)._links if link.settings.neighbor == over]
-        self.command(by, lambda node, now: link.enqueue(packets, CLASS_EXPRESS, packets[0][PACKET_ENDS]))
+        self.command(by, lambda node, now: link.enqueue(packets, CLASS_EXPRESS, packets[0][PACKET_ENDS], now))
 
     def head(self, packet_class: int, source: str, destination: str) -> bytes:
         """Return the header of an overlay packet."""
@@ -173,7 +173,7 @@ class SharedLink(Simulation):
         waiting_bytes = link.status().queued_bytes
         missing = (link.room_bytes(b"", CLASS_BULK) - waiting_bytes) // len(packet)
         if missing > 0:
-            self.command(name, lambda node, now: link.enqueue([packet] * missing, CLASS_EXPRESS, ends))
+            self.command(name, lambda node, now: link.enqueue([packet] * missing, CLASS_EXPRESS, ends, now))
         self.at(self.now + TICK, self._flood, name, packet, link)
 
     # The figures.

@@ -101,7 +101,7 @@ class ForgedBulkTests(SynchronousTestCase):
         ends = packet[PACKET_ENDS]
         missing = link.room_bytes(ends, CLASS_BULK) // len(packet)
         if missing > 0:
-            net.command("m", lambda node, now: link.enqueue([packet] * missing, CLASS_BULK, ends))
+            net.command("m", lambda node, now: link.enqueue([packet] * missing, CLASS_BULK, ends, now))
         net.at(net.now + TICK, self.forge, net)
 
     def test_a_leaf_takes_no_other_flow_s_share(self) -> None:
