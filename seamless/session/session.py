@@ -144,7 +144,7 @@ class Session:
 
     def accept_stream(self, stream: StreamKey, now: float) -> None:
         """Accept a stream that `StreamOpened` announced, and report its events since then."""
-        self._streams.accept(stream)
+        self._streams.accept(stream, now)
         self._events.extend(self._early.pop(stream, ()))
         self._note_waiting(now)
 
@@ -359,6 +359,8 @@ class Session:
         self._handshakes.waiting.clear()
         if not self._speaking:
             return handshakes, []
+        if self._streams.finishes_at is not None and self._sender.wants_express:
+            self._streams.send_last_fins(now)
         sent = self._sender.send(self.association, cutter, room, express_room, now)
         self._streams.writable_again(sent.writable)
         self._after_association(now)
@@ -410,7 +412,7 @@ class Session:
                 times.append(self._receiver.acknowledger.due_at)
         if self._streams.unopened_since is not None:
             times.append(self._streams.unopened_since + self._unopened_timeout)
-        times.append(self._streams.ends_at)
+        times += (self._streams.ends_at, self._streams.accepts_at, self._streams.finishes_at)
         waiting_since = self._progress.waiting_since
         if waiting_since is not None:
             times.append(waiting_since + self.limits.give_up)
@@ -443,6 +445,9 @@ class Session:
             self._give_up()
         self._streams.forget_unopened(now - self._unopened_timeout)
         self._streams.end_overdue(now)
+        self._streams.accept_overdue(now)
+        if self._streams.finishes_at is not None and self._streams.finishes_at <= now:
+            self._streams.send_last_fins(now)
         self._note_waiting(now)
 
     @property

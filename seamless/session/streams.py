@@ -53,6 +53,12 @@ HARD_LIMIT: Final = 2
 """The peer may have so many times ``max_streams`` open here: it sees streams end earlier than we do, but not so
 much."""
 
+ACCEPT_DELAY: Final = 0.002
+"""Seconds for which an ACCEPT waits for the first bytes of the answer: what a server near the egress takes."""
+
+LAST_FIN_DELAY: Final = 0.010
+"""Seconds for which the FIN of a stream whose other direction has ended waits for a record that takes it along."""
+
 STREAM_MEMORY_BYTES: Final = 1024
 """Bytes of memory of a stream whose OPEN has not come, as CPython makes objects. ``test_memory`` measures it."""
 
@@ -87,6 +93,10 @@ class Streams:
         self._batch: dict[int, DataReceived] = {}
         self._unopened: dict[int, float] = {}
         """Streams of the peer whose OPEN has not come, oldest first, and since when they are there."""
+        self._finishing: dict[int, float] = {}
+        """Streams whose FIN, the last there is to send, waits for another record, oldest first, and until when."""
+        self._accepting: dict[int, float] = {}
+        """Streams whose ACCEPT waits for the first bytes of the answer, oldest first, and until when."""
         self._ending: dict[int, float] = {}
         """Streams whose RESET waits for the peer's windows, oldest first, and until when."""
 
@@ -129,14 +139,35 @@ class Streams:
         if old.send.starved and not half.starved:
             self.events.append(StreamWritable((self._peer, half.stream)))
 
-    def accept(self, key: StreamKey) -> None:
-        """Send ACCEPT for a stream that the peer opened."""
+    def accept(self, key: StreamKey, now: float) -> None:
+        """Send ACCEPT for a stream that the peer opened.
+
+        After a request that is all that the peer may send unasked it waits a moment, so that the first bytes of the
+        answer, and perhaps the FIN, go with it.
+        """
         stream = self._streams.get(key[1])
         if stream is None or stream.ours or stream.accepted or stream.reset_sent:
             return
         stream.accepted = True
-        frame = encode_accept(key[1], stream.receive.window.advertised)
-        self.frames.append(PersistentFrame(frame, self.frames))
+        self._accepting[key[1]] = now + ACCEPT_DELAY
+        if not 0 < stream.receive.highest < EARLY_WINDOW_BYTES:
+            self._send_accept(key[1])
+
+    def _send_accept(self, number: int) -> None:
+        """Queue ACCEPT, if it waits for the first bytes of the answer."""
+        if self._accepting.pop(number, None) is not None:
+            frame = encode_accept(number, self._streams[number].receive.window.advertised)
+            self.frames.append(PersistentFrame(frame, self.frames))
+
+    @property
+    def accepts_at(self) -> float | None:
+        """Return when the first ACCEPT that waits for an answer is due; None when there is none."""
+        return next(iter(self._accepting.values()), None)
+
+    def accept_overdue(self, now: float) -> None:
+        """Queue the ACCEPTs whose answers do not come at once."""
+        while (accepts_at := self.accepts_at) is not None and accepts_at <= now:
+            self._send_accept(next(iter(self._accepting)))
 
     def reset(self, key: StreamKey, code: int, reason: str, now: float) -> None:
         """End both directions, after the bytes that were written. The stream has no more events.
@@ -148,6 +179,7 @@ class Streams:
             return
         if not stream.reset_sent:
             self.live -= 1
+        self._send_accept(key[1])
         stream.receive.discard()
         if severity(code):
             self._scheduler.close(stream.send)
@@ -194,14 +226,38 @@ class Streams:
             return 0
         if stream.send.finishing:
             raise LocalProtocolError(f"stream {key} was written to after it was finished")
+        if self._accepting:
+            self._send_accept(key[1])
         return self._scheduler.write(stream.send, data, now)
 
     def finish(self, key: StreamKey, now: float) -> None:
-        """Send the FIN after what was written."""
+        """Send the FIN after what was written.
+
+        When the peer has ended its direction and everything else was sent, nobody waits for the FIN: it may wait a
+        moment itself, for another record that takes it along.
+        """
         stream = self._streams.get(key[1])
-        if stream is not None and not stream.reset_sent:
-            stream.send.finishing = True
+        if stream is None or stream.reset_sent:
+            return
+        self._send_accept(key[1])
+        stream.send.finishing = True
+        if stream.end_reported and stream.send.fin_due():
+            self._finishing.setdefault(key[1], now + LAST_FIN_DELAY)
+        else:
             self._scheduler.wake(stream.send, now)
+
+    @property
+    def finishes_at(self) -> float | None:
+        """Return when the first FIN that waits for company is due; None when there is none."""
+        return next(iter(self._finishing.values()), None)
+
+    def send_last_fins(self, now: float) -> None:
+        """Queue the FINs that wait for another express record: there is one now, or the first is due."""
+        finishing, self._finishing = self._finishing, {}
+        for number in finishing:
+            stream = self._streams.get(number)
+            if stream is not None:
+                self._scheduler.wake(stream.send, now)
 
     def consumed(self, key: StreamKey, nbytes: int) -> None:
         """Open the stream's window by ``nbytes`` that the application has taken."""
@@ -349,6 +405,8 @@ class Streams:
                 self.events.append(StreamReset(stream.key, code, reason))
         self._streams.clear()
         self._ending.clear()
+        self._accepting.clear()
+        self._finishing.clear()
         self.live = 0
 
     def _create(self, number: int, ours: bool) -> Stream:
@@ -449,6 +507,7 @@ class Streams:
         if not stream.reset_sent:
             self.live -= 1
             self.events.append(StreamClosed(stream.key))
+        self._accepting.pop(stream.key[1], None)
         self._scheduler.close(stream.send)
         stream.receive.discard()
         self._no_longer_unopened(stream)

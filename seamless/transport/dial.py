@@ -46,6 +46,9 @@ KEEPALIVE_PROBES: Final = 127
 """Questions without an answer until the other end counts as gone: the most that Linux takes, 42 minutes."""
 MAX_RTO_MILLISECONDS: Final = 50_000
 """The longest that the kernel waits to ask a reader who has stopped once more; 120 s else, too long for the same."""
+TCP_ESTABLISHED: Final = 1
+TCP_CLOSE: Final = 7
+"""States of a TCP socket (include/net/tcp_states.h)."""
 TCP_RTO_MAX_MS: Final = 44
 """linux/tcp.h, from Linux 6.15."""
 
@@ -69,6 +72,11 @@ def prepare(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
+
+
+def tcp_state(sock: socket.socket) -> int:
+    """Return the state of a TCP socket, as include/net/tcp_states.h numbers them."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def bound_receive_buffer(sock: socket.socket) -> None:
@@ -130,12 +138,15 @@ class Dial:
             error = sock.connect_ex(address)
         except OSError as problem:
             error = problem.errno or errno.EIO
-        if error in (0, errno.EINPROGRESS):
-            reactor.addWriter(self)
-        else:
-            # Never call back from within the constructor: the caller has no Dial to cancel or forget yet.
+        # Never call back from within the constructor: the caller has no Dial to cancel or forget yet.
+        if error not in (0, errno.EINPROGRESS):
             self._timer.cancel()
             self._timer = reactor.callLater(0, self._fail, error)
+        elif tcp_state(sock) == TCP_ESTABLISHED:  # a server on this host has answered already
+            self._timer.cancel()
+            self._timer = reactor.callLater(0, self.doWrite)
+        else:
+            reactor.addWriter(self)
 
     def _socket(self, mark: int | None, is_bounded: bool) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET

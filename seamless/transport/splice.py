@@ -5,8 +5,9 @@
 =============================  =====================================================================================
 what happens                   what the splice does
 =============================  =====================================================================================
-bytes up                       one ``send`` per readable event; when the stream has no room, reading stops, the
-                               kernel's buffer fills, and the application's writer waits
+bytes up                       one ``send`` per readable event, and after a short read a look for the FIN that
+                               often follows, so that it goes with the bytes; when the stream has no room, reading
+                               stops, the kernel's buffer fills, and the application's writer waits
 bytes down                     one ``sendmsg`` per batch; each byte is given back (``consumed``) only once the kernel
                                took it, so what waits here is bounded by the stream's window
 FIN from the application       ``finish``; down lives on
@@ -46,7 +47,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from seamless.interfaces import RESET_BY_APPLICATION, StreamKey
-from seamless.transport.dial import close_cleanly, close_with_reset, keep_alive
+from seamless.transport.dial import TCP_CLOSE, close_cleanly, close_with_reset, keep_alive, tcp_state
 from seamless.transport.streams import StreamCommands
 
 READ_BYTES: Final = 64 * 1024
@@ -57,8 +58,6 @@ DRAIN_INTERVAL: Final = 0.01
 """Seconds between two looks at a socket that is to be reset once its application has everything."""
 DRAIN_TIMEOUT: Final = 10.0
 """Seconds without any progress after which such a socket is reset all the same: its reader has stopped."""
-TCP_CLOSE: Final = 7
-"""State of a TCP socket that is no more (include/net/tcp_states.h)."""
 
 
 @implementer(IReadWriteDescriptor)
@@ -120,25 +119,32 @@ class Splice:
     # Up: from the socket to the stream.
 
     def doRead(self) -> None:
-        """Read once and send it on."""
+        """Read once and send it on; after a short read look whether the FIN has come too."""
+        if self._read():
+            self._read()
+
+    def _read(self) -> bool:
+        """Read once and send it on; return whether it was less than a whole read, and reading goes on."""
         if self._sock is None:
-            return
+            return False
         try:
             data = self._sock.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._application_reset(error.errno)
-            return
+            return False
         if data:
             self.bytes_up += len(data)
             if self._driver.send(self._stream, data) <= 0:
                 self._stop_reading()
                 self._keep_alive()  # a FIN may come that we do not read
-        elif self._write_error in (0, errno.EPIPE):
+            return self._reading and len(data) < READ_BYTES
+        if self._write_error in (0, errno.EPIPE):
             self._application_finished()
         else:
             self._application_reset(self._write_error)
+        return False
 
     def stream_writable(self) -> None:
         """Read on."""
@@ -365,7 +371,7 @@ class Splice:
 
 def is_reset(sock: socket.socket) -> bool:
     """Return whether the peer of a connected socket has reset it, without reading from it."""
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+    return tcp_state(sock) == TCP_CLOSE
 
 
 def _unacknowledged_bytes(sock: socket.socket) -> int:

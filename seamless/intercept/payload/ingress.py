@@ -215,6 +215,7 @@ class PayloadIngress(Service):
         self._splices[splice] = Carried(flow, route.egress)
         self._wait(splice, flow)
         splice.start(stream)
+        splice.doRead()  # most clients have sent their request by now: it goes with the OPEN
 
     def _stream_accepted(self, splice: Splice) -> None:
         self.counters.accepted += 1
