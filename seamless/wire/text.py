@@ -9,6 +9,12 @@ MAX_REASON_BYTES: Final = 512
 
 
 def printable(data: bytes) -> str:
-    """Return received UTF-8 as text of bounded length, with control characters replaced."""
+    """Return received UTF-8 as text of bounded length, in which what does not print is escaped as Python does it.
+
+    So no terminal obeys it, no log has a line that was not logged, and a person sees what was sent.
+    """
     text = data[:MAX_REASON_BYTES].decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    if text.isprintable():
+        return text
+    shown = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(shown)[:MAX_REASON_BYTES]

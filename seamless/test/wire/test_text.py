@@ -16,7 +16,8 @@ class PrintableTests(SynchronousTestCase):
         )
 
     def test_nothing_that_a_terminal_obeys(self) -> None:
-        self.assertEqual(printable(b"a\x1b[2Jb\nc\r\x00"), "a\ufffd[2Jb\ufffdc\ufffd\ufffd")
+        self.assertEqual(printable(b"a\x1b[2Jb\nc\r\x00"), r"a\x1b[2Jb\nc\r\x00")
+        self.assertEqual(printable("up\u202edown\u2028".encode()), r"up\u202edown\u2028")
 
     @given(st.binary(max_size=2 * MAX_REASON_BYTES))
     def test_any_bytes(self, data: bytes) -> None:
