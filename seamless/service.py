@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail, gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from seamless.config.model import Configuration
 from seamless.errors import SeamlessError
+from seamless.intercept.connections import Connections
+from seamless.intercept.explain import destination_of, explain
 from seamless.intercept.firewall import FirewallService
 from seamless.intercept.interceptors import Interceptors
 from seamless.intercept.reload import Reloader
@@ -27,7 +30,7 @@ from seamless.linux import control_socket
 from seamless.linux.system import raise_descriptor_limit
 from seamless.node import Node
 from seamless.transport import clock
-from seamless.transport.control_service import ControlService
+from seamless.transport.control_service import ControlService, Question
 from seamless.transport.driver import Driver
 from seamless.transport.ping import PingService
 from seamless.transport.streams import Acceptors
@@ -91,12 +94,20 @@ class NodeService(MultiService):
                 is_needed=has_rules(configuration, node_name),
             )
             firewall.setServiceParent(self)
+            self._has_rules_installed = lambda: firewall.counters.installed > 0
             self._interceptors = interceptors
             self._reloader = Reloader(self._reactor, Path(config_file), lambda: self.driver, interceptors, firewall)
             path = control_socket.path_of(node_name)
             self._control = ControlService(
-                self._reactor, path, self, pings, interceptors.reported, firewall, self._reloader.reload
+                self._reactor,
+                path,
+                self,
+                pings,
+                interceptors.reported,
+                firewall,
+                {"reload": lambda _: self.reload(), "connections": self._ask_connections, "explain": self._explain},
             )
+            self._connections = Connections(self._reactor, self, interceptors, self._control.reporter.path)
         pings.setServiceParent(self)
         if self._control is not None:
             self._control.setServiceParent(self)
@@ -150,6 +161,16 @@ class NodeService(MultiService):
     def reload_upon_signal(self) -> None:
         """Reload for nobody who waits for the answer: the log has it."""
         self.reload().addErrback(lambda failure: failure.trap(SeamlessError) and None)
+
+    def _ask_connections(self, question: Question) -> Deferred[dict[str, Any]]:
+        return self._connections.ask(question)
+
+    def _explain(self, question: Question) -> dict[str, Any]:
+        assert self._control is not None, "this answers at its socket"
+        destination = destination_of(question.get("to"))
+        configuration = self.driver.node.configuration
+        explained = explain(configuration, self.node_name, destination, self._control.reporter.path)
+        return {**attrs.asdict(explained), "rules_installed": self._has_rules_installed()}
 
     def _rules_failed(self, error: SeamlessError) -> None:
         self._log.critical("{error}; nothing is captured any more", error=error)

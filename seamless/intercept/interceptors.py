@@ -8,6 +8,7 @@ listening sockets and raises what is wrong; `configure` replaces the tables that
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -18,13 +19,14 @@ from seamless.intercept.node_rules import capture_addresses
 from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.packets.interceptor import PacketInterceptor
 from seamless.intercept.payload.egress import PayloadEgress
-from seamless.intercept.payload.flow import CaptureTable, ReleaseTable
+from seamless.intercept.payload.flow import ENDED_KEPT, CaptureTable, Carried, Ended, ReleaseTable
 from seamless.intercept.payload.ingress import PayloadIngress
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.interfaces import Address
 from seamless.linux.sockopt import set_mark
 from seamless.transport.driver import Driver
 from seamless.transport.report import Intercepting
+from seamless.transport.splice import Splice
 from seamless.transport.streams import Acceptors
 
 
@@ -107,6 +109,19 @@ class Interceptors(MultiService):
     def _add(self, name: str, interceptor: Any) -> None:
         interceptor.setServiceParent(self)
         self.reported[name] = interceptor
+
+    def carried(self) -> Iterator[tuple[bool, Carried, Splice]]:
+        """Yield all connections that are spliced on this node, each with whether it is captured here."""
+        if self._ingress is not None:
+            yield from ((True, *each) for each in self._ingress.carried())
+        if self._egress is not None:
+            yield from ((False, *each) for each in self._egress.carried())
+
+    def ended(self) -> list[tuple[bool, Ended]]:
+        """Return the last connections that were refused or have ended, the latest first, and where they were."""
+        found = [(True, each) for each in (self._ingress.ended if self._ingress is not None else ())]
+        found += [(False, each) for each in (self._egress.ended if self._egress is not None else ())]
+        return sorted(found, key=lambda each: each[1].at, reverse=True)[:ENDED_KEPT]
 
     # Another configuration.
 

@@ -59,6 +59,7 @@ from seamless.routing.routing import Routing
 from seamless.session.events import PathStalled, PeerLost, SessionUp
 from seamless.session.limits import Limits
 from seamless.session.session import Session
+from seamless.session.stream_status import StreamStatus
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import (
     FRAGMENT_HEADER_BYTES,
@@ -497,6 +498,11 @@ class Node:
         session = self._sessions.get(stream[0])
         if session is not None:
             session.consumed(stream, nbytes, now)
+
+    def stream_status(self, stream: StreamKey) -> StreamStatus | None:
+        """Return what a stream does now, None when it is over."""
+        session = self._sessions.get(stream[0])
+        return None if session is None else session.stream_status(stream)
 
     def send_packet(self, peer: str, packet: bytes, now: float, *, is_recovered: bool = True) -> None:
         """Send a whole packet: unordered, and recovered hop by hop or not at all."""

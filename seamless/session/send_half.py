@@ -61,6 +61,7 @@ class Piece:
             for part in self.cuts:
                 part.lost()
         elif not self.settled and not self.half.dropped:
+            self.half.resends += 1
             self.half.resender.resend(self)
 
     def cut(self, nbytes: int) -> tuple[Piece, Piece]:
@@ -94,6 +95,7 @@ class SendHalf:
         "sparse_left",
         "sparse_at",
         "early",
+        "resends",
     )
 
     def __init__(self, stream: int, resender: Resender) -> None:
@@ -115,6 +117,8 @@ class SendHalf:
         """Unsent bytes that the session's window is charged with already: of a stream that was reset, all of them."""
         self.sparse_left = SPARSE_BYTES
         self.sparse_at = 0.0
+        self.resends = 0
+        """How often a piece was lost."""
         self.early: list[Buffer] | None = None
         """All bytes that were taken, for as long as they may have to be sent again from the first (`Stream`)."""
 

@@ -44,6 +44,7 @@ from seamless.session.receiver import ReceivedRecord, Receiver
 from seamless.session.record import PIECE_MIN_BYTES, Cutter, complete_records
 from seamless.session.scheduler import Scheduler
 from seamless.session.sender import Sender
+from seamless.session.stream_status import StreamStatus, status_of
 from seamless.session.streams import Streams
 from seamless.session.window import PathRate
 from seamless.wire.ack import Ack
@@ -523,6 +524,14 @@ class Session:
     def streams_kept(self) -> int:
         """Return how many streams take memory here: those of applications, and those that are not over for the peer."""
         return len(self._streams)
+
+    def stream_status(self, stream: StreamKey) -> StreamStatus | None:
+        """Return what this stream does now; None when it is over."""
+        found = self._streams.get(stream)
+        if found is None:
+            return None
+        window_bytes = self._scheduler.limit - self._scheduler.used
+        return status_of(found, self._rtt(), window_bytes, self._speaking and self._cutter is not None)
 
     def status(self, now: float) -> SessionStatus:
         """Return the figures of this session."""

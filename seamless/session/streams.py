@@ -108,6 +108,10 @@ class Streams:
         """Go on within other limits."""
         self._limits = self.credit.limits = limits
 
+    def get(self, key: StreamKey) -> Stream | None:
+        """Return a stream that is not over; None when there is none of this key."""
+        return self._streams.get(key[1])
+
     # Commands.
 
     def open(self, target: bytes) -> StreamKey:

@@ -13,7 +13,16 @@ from collections.abc import Sequence
 
 import seamless
 from seamless.errors import EXIT_FAILED, ConfigurationError, SeamlessError
-from seamless.tools import check_command, keys, lab_commands, ping_command, reload_command, rules_command, status
+from seamless.tools import (
+    check_command,
+    connections_command,
+    keys,
+    lab_commands,
+    ping_command,
+    reload_command,
+    rules_command,
+    status,
+)
 from seamless.tools.subcommands import EXIT_CODES
 
 DESCRIPTION = """\
@@ -22,7 +31,16 @@ seamless is an overlay network that carries unmodified TCP applications. The dae
 their configuration again, asks them what they do, and runs the lab.
 """
 
-VERB_MODULES = (keys, check_command, rules_command, reload_command, status, ping_command, lab_commands)
+VERB_MODULES = (
+    keys,
+    check_command,
+    rules_command,
+    reload_command,
+    status,
+    connections_command,
+    ping_command,
+    lab_commands,
+)
 
 EXIT_INTERRUPTED = 130
 """What a shell expects of a program that ended by Ctrl-C: 128 and the number of SIGINT."""

@@ -150,18 +150,18 @@ class ControlService(MultiService):
         pings: PingService,
         interceptors: Mapping[str, Intercepting],
         firewall: RuleKeeping | None = None,
-        reload: Callable[[], Deferred[tuple[str, ...]]] | None = None,
+        more: Answers | None = None,
     ) -> None:
-        """``reload``: has the node read its configuration again, and fires with what has changed."""
+        """``more``: answers to further questions."""
         super().__init__()
         self._reactor = reactor
         self._path = path
         self._node = node
         self._pings = pings
-        self._reload = reload
+        self._more = more or {}
         self._port: IListeningPort | None = None
-        self._reporter = Reporter(reactor, node, interceptors, firewall)
-        self._reporter.setServiceParent(self)
+        self.reporter = Reporter(reactor, node, interceptors, firewall)
+        self.reporter.setServiceParent(self)
 
     def open(self) -> None:
         """Listen, with the privilege that the directory needs; raise `SeamlessError` if this node runs here already.
@@ -171,11 +171,11 @@ class ControlService(MultiService):
         """
         control_socket.refuse_second(self._path)
         answers: Answers = {
-            "status": lambda _: attrs.asdict(self._reporter.report()),
-            "metrics": lambda _: exposition(self._reporter.report()),
+            "status": lambda _: attrs.asdict(self.reporter.report()),
+            "metrics": lambda _: exposition(self.reporter.report()),
             "ping": self._ping,
-            "reload": self._reload_now,
             "configuration": self._configuration,
+            **self._more,
         }
         try:
             control_socket.make_room(self._path)
@@ -200,11 +200,6 @@ class ControlService(MultiService):
         # The socket may be gone already, or be for another to remove: it was made with a privilege that is gone.
         return maybeDeferred(port.stopListening).addErrback(lambda failure: failure.trap(OSError) and None)
 
-    def _reload_now(self, _: Question) -> Deferred[tuple[str, ...]]:
-        if self._reload is None:
-            raise UsageError("this node has no configuration file to read again")
-        return self._reload()
-
     def _configuration(self, _: Question) -> dict[str, str]:
         core = self._node.driver.node
         return {"node": core.name, "text": core.configuration.text}
@@ -217,7 +212,7 @@ class ControlService(MultiService):
             raise UsageError(f"node {core.name} knows no other node {peer}: ping one of {', '.join(others)}")
 
         def answered(seconds: float) -> dict[str, object]:
-            return {"round_trip": seconds, "path": [*self._reporter.path(peer)]}
+            return {"round_trip": seconds, "path": [*self.reporter.path(peer)]}
 
         def silent(failure: Failure) -> dict[str, object]:
             failure.trap(UnreachableError)

@@ -273,7 +273,7 @@ class Reporter(Service):
     def path(self, peer: str) -> tuple[str, ...]:
         """Return the names of the nodes from here to ``peer``, none when there is no way now."""
         routing = self._core.status(self._reactor.seconds()).routing
-        return next(route.path for route in self._routes(routing) if route.node == peer)
+        return next((route.path for route in self._routes(routing) if route.node == peer), ())
 
     def _routes(self, routing: RoutingStatus) -> tuple[RouteReport, ...]:
         core = self._core

@@ -71,7 +71,7 @@ class Splice:
     __slots__ = (
         "_accepted", "_down", "_down_bytes", "_drain", "_driver", "_ended", "_finished_down", "_finished_up",
         "_kept_alive", "_peer_finished", "_reactor", "_reading", "_reset", "_sock", "_stream", "_stream_lives",
-        "_unacknowledged", "_write_error", "_writing", "bytes_down", "bytes_up",
+        "_unacknowledged", "_write_error", "_writing", "bytes_down", "bytes_up", "started_at",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,17 @@ class Splice:
         self._unacknowledged = 0
         self.bytes_up = 0
         self.bytes_down = 0
+        self.started_at: float = reactor.seconds()
+
+    @property
+    def stream(self) -> StreamKey:
+        """Return the key of the stream, once it was started."""
+        return self._stream
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Return how many bytes the application's kernel does not take, because the application does not read."""
+        return self._down_bytes
 
     def start(self, stream: StreamKey) -> None:
         """Begin to read."""

@@ -9,7 +9,8 @@ refusal is one line in the log.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -17,7 +18,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from seamless.errors import RemoteProtocolError, UnreachableError
-from seamless.intercept.payload.flow import Carried, Flow, OpeningLimit, decode_flow
+from seamless.intercept.payload.flow import CLEANLY, ENDED_KEPT, Carried, Ended, Flow, OpeningLimit, decode_flow
 from seamless.interfaces import RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address, StreamKey
 from seamless.transport.dial import DIAL_TIMEOUT, Dial
 from seamless.transport.limited_log import LimitedLog
@@ -70,6 +71,8 @@ class PayloadEgress(Service):
         self._waiting = OpeningLimit(MAX_DIALS, MAX_DIALS_PER_PEER)
         self._limited = LimitedLog(reactor, self._log)
         self.counters = EgressCounters()
+        self.ended: deque[Ended] = deque(maxlen=ENDED_KEPT)
+        """Connections that were refused or have ended, the last one last."""
 
     @property
     def connections(self) -> int:
@@ -80,6 +83,11 @@ class PayloadEgress(Service):
     def waiting(self) -> int:
         """Return how many connections are being made."""
         return len(self._dials)
+
+    def carried(self) -> Iterator[tuple[Carried, Splice]]:
+        """Yield the connections that are spliced now."""
+        for splice, carried in self._splices.items():
+            yield carried, splice
 
     def startService(self) -> None:
         """Begin to accept streams for connections from peers."""
@@ -143,11 +151,14 @@ class PayloadEgress(Service):
         line = "refused node {peer} a connection ({flow}): {reason}"
         self._limited.warn(peer, line, peer=peer, flow=flow, reason=reason)
         self._driver.reset(stream, RESET_NOT_ALLOWED, reason)
+        if flow is not None:
+            self.ended.append(Ended(flow, peer, self._reactor.seconds(), reason, is_refused=True))
 
     def _fail(self, stream: StreamKey, peer: str, flow: Flow, reason: str) -> None:
         line = "no connection for node {peer} ({flow}): {reason}"
         self._limited.info(peer, line, peer=peer, flow=flow, reason=reason)
         self._driver.reset(stream, RESET_REFUSED, reason)
+        self.ended.append(Ended(flow, peer, self._reactor.seconds(), reason, is_refused=True))
 
     def _dial(self, stream: StreamKey, peer: str, flow: Flow) -> None:
         def connected(sock: socket.socket) -> None:
@@ -183,12 +194,17 @@ class PayloadEgress(Service):
         self._driver.accept_stream(stream, splice)
 
     def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
-        peer = str(self._splices.pop(splice).peer)
+        carried = self._splices.pop(splice)
+        peer, now = str(carried.peer), self._reactor.seconds()
+        reason = CLEANLY if reset is None else reset[1]
+        seconds = now - splice.started_at
+        up, down = splice.bytes_up, splice.bytes_down
+        self.ended.append(Ended(carried.flow, peer, now, reason, False, seconds, down, up))
         self._limited.debug(
             peer,
             "connection for node {peer} ended: {end}, {up} bytes from the server, {down} to it",
             peer=peer,
-            end="cleanly" if reset is None else reset[1],
+            end=reason,
             up=splice.bytes_up,
             down=splice.bytes_down,
         )

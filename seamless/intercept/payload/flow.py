@@ -32,6 +32,11 @@ from seamless.transport.streams import TARGET_CONNECTION
 
 IPAddress: TypeAlias = Union[IPv4Address, IPv6Address]
 
+ENDED_KEPT: Final = 100
+"""Connections that were refused or have ended, and are remembered for who asks."""
+CLEANLY: Final = "both ends closed it"
+"""The reason of a connection that ended with two FINs."""
+
 _LAYOUT: Final = {4: struct.Struct(">BB4sH4sH"), 6: struct.Struct(">BB16sH16sH")}
 
 
@@ -65,6 +70,23 @@ class Carried:
 
     flow: Flow
     peer: str | None
+
+
+@attrs.frozen
+class Ended:
+    """A connection that was refused or has ended: how long it was open, and what it carried to and from the server.
+
+    ``at`` is the reactor's time; ``is_refused``: it never reached its server.
+    """
+
+    flow: Flow
+    peer: str | None
+    at: float
+    reason: str
+    is_refused: bool = False
+    seconds: float = 0.0
+    to_server_bytes: int = 0
+    to_client_bytes: int = 0
 
 
 def decode_flow(target: bytes) -> Flow:

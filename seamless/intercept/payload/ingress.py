@@ -17,7 +17,8 @@ neither is so nothing is dialled directly.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import attrs
@@ -26,7 +27,17 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.errors import UnreachableError
-from seamless.intercept.payload.flow import CaptureTable, Carried, Flow, OpeningLimit, Route, canonical
+from seamless.intercept.payload.flow import (
+    CLEANLY,
+    ENDED_KEPT,
+    CaptureTable,
+    Carried,
+    Ended,
+    Flow,
+    OpeningLimit,
+    Route,
+    canonical,
+)
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_SHUTDOWN, Address
 from seamless.linux.sockopt import original_destination
 from seamless.transport.dial import Dial, close_with_reset
@@ -106,6 +117,8 @@ class PayloadIngress(Service):
         self._sweep_call: IDelayedCall | None = None
         self._limited = LimitedLog(reactor, self._log)
         self.counters = IngressCounters()
+        self.ended: deque[Ended] = deque(maxlen=ENDED_KEPT)
+        """Connections that were refused or have ended, the last one last."""
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -121,6 +134,12 @@ class PayloadIngress(Service):
     def waiting(self) -> int:
         """Return how many connections wait for their far end."""
         return self._waiting.count
+
+    def carried(self) -> Iterator[tuple[Carried, Splice]]:
+        """Yield the connections that are spliced now, each once."""
+        for splice, carried in self._splices.items():
+            if carried.peer is not None or splice.stream == FIRST:
+                yield carried, splice
 
     def startService(self) -> None:
         """Bind the capture port; raise `ConfigurationError` when it is taken."""
@@ -200,6 +219,7 @@ class PayloadIngress(Service):
 
     def _refuse(self, sock: socket.socket, flow: Flow, reason: str) -> None:
         self._limited.warn(flow.client[0], "refused {flow}: {reason}", flow=flow, reason=reason)
+        self.ended.append(Ended(flow, None, self._reactor.seconds(), reason, is_refused=True))
         close_with_reset(sock)
 
     def _open(self, sock: socket.socket, flow: Flow, route: Route) -> None:
@@ -224,16 +244,23 @@ class PayloadIngress(Service):
         self._wait_no_more(splice)
 
     def _ended(self, splice: Splice, reset: tuple[int, str] | None) -> None:
-        flow = self._splices.pop(splice).flow
+        carried = self._splices.pop(splice)
+        flow, now = carried.flow, self._reactor.seconds()
         if self._wait_no_more(splice) and reset is not None and reset[0] not in (RESET_BY_APPLICATION, RESET_SHUTDOWN):
             self.counters.refused_by_egress += 1
+            self.ended.append(Ended(flow, carried.peer, now, reset[1], is_refused=True))
             self._limited.info(flow.client[0], "no connection for {flow}: {reason}", flow=flow, reason=reset[1])
             return
+        reason = CLEANLY if reset is None else reset[1]
+        if splice.stream != SECOND:
+            seconds = now - splice.started_at
+            up, down = splice.bytes_up, splice.bytes_down
+            self.ended.append(Ended(flow, carried.peer, now, reason, False, seconds, up, down))
         self._limited.debug(
             flow.client[0],
             "{flow} ended: {end}, {up} bytes from the client, {down} to it",
             flow=flow,
-            end="cleanly" if reset is None else reset[1],
+            end=reason,
             up=splice.bytes_up,
             down=splice.bytes_down,
         )
