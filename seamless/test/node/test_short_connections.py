@@ -71,8 +71,8 @@ class ShortConnections(Objects):
 
 class ShortConnectionTests(SynchronousTestCase):
     def test_datagrams_of_a_connection(self) -> None:
-        """On each of two links one there, one back, and what acknowledges them: 7 in all, and 11 when ACCEPT and FIN went
-        by themselves."""
+        """On each of two links one there, one back, and what acknowledges them: 7 in all, and 11 when ACCEPT and FIN
+        went by themselves."""
         net = ShortConnections()
         net.run_connections(5)
         net.took.clear()
