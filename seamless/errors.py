@@ -56,3 +56,15 @@ class UnreachableError(SeamlessError):
     """A daemon or a peer does not answer."""
 
     exit_code = EXIT_UNREACHABLE
+
+
+class DialError(UnreachableError):
+    """A TCP connection could not be made. ``errno`` says why, and ``icmp_code`` how a network on the way said so.
+
+    ``icmp_code``: of an ICMP destination unreachable; None when it was a TCP reset, or this host itself.
+    """
+
+    def __init__(self, sentence: str, errno: int, icmp_code: int | None = None) -> None:
+        super().__init__(sentence)
+        self.errno = errno
+        self.icmp_code = icmp_code

@@ -252,7 +252,7 @@ Event: TypeAlias = Union[
 RESET_BY_APPLICATION = 0
 """The application's TCP was reset."""
 RESET_REFUSED = 1
-"""The target refused the connection, or cannot be reached."""
+"""The target refused the connection, or the egress cannot dial it now."""
 RESET_NOT_ALLOWED = 2
 """The egress does not serve this target for this peer."""
 RESET_PEER_LOST = 3
@@ -261,6 +261,27 @@ RESET_PROTOCOL = 4
 """The peer broke the protocol on this stream."""
 RESET_SHUTDOWN = 5
 """The daemon is stopping."""
+RESET_PORT_UNREACHABLE = 6
+"""An ICMP port unreachable refused the connection to the target."""
+RESET_HOST_UNREACHABLE = 7
+"""The target's host cannot be reached from the egress."""
+RESET_NETWORK_UNREACHABLE = 8
+"""The target's network cannot be reached from the egress."""
+RESET_PROHIBITED = 9
+"""A firewall on the way from the egress to the target prohibits the connection."""
+RESET_TIMED_OUT = 10
+"""The target does not answer."""
+CONNECT_FAILURES = frozenset(
+    (
+        RESET_REFUSED,
+        RESET_PORT_UNREACHABLE,
+        RESET_HOST_UNREACHABLE,
+        RESET_NETWORK_UNREACHABLE,
+        RESET_PROHIBITED,
+        RESET_TIMED_OUT,
+    )
+)
+"""The codes with which an egress says how connecting to a target failed."""
 
 
 def counter(description: str, trouble: str | None = None) -> Any:

@@ -90,7 +90,7 @@ class NodeService(MultiService):
                 failed or self._rules_failed,
                 user=user,
                 standing=standing,
-                packets=interceptors.attach if interceptors.has_whole_packets else None,
+                channels=interceptors.channels,
                 is_needed=has_rules(configuration, node_name),
             )
             firewall.setServiceParent(self)

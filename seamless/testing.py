@@ -94,11 +94,23 @@ class MemoryDriver:
         """Have ``callback`` decide about streams."""
         self._on_open = callback
 
+    def watch_stream(self, stream: StreamKey, given_up: Callable[[], None]) -> None:
+        """Call ``given_up`` if the stream is reset before all else."""
+        half = self._halves.get(stream)
+        if half is not None:
+            half.given_up = given_up
+
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
         """Accept a stream."""
         half = self._halves.get(stream)
         if half is not None:
             half.accept(owner)
+
+    def change_owner(self, stream: StreamKey, owner: StreamOwner) -> None:
+        """Report to another owner."""
+        half = self._halves.get(stream)
+        if half is not None:
+            half.owner = owner
 
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
         """Reset a stream."""
@@ -167,6 +179,7 @@ class _Half:
         self.far = far
         self.key: StreamKey = (far.number, number)
         self.owner: StreamOwner | None = None
+        self.given_up: Callable[[], None] | None = None
         self._kept: list[Callable[[StreamOwner], None]] = []
         self._wire: deque[Callable[[], None]] = deque()
         self._outstanding_bytes = 0
@@ -255,6 +268,10 @@ class _Half:
             self._tell(lambda owner: owner.stream_closed())
 
     def reset(self, code: int, reason: str) -> None:
+        if self.owner is None and self.given_up is not None and not self._kept:
+            self.driver.forget(self)
+            self.given_up()
+            return
         self._tell(lambda owner: owner.stream_reset(code, reason) if self.driver.forget(self) else None)
 
 

@@ -220,6 +220,7 @@ INTERCEPT: Final = {
     "ip": _rule(with_ports=False),
     "on": _list(NAME),
     "when unreachable": _choice("direct", "refuse") - _end(),
+    "connect": _choice("confirmed", "early", "learned") - _end(),
     "recovery": _choice("reliable", "none") - _end(),
     "release": _choice("ordered", "unordered") - _end(),
     "clamp mss": _end(),

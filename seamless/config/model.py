@@ -37,6 +37,8 @@ PortRange: TypeAlias = tuple[int, int]
 Mode: TypeAlias = Literal["payload", "local", "router"]
 Protocol: TypeAlias = Literal["tcp", "udp", "ip"]
 WhenUnreachable: TypeAlias = Literal["direct", "refuse"]
+Connect: TypeAlias = Literal["confirmed", "early", "learned"]
+"""When a captured connection is accepted: see docs/grammar.rst."""
 Recovery: TypeAlias = Literal["reliable", "none"]
 Release: TypeAlias = Literal["ordered", "unordered"]
 
@@ -133,6 +135,7 @@ class InterceptConfig:
     rules: tuple[Match, ...]
     on: tuple[str, ...] | None = None
     when_unreachable: WhenUnreachable = "direct"
+    connect: Connect = "learned"
     recovery: Recovery = "reliable"
     release: Release = "ordered"
     clamp_mss: bool = False

@@ -22,6 +22,7 @@ from seamless.config.model import (
     MAXIMUM_MEMORY_BYTES,
     MINIMUM_MEMORY_BYTES,
     MINIMUM_MTU_BYTES,
+    Connect,
     InterceptConfig,
     LinkConfig,
     Match,
@@ -260,6 +261,8 @@ def intercept(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, pro
         problems.add(block.start, f"{block.title} captures nothing: add a rule such as `tcp to 10.1.9.2 port 22;`")
     if mode == "payload":
         _note_whole_packet_statements(block, problems)
+    else:
+        _note_payload_statements(block, problems)
     on = block.of("on", str)
     note_repeated_names(block.values("on"), problems)
     for name in block.values("on"):
@@ -270,6 +273,7 @@ def intercept(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, pro
         rules=rules,
         on=on or None,
         when_unreachable=cast(WhenUnreachable, block.first("when unreachable", str) or "direct"),
+        connect=cast(Connect, block.first("connect", str) or "learned"),
         recovery=cast(Recovery, block.first("recovery", str) or "reliable"),
         release=cast(Release, block.first("release", str) or "ordered"),
         clamp_mss=block.has("clamp mss"),
@@ -286,6 +290,15 @@ def _note_whole_packet_statements(block: Block, problems: Problems) -> None:
                 f"{keyword} is for whole packets, and intercept payload carries TCP streams: "
                 "leave it out, or use intercept local or intercept router",
             )
+
+
+def _note_payload_statements(block: Block, problems: Problems) -> None:
+    for statement in block.all("connect"):
+        problems.add(
+            statement.start,
+            "connect is for TCP streams, and whole packets carry the SYN itself: "
+            "leave it out, or use intercept payload",
+        )
 
 
 def _rule(statement: Statement, problems: Problems) -> Match:

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 from twisted.application.service import Service
@@ -40,6 +40,9 @@ from seamless.transport.capture_reader import capture_channel
 _NO_ANSWER: Final = SeamlessError(
     "the privileged part of seamless does not answer: look at its process and the firewall"
 )
+Channels: TypeAlias = Mapping[str, Callable[[socket.socket], None]]
+"""By word: what is given the daemon's end of a socket pair to the privileged part."""
+
 MODULE: Final = "seamless.intercept.privileged"
 START_TIMEOUT: Final = 30.0
 """Seconds until the privileged part is ready: Python's start, and at worst a wait for the firewall's lock."""
@@ -69,8 +72,9 @@ class FirewallService(Service):
     """Keeps the rules of one node; ``failed`` is called once it cannot, with the sentence to end the daemon with.
 
     ``user``: the user id that the daemon is about to take. ``standing``: the socket of a privileged part that stands by
-    itself; without it, one is started. ``packets`` is given a channel to every part that captures whole packets.
-    ``is_needed``: whether there are rules to begin with.
+    itself; without it, one is started. ``channels`` returns, for each word that the privileged part takes with a
+    socket, what is given the other end of it, once for every such part. ``is_needed``: whether there are rules
+    to begin with.
     """
 
     _log = Logger()
@@ -84,7 +88,7 @@ class FirewallService(Service):
         *,
         user: int | None = None,
         standing: str | None = None,
-        packets: Callable[[socket.socket], None] | None = None,
+        channels: Callable[[], Channels] = dict,
         is_needed: bool = True,
     ) -> None:
         self.counters = FirewallCounters()
@@ -94,7 +98,9 @@ class FirewallService(Service):
         if user is not None:
             self._arguments += ["--user", str(user)]
         self._standing = standing
-        self._packets = packets
+        self._channels = channels
+        self._attached: set[str] = set()
+        """The words with which this privileged part was given a socket."""
         self._started_as: int | None = None
         self._failed = failed
         self._part: Channel | None = None
@@ -167,6 +173,8 @@ class FirewallService(Service):
 
     def install_again(self) -> Deferred[str]:
         """Have the rules of the configuration that was read last installed; fire when they are. Errors as above."""
+        if self._part is not None:
+            self._attach(self._part)
         return self._ask(privileged_channel.INSTALL, privileged_channel.INSTALLED)
 
     def _ask(self, word: str, answer: str) -> Deferred[str]:
@@ -198,6 +206,7 @@ class FirewallService(Service):
 
     def _start_part(self) -> Channel:
         self._started_at = clock.now()
+        self._attached.clear()
         if self._standing is not None:
             self._part = StandingPart(self._standing)
         else:
@@ -207,11 +216,17 @@ class FirewallService(Service):
 
     def _install(self, part: Channel) -> None:
         """Have the rules installed, after this daemon has begun to read the packets that they divert."""
-        if self._packets is not None:
-            ours, theirs = capture_channel()
-            part.capture(theirs)
-            self._packets(ours)
+        self._attach(part)
         part.send(privileged_channel.INSTALL)
+
+    def _attach(self, part: Channel) -> None:
+        """Give the privileged part, and what here belongs to it, the sockets that are needed and not there yet."""
+        for word, attach in self._channels().items():
+            if word not in self._attached:
+                self._attached.add(word)
+                ours, theirs = capture_channel()
+                part.hand_over(word, theirs)
+                attach(ours)
 
     def _end(self) -> None:
         """Let the privileged part go."""

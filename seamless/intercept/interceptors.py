@@ -8,21 +8,24 @@ listening sockets and raises what is wrong; `configure` replaces the tables that
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import MultiService
 
 from seamless.config.model import Configuration
 from seamless.errors import ConfigurationError, PrivilegeError
+from seamless.intercept.firewall import Channels
 from seamless.intercept.node_rules import capture_addresses
 from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.packets.interceptor import PacketInterceptor
 from seamless.intercept.payload.egress import PayloadEgress
 from seamless.intercept.payload.flow import ENDED_KEPT, CaptureTable, Carried, Ended, ReleaseTable
+from seamless.intercept.payload.hold_rules import holds
 from seamless.intercept.payload.ingress import PayloadIngress
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.interfaces import Address
+from seamless.linux.privileged_channel import CAPTURE, HOLD
 from seamless.linux.sockopt import set_mark
 from seamless.transport.driver import Driver
 from seamless.transport.report import Intercepting
@@ -65,15 +68,14 @@ class Interceptors(MultiService):
         self._mark = _own_mark()
         self._add_missing(self._configuration)
 
-    @property
-    def has_whole_packets(self) -> bool:
-        """Return whether whole packets are captured or released."""
-        return bool(packet_queues(self._configuration, self._node))
-
-    def attach(self, channel: socket.socket) -> None:
-        """Capture whole packets through this channel to the privileged part."""
-        assert self._whole is not None, "interceptors start before the rules"
-        self._whole.attach(channel)
+    def channels(self) -> Channels:
+        """Return what needs a socket to the privileged part, by the word with which it is handed over."""
+        channels: dict[str, Callable[[socket.socket], None]] = {}
+        if self._whole is not None and packet_queues(self._configuration, self._node):
+            channels[CAPTURE] = self._whole.attach
+        if self._ingress is not None and holds(self._configuration, self._node):
+            channels[HOLD] = self._ingress.confirmer.attach
+        return channels
 
     def _listens_at(self, configuration: Configuration) -> tuple[Address, ...]:
         return capture_addresses(configuration, self._node)
@@ -105,6 +107,7 @@ class Interceptors(MultiService):
             ingress.disownServiceParent()
             raise
         self._ingress = ingress
+        self.reported["payload connect"] = ingress.confirmer
 
     def _add(self, name: str, interceptor: Any) -> None:
         interceptor.setServiceParent(self)

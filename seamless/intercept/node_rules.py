@@ -5,6 +5,7 @@ For the payload interceptor, in the table ``nat`` and per IP version::
     OUTPUT (but the daemon's user), PREROUTING ─ tcp ─> SEAMLESS-<node>
         the daemon's own connections (they carry a mark)      RETURN
         packets that do not open a connection                 RETURN
+        SYNs whose connection is to fail (a mark says how)    RETURN
         tcp to NETWORK, ports                                 REDIRECT to the capture port
 
 * ``OUTPUT`` sees the applications of this host, ``PREROUTING`` those of hosts behind it. REDIRECT sends the first to
@@ -20,6 +21,18 @@ For the payload interceptor, in the table ``nat`` and per IP version::
   privilege for that: the rules leave out what that user's processes open. So no other program may run as that user.
 * ``to`` is what the configuration resolves it to: never what the node itself serves. So what the egress dials is never
   captured there.
+
+With ``connect confirmed`` or ``learned`` a SYN waits before that, until the daemon knows what the egress says. In the
+tables ``mangle`` and ``filter``::
+
+    OUTPUT (but the daemon's user), PREROUTING ─ tcp ─> SEAMHOLD-<node>
+        the daemon's own connections (they carry a mark)      RETURN
+        packets that do not open a connection                 RETURN
+        tcp to NETWORK, ports, of no known connection         MARK: what becomes of it if nobody decides
+        tcp to NETWORK, ports, of no known connection         NFQUEUE; bypass
+
+    OUTPUT, FORWARD ─ tcp ─> SEAMHOLD-<node>
+        SYNs that are marked as refused, unreachable, ...     REJECT with what the server's network answered
 
 For the interceptors of whole packets, in the table and at the hook that their `CapturePoint` names::
 
@@ -54,19 +67,23 @@ from seamless.config.model import Configuration
 from seamless.intercept.packets.capture_points import LOCAL, ROUTER
 from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.packets.queue_rules import queue_rules
+from seamless.intercept.payload.hold_rules import hold_rules, holds
 from seamless.intercept.payload.redirect_rules import guard_rules, redirect_rules
 from seamless.interfaces import Address
-from seamless.linux.ruleset import GUARD_PREFIX, IP_VERSIONS, QUEUE_PREFIX, Ruleset
+from seamless.linux.ruleset import GUARD_PREFIX, HOLD_PREFIX, IP_VERSIONS, QUEUE_PREFIX, Ruleset
 
 
 def rulesets(configuration: Configuration, node_name: str, user: int | None = None) -> tuple[Ruleset, ...]:
     """Return the rules that a node installs, for IPv4 and IPv6; no rules where it captures nothing of that version.
 
+    Those that hold SYNs come last: of two chains at one hook the later is on top, and a SYN that is marked to fail in
+    one way must not come to a rule that rejects it in another.
+
     ``user``: the user id that the daemon has without privilege, None when it runs as root. ``KeyError`` if there is no
     such node.
     """
     queues = packet_queues(configuration, node_name)
-    return tuple(
+    own = (
         Ruleset(
             node_name,
             version,
@@ -78,6 +95,12 @@ def rulesets(configuration: Configuration, node_name: str, user: int | None = No
         )
         for version in IP_VERSIONS
     )
+    holding = (
+        Ruleset(node_name, version, tuple(hold_rules(configuration, node_name, version, user)), HOLD_PREFIX)
+        for version in IP_VERSIONS
+        if holds(configuration, node_name, version)
+    )
+    return (*own, *holding)
 
 
 def kept_rulesets(configuration: Configuration, node_name: str, user: int | None = None) -> tuple[Ruleset, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +20,16 @@ from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageE
 from seamless.intercept.node_rules import kept_rulesets, rulesets
 from seamless.intercept.packets.admission import inspection
 from seamless.intercept.packets.crossings import packet_queues
+from seamless.intercept.payload.hold_rules import MARKS, hold_queue, holds
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.capture import Capture
 from seamless.linux.outlet import Outlet
+from seamless.linux.privileged_channel import CAPTURE, HOLD
 from seamless.linux.rawip import SendsPackets
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw
-from seamless.linux.rule_keeper import Assignment, Capturing, keep_rules, report_failure, serve_daemons
+from seamless.linux.rule_keeper import Assignment, Starters, keep_rules, report_failure, serve_daemons
 from seamless.linux.ruleset import Ruleset
+from seamless.linux.syn_holder import SynHolder
 from seamless.linux.system import user_id
 
 
@@ -73,7 +76,7 @@ def _read(arguments: argparse.Namespace) -> Assignment:
     """Read the configuration; return what it asks for, or raise `SeamlessError`."""
     configuration = _configuration(arguments)
     rules, kept = _rulesets(arguments, configuration)
-    return Assignment(rules, kept, _capturing(arguments, configuration), configuration.digest)
+    return Assignment(rules, kept, _starters(arguments, configuration), configuration.digest)
 
 
 def _configuration(arguments: argparse.Namespace) -> Configuration:
@@ -91,7 +94,16 @@ def _rulesets(
     return rulesets(configuration, arguments.node, user), kept_rulesets(configuration, arguments.node, user)
 
 
-def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Capturing:
+def _starters(arguments: argparse.Namespace, configuration: Configuration) -> Starters:
+    """Return what this node has started when its daemon asks for it."""
+    starters = {CAPTURE: _capturing(arguments, configuration)}
+    if holds(configuration, arguments.node):
+        queue = hold_queue(arguments.node)
+        starters[HOLD] = lambda channel: SynHolder(channel, queue, MARKS).start()
+    return starters
+
+
+def _capturing(arguments: argparse.Namespace, configuration: Configuration) -> Callable[[socket.socket], None]:
     """Return a function that starts to capture and release whole packets over a socket to the daemon.
 
     It handles the queues and packets that the configuration allows, whatever the daemon asks for.

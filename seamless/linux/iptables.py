@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from seamless.errors import PrivilegeError
-from seamless.linux.ruleset import CHAIN_PREFIX, IP_VERSIONS, IpVersion, Rule, Ruleset, install, missing, remove
+from seamless.linux.ruleset import IP_VERSIONS, RUNNING_PREFIXES, IpVersion, Rule, Ruleset, install, missing, remove
 from seamless.linux.system import program, run
 
 LOCK_WAIT_SECONDS: Final = 10
@@ -54,7 +54,7 @@ def apply(rulesets: Iterable[Ruleset]) -> None:
         _restore(ruleset.version, install(save(ruleset.version), ruleset))
 
 
-def sweep(owner: str, prefixes: Iterable[str] = (CHAIN_PREFIX,)) -> bool:
+def sweep(owner: str, prefixes: Iterable[str] = RUNNING_PREFIXES) -> bool:
     """Remove the chains of ``owner`` with these prefixes, of this life or an earlier one; return whether any was there.
 
     Without ``prefixes`` the rules stay that are meant to outlive the owner's process

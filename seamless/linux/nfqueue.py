@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -48,12 +49,15 @@ _F_FAIL_OPEN: Final = 1
 _F_GSO: Final = 4
 _ATTRIBUTE_PACKET_HDR: Final = 1
 _ATTRIBUTE_VERDICT_HDR: Final = 2
+_ATTRIBUTE_MARK: Final = 3
 _ATTRIBUTE_PAYLOAD: Final = 10
 _ATTRIBUTE_CAP_LEN: Final = 13
 _ATTRIBUTE_SKB_INFO: Final = 14
 _CHECKSUM_NOT_READY: Final = 1
 DROP: Final = 0
 ACCEPT: Final = 1
+PREROUTING: Final = 0
+OUTPUT: Final = 3
 
 _MESSAGE: Final = struct.Struct("=IHHII")
 _FAMILY: Final = struct.Struct("!BBH")
@@ -61,6 +65,8 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 _LONG: Final = struct.Struct("!I")
 _TWO_LONGS: Final = struct.Struct("!II")
 _ERROR: Final = struct.Struct("=i")
+_HOOK_AT: Final = 6
+"""``struct nfqnl_msg_packet_hdr``: packet id, protocol, hook."""
 _HEADERS_BYTES: Final = _MESSAGE.size + _FAMILY.size
 
 COPY_BYTES: Final = 0xFFFF - 4
@@ -90,12 +96,15 @@ class Queued(NamedTuple):
     packet: memoryview
     checksum_is_ready: bool
     is_truncated: bool
+    hook: int
+    """The firewall's hook, as linux/netfilter.h numbers them: `PREROUTING`, `OUTPUT`."""
+    mark: int
 
 
 class QueueSocket:
     """A netlink socket, and the queues that are bound to it. Only `bind` and `unbind` wait, for the kernel's answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Open the socket; raise `PrivilegeError` where the kernel has no NFQUEUE or does not permit it."""
         self.overruns = 0
         try:
@@ -103,10 +112,10 @@ class QueueSocket:
         except OSError as error:
             raise PrivilegeError(
                 f"this kernel has no packet queues ({error.strerror}): modprobe nfnetlink_queue, "
-                "or use intercept payload instead"
+                "or use intercept payload with connect early instead"
             ) from None
         self._socket.bind((0, 0))
-        set_buffers(self._socket, BUFFER_BYTES)
+        set_buffers(self._socket, buffer_bytes)
         self._socket.setblocking(False)
         self._waiting: list[Queued] = []
 
@@ -124,18 +133,27 @@ class QueueSocket:
         figures = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
         return int(_MEMINFO.unpack(figures)[_MEMINFO_DROPS])
 
-    def bind(self, queue: int, *, super_packets: bool, fails_open: bool = True) -> None:
+    def bind(
+        self,
+        queue: int,
+        *,
+        super_packets: bool,
+        fails_open: bool = True,
+        packets: int = QUEUE_PACKETS,
+        copy_bytes: int = COPY_BYTES,
+    ) -> None:
         """Begin to receive from a queue. With ``super_packets`` TCP comes in units of up to 64 kB, else as on the wire.
 
-        What the queue has no room for passes by it if it ``fails_open``, and is dropped otherwise.
+        At most ``packets`` wait for their verdict; the first ``copy_bytes`` of each are given. What the queue has no
+        room for passes by it if it ``fails_open``, and is dropped otherwise.
         """
         flags = (_F_FAIL_OPEN if fails_open else 0) | (_F_GSO if super_packets else 0)
         # In one message: a queue that is bound and has no copy mode yet drops its packets.
         self._configure(
             queue,
             _attribute(_CFG_CMD, struct.pack("!BBH", _CMD_BIND, 0, 0)),
-            _attribute(_CFG_PARAMS, struct.pack("!IB", COPY_BYTES, _COPY_PACKET)),
-            _attribute(_CFG_QUEUE_MAXLEN, _LONG.pack(QUEUE_PACKETS)),
+            _attribute(_CFG_PARAMS, struct.pack("!IB", copy_bytes, _COPY_PACKET)),
+            _attribute(_CFG_QUEUE_MAXLEN, _LONG.pack(packets)),
             _attribute(_CFG_FLAGS, _LONG.pack(flags)),
             _attribute(_CFG_MASK, _LONG.pack(_F_FAIL_OPEN | _F_GSO)),
         )
@@ -197,6 +215,18 @@ class QueueSocket:
         """Pass a verdict on one packet."""
         self._send(_VERDICT, _REQUEST, queue, _attribute(_ATTRIBUTE_VERDICT_HDR, _TWO_LONGS.pack(verdict, number)))
 
+    def decide_each(self, queue: int, verdicts: Iterable[tuple[int, int, int | None]]) -> None:
+        """Pass a verdict on each of these packets: (number, verdict, new mark or None). One message to the kernel."""
+        messages = []
+        for number, verdict, mark in verdicts:
+            body = _FAMILY.pack(socket.AF_UNSPEC, 0, queue)
+            body += _attribute(_ATTRIBUTE_VERDICT_HDR, _TWO_LONGS.pack(verdict, number))
+            if mark is not None:
+                body += _attribute(_ATTRIBUTE_MARK, _LONG.pack(mark))
+            messages.append(_MESSAGE.pack(_MESSAGE.size + len(body), _VERDICT, _REQUEST, 0, 0) + body)
+        if messages:
+            self._socket.send(b"".join(messages))
+
     def decide_all(self, queue: int, number: int, verdict: int) -> None:
         """Pass one verdict on all packets of a queue up to and including this one, with one message to the kernel."""
         header = _TWO_LONGS.pack(verdict, number)
@@ -211,7 +241,7 @@ def _queued(data: bytes) -> Queued:
     """Return the packet in a message; the payload is its last attribute."""
     queue = _FAMILY.unpack_from(data, _MESSAGE.size)[2]
     view = memoryview(data)
-    number = 0
+    number = hook = mark = 0
     packet = view[:0]
     ready, truncated = True, False
     at = _HEADERS_BYTES
@@ -222,12 +252,15 @@ def _queued(data: bytes) -> Queued:
             packet = view[value : at + length]
         elif kind == _ATTRIBUTE_PACKET_HDR:
             number = _LONG.unpack_from(data, value)[0]
+            hook = data[value + _HOOK_AT]
         elif kind == _ATTRIBUTE_SKB_INFO:
             ready = not _LONG.unpack_from(data, value)[0] & _CHECKSUM_NOT_READY
+        elif kind == _ATTRIBUTE_MARK:
+            mark = _LONG.unpack_from(data, value)[0]
         elif kind == _ATTRIBUTE_CAP_LEN:
             truncated = True
         at += max(length + 3 & ~3, _ATTRIBUTE.size)
-    return Queued(queue, number, packet, ready, truncated)
+    return Queued(queue, number, packet, ready, truncated, hook, mark)
 
 
 def kernel_drops() -> dict[int, int]:

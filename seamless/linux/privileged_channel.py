@@ -2,15 +2,15 @@
 
 ::
 
-    daemon  ── "read", "install", "remove", "capture" ──>  privileged process  ──>  iptables
+    daemon  ── "read", "install", "remove", "capture", "hold" ──>  privileged process  ──>  iptables
             <── "ready", "read DIGEST", "installed", "removed", "restored", "failed CODE SENTENCE" ──
 
 A message is one datagram of text. Upon "read" the process reads the configuration again and answers with the digest of
-the file; the next "install" puts that in the place of what was installed before. With "capture" comes a socket of the
-daemon's, over which whole packets go (`seamless.linux.capture`). The process is the daemon's child, started while the
-daemon has privilege (`PrivilegedPart`); or it runs by itself, and daemons without privilege connect to its socket, one
-after another (`StandingPart`). `seamless.linux.rule_keeper` is the other end. Nothing here blocks the daemon, but
-`Channel.wait_for`.
+the file; the next "install" puts that in the place of what was installed before. With some a socket of the daemon's
+comes: over that of "capture" whole packets go (`seamless.linux.capture`), over that of "hold" decisions about held SYNs
+(`seamless.linux.syn_holder`). The process is the daemon's child, started while the daemon has privilege
+(`PrivilegedPart`); or it runs by itself, and daemons without privilege connect to its socket, one after another
+(`StandingPart`). `seamless.linux.rule_keeper` is the other end. Nothing here blocks the daemon, but `Channel.wait_for`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ READ: Final = "read"
 INSTALL: Final = "install"
 REMOVE: Final = "remove"
 CAPTURE: Final = "capture"
+HOLD: Final = "hold"
 # From the privileged process; the words after the first are for a person, but for `FAILED`: exit code, sentence.
 READY: Final = "ready"
 INSTALLED: Final = "installed"
@@ -75,11 +76,11 @@ class Channel:
         """
         send_message(self._channel, word)
 
-    def capture(self, packets: socket.socket) -> None:
-        """Send `CAPTURE` and the socket over which whole packets are to go; this end of it is closed."""
-        with packets:
+    def hand_over(self, word: str, theirs: socket.socket) -> None:
+        """Send `CAPTURE` or `HOLD` and the socket that comes with it; this end of it is closed."""
+        with theirs:
             try:
-                socket.send_fds(self._channel, [CAPTURE.encode()], [packets.fileno()])
+                socket.send_fds(self._channel, [word.encode()], [theirs.fileno()])
             except OSError:
                 pass  # the process is gone: `receive` raises EOFError
 

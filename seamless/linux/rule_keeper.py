@@ -25,9 +25,10 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import attrs
@@ -35,7 +36,6 @@ import attrs
 from seamless.errors import PrivilegeError, SeamlessError
 from seamless.linux import iptables, notify
 from seamless.linux.privileged_channel import (
-    CAPTURE,
     FAILED,
     INSTALL,
     INSTALLED,
@@ -49,21 +49,21 @@ from seamless.linux.privileged_channel import (
 )
 from seamless.linux.ruleset import Ruleset, chain_name
 
-Capturing: TypeAlias = Callable[[socket.socket], None]
-"""Called with the daemon's socket for whole packets."""
+Starters: TypeAlias = Mapping[str, Callable[[socket.socket], None]]
+"""By word of the daemon: what is called with the socket that comes with it, and returns at once."""
 
 
 @attrs.frozen
 class Assignment:
     """What one reading of the configuration asks for.
 
-    ``rulesets`` are there while the daemon is; ``kept`` are installed at once and stay. ``capture`` is given the socket
-    over which whole packets go to the daemon, and returns at once. ``digest`` is that of the file.
+    ``rulesets`` are there while the daemon is; ``kept`` are installed at once and stay. ``starters``: what is started
+    on the daemon's word. ``digest`` is that of the file.
     """
 
     rulesets: tuple[Ruleset, ...]
     kept: tuple[Ruleset, ...] = ()
-    capture: Capturing | None = None
+    starters: Starters = MappingProxyType({})
     digest: str = ""
 
 
@@ -159,7 +159,8 @@ class _Attendance:
         """What was read since, and is not installed yet."""
         self._watched = assignment.kept
         """The rules that are put back when another program removes them."""
-        self._capture = assignment.capture
+        self._started: set[str] = set()
+        """The words upon which something was started: once for each, since each time takes threads."""
 
     def attend(self) -> Assignment:
         """Serve the daemon until it is gone, and remove its rules; return what it had installed last."""
@@ -175,22 +176,27 @@ class _Attendance:
         """Act on one message, or look after the rules; return False when the daemon is gone."""
         self._channel.settimeout(self._check_interval if has_rules(self._watched) else None)
         try:
-            word, packets = _receive(self._channel)
+            word, came_with = _receive(self._channel)
             if word == READ:
                 self._read_again()
             elif word == INSTALL:
                 self._install()
             elif word == REMOVE:
                 self._remove()
-            elif word == CAPTURE and packets is not None and self._capture is not None:
-                self._capture(packets)
-                self._capture = None  # once for each assignment: each time takes two threads
+            elif came_with is not None:
+                self._start(word, came_with)
             return bool(word)
         except TimeoutError:
             _restore(self._channel, self._watched)
         except SeamlessError as error:
             report_failure(self._channel, error)
         return True
+
+    def _start(self, word: str, channel: socket.socket) -> None:
+        starter = (self._next or self._assignment).starters.get(word)
+        if starter is not None and word not in self._started:
+            self._started.add(word)
+            starter(channel)
 
     def _read_again(self) -> None:
         if self._read is not None:
@@ -201,7 +207,7 @@ class _Attendance:
     def _install(self) -> None:
         assignment = self._next or self._assignment
         wanted = (*assignment.kept, *assignment.rulesets)
-        iptables.apply(wanted)
+        iptables.apply((*wanted, *_emptied(self._owner, self._assignment, assignment)))
         self._assignment, self._next = assignment, None
         # One that cannot be recognised would be put back, in vain, every time.
         self._watched = tuple(one for one in wanted if iptables.is_installed([one]))
@@ -214,6 +220,14 @@ class _Attendance:
         self._watched = tuple(one for one in self._watched if one in kept)
         iptables.sweep(self._owner)
         send_message(self._channel, f"{REMOVED} {_STAYS.format(owner=self._owner)}" if has_rules(kept) else REMOVED)
+
+
+def _emptied(owner: str, before: Assignment, after: Assignment) -> Iterator[Ruleset]:
+    """Yield an empty ruleset for each chain that one assignment fills and the next one does not."""
+    filled = {(one.version, one.prefix) for one in after.rulesets}
+    for ruleset in before.rulesets:
+        if (ruleset.version, ruleset.prefix) not in filled:
+            yield Ruleset(owner, ruleset.version, prefix=ruleset.prefix)
 
 
 def has_rules(rulesets: Iterable[Ruleset]) -> bool:

@@ -30,12 +30,15 @@ IP_VERSIONS: Final[tuple[IpVersion, ...]] = (4, 6)
 
 CHAIN_PREFIX: Final = "SEAMLESS-"
 """Name prefix of chains that exist only while their owner runs."""
+HOLD_PREFIX: Final = "SEAMHOLD-"
+"""Name prefix of chains that exist only while their owner runs, and hold what opens a connection."""
 GUARD_PREFIX: Final = "SEAMGUARD-"
 """Name prefix of chains that stay when their owner is gone: what they reject must never go natively."""
 QUEUE_PREFIX: Final = "SEAMQUEUE-"
 """Name prefix of chains that stay and divert packets: the kernel drops them while no process reads the queue."""
 KEPT_PREFIXES: Final = (GUARD_PREFIX, QUEUE_PREFIX)
-PREFIXES: Final = (CHAIN_PREFIX, *KEPT_PREFIXES)
+RUNNING_PREFIXES: Final = (CHAIN_PREFIX, HOLD_PREFIX)
+PREFIXES: Final = (*RUNNING_PREFIXES, *KEPT_PREFIXES)
 MAX_CHAIN_CHARACTERS: Final = 28
 """XT_EXTENSION_MAXNAMELEN less its end: the longest name of a chain."""
 _DIGEST_CHARACTERS: Final = 6

@@ -34,6 +34,7 @@ from seamless.interfaces import (
     StreamEvent,
     StreamKey,
     StreamOpened,
+    StreamReset,
 )
 from seamless.session.events import PathStalled, PeerLost, SessionEvent, SessionStatus, SessionUp
 from seamless.session.frames import PendingPing, PersistentFrame
@@ -374,7 +375,10 @@ class Session:
         return self.association.send_key is not None and not self._closed
 
     def _take_output(self) -> None:
-        """Take frames and events from the streams; hold back events of streams that are not accepted yet."""
+        """Take frames and events from the streams; hold back events of streams that are not accepted yet.
+
+        Not a reset before which nothing came: whoever opened the stream has given it up, so nobody need accept it.
+        """
         frames, events, early = self._streams.frames, self._streams.events, self._early
         if frames:
             self._sender.frames.extend(frames)
@@ -384,8 +388,10 @@ class Session:
             if type(event) is StreamOpened:
                 early[event.stream] = []
             elif early and event.stream in early:
-                early[event.stream].append(event)
-                continue
+                if type(event) is not StreamReset or early[event.stream]:
+                    early[event.stream].append(event)
+                    continue
+                del early[event.stream]
             self._events.append(event)
 
     def _report(self, event: SessionEvent) -> None:

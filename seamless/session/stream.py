@@ -31,12 +31,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED
+from seamless.interfaces import CONNECT_FAILURES, RESET_BY_APPLICATION, RESET_NOT_ALLOWED
 from seamless.session.receive_half import ReceiveHalf
 from seamless.session.send_half import SendHalf
 from seamless.wire.session_frames import ResetFrame
 
-ORDERLY_RESETS: Final = frozenset((RESET_BY_APPLICATION, RESET_REFUSED, RESET_NOT_ALLOWED))
+ORDERLY_RESETS: Final = CONNECT_FAILURES | {RESET_BY_APPLICATION, RESET_NOT_ALLOWED}
 """Codes of a RESET that follows the bytes in flight. With any other, what is missing will never come."""
 
 

@@ -18,7 +18,7 @@ from seamless.config.load import load_file
 from seamless.errors import EXIT_DONE
 from seamless.intercept.node_rules import kept_rulesets, rulesets
 from seamless.linux import iptables
-from seamless.linux.ruleset import CHAIN_PREFIX, KEPT_PREFIXES, PREFIXES, text
+from seamless.linux.ruleset import KEPT_PREFIXES, PREFIXES, RUNNING_PREFIXES, text
 from seamless.linux.system import user_id
 from seamless.tools.node_choice import choose_node
 from seamless.tools.subcommands import VerbParsers, add_verb
@@ -57,7 +57,7 @@ def add_arguments(subparsers: VerbParsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the rules of one node, for IPv4 and IPv6, or with ``--remove`` remove those that are installed."""
-    removes = PREFIXES if arguments.remove else (CHAIN_PREFIX,) if arguments.sweep else ()
+    removes = PREFIXES if arguments.remove else RUNNING_PREFIXES if arguments.sweep else ()
     if removes and arguments.node is not None:
         return _remove(arguments.node, removes)
     configuration = load_file(arguments.file)

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall, IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from seamless.errors import UnreachableError
+from seamless.errors import DialError
 from seamless.interfaces import Address
 
 DIAL_TIMEOUT: Final = 10.0
@@ -49,8 +49,16 @@ MAX_RTO_MILLISECONDS: Final = 50_000
 TCP_ESTABLISHED: Final = 1
 TCP_CLOSE: Final = 7
 """States of a TCP socket (include/net/tcp_states.h)."""
+IP_RECVERR: Final = 11
+IPV6_RECVERR: Final = 25
+"""linux/in.h, linux/in6.h"""
 TCP_RTO_MAX_MS: Final = 44
 """linux/tcp.h, from Linux 6.15."""
+
+_EXTENDED_ERROR: Final = struct.Struct("=IBBB")
+"""``struct sock_extended_err`` (linux/errqueue.h): errno, origin, ICMP type and code, ..."""
+_ICMP_ORIGINS: Final = (2, 3)
+"""SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6."""
 
 LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 """``struct linger``: on, for no time. A close sends RST and drops what is unsent."""
@@ -110,7 +118,7 @@ class Dial:
     """One TCP connection being made; ends with exactly one of its two callbacks, unless it is cancelled.
 
     ``connected`` gets a prepared, connected socket, whose receive buffer is bounded if ``is_bounded``; ``failed`` an
-    `UnreachableError` whose text says who did not answer. A ``mark`` (SO_MARK, needs CAP_NET_ADMIN) keeps the daemon's
+    `DialError` whose text says who did not answer. A ``mark`` (SO_MARK, needs CAP_NET_ADMIN) keeps the daemon's
     own rules from capturing the connection.
     """
 
@@ -121,7 +129,7 @@ class Dial:
         reactor: Any,
         address: Address,
         connected: Callable[[socket.socket], None],
-        failed: Callable[[UnreachableError], None],
+        failed: Callable[[DialError], None],
         *,
         mark: int | None = None,
         timeout: float = DIAL_TIMEOUT,
@@ -152,6 +160,7 @@ class Dial:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM)
         prepare(sock)
+        _report_icmp(sock, True)
         if is_bounded:
             bound_receive_buffer(sock)
         if mark is not None:
@@ -175,8 +184,9 @@ class Dial:
         return sock
 
     def _fail(self, error: int, after: str = "") -> None:
+        code = None if self._sock is None else _icmp_code(self._sock)
         self.cancel()
-        self._failed(UnreachableError(_sentence(self._address, error, after)))
+        self._failed(DialError(_sentence(self._address, error, after), error, code))
 
     def _timed_out(self, timeout: float) -> None:
         self._fail(errno.ETIMEDOUT, f" within {timeout:g} s")
@@ -195,6 +205,7 @@ class Dial:
             return
         sock = self._stop()
         assert sock is not None
+        _report_icmp(sock, False)
         self._connected(sock)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -204,6 +215,27 @@ class Dial:
     def logPrefix(self) -> str:
         """Return how the log names this descriptor."""
         return "dial"
+
+
+def _report_icmp(sock: socket.socket, wanted: bool) -> None:
+    """Have ICMP errors kept for `_icmp_code` while a connection is made; later they would end the connection."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, wanted)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, wanted)
+
+
+def _icmp_code(sock: socket.socket) -> int | None:
+    """Return the code of the ICMP message that ended an attempt to connect, None if none did.
+
+    Linux 5.8 and later keep it (ip(7), IP_RECVERR).
+    """
+    try:
+        ancillary = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)[1]
+    except OSError:
+        return None
+    errors = (_EXTENDED_ERROR.unpack_from(data) for _, _, data in ancillary if len(data) >= _EXTENDED_ERROR.size)
+    return next((code for _, origin, _, code in errors if origin in _ICMP_ORIGINS), None)
 
 
 def _connect_error(sock: socket.socket) -> int:

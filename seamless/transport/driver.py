@@ -104,6 +104,7 @@ class Driver:
         self._make_port = make_port
         self._ports: dict[Address, Port] = {}
         self._owners: dict[StreamKey, StreamOwner] = {}
+        self._watched: dict[StreamKey, Callable[[], None]] = {}
         self._on_open: OnOpen | None = None
         self._on_packet: OnPacket | None = None
         self._on_reachable: list[Callable[[str, bool], None]] = []
@@ -273,6 +274,9 @@ class Driver:
         if isinstance(event, (StreamReset, StreamClosed)):
             self._owners.pop(event.stream, None)
         if owner is None:
+            given_up = self._watched.pop(event.stream, None)
+            if given_up is not None:
+                given_up()
             return
         if isinstance(event, DataReceived):
             owner.stream_data(event.chunks)
@@ -363,15 +367,26 @@ class Driver:
             self.node.send_packet(peer, packet, now, is_recovered=is_recovered)
         self._flush_soon()
 
+    def watch_stream(self, stream: StreamKey, given_up: Callable[[], None]) -> None:
+        """Call ``given_up`` if a stream that was offered is reset, before anything else came and it was accepted."""
+        self._watched[stream] = given_up
+
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
         """Accept a stream that a peer opened; ``owner`` gets its events, those since it was opened first."""
+        self._watched.pop(stream, None)
         self._owners[stream] = owner
         self.node.accept_stream(stream, self._now())
         self._flush_soon()
 
+    def change_owner(self, stream: StreamKey, owner: StreamOwner) -> None:
+        """Report what happens to an open stream to another owner from now on."""
+        if stream in self._owners:
+            self._owners[stream] = owner
+
     def reset(self, stream: StreamKey, code: int, reason: str) -> None:
         """End both directions after the bytes in flight; the owner gets no more events of it."""
         self._owners.pop(stream, None)
+        self._watched.pop(stream, None)
         self.node.reset(stream, code, reason, self._now())
         self._flush_soon()
 

@@ -119,6 +119,14 @@ class StreamDriver(StreamCommands, Protocol):
         """Call ``callback`` for every stream that a peer opens, from now on."""
         ...
 
+    def change_owner(self, stream: StreamKey, owner: StreamOwner) -> None:
+        """Report what happens to an open stream to another owner from now on."""
+        ...
+
+    def watch_stream(self, stream: StreamKey, given_up: Callable[[], None]) -> None:
+        """Call ``given_up`` if a stream that was offered is reset, before anything else came and it was accepted."""
+        ...
+
     def accept_stream(self, stream: StreamKey, owner: StreamOwner) -> None:
         """Take the stream; what happened to it meanwhile (bytes, FIN, a reset) is reported to ``owner`` in order."""
         ...

@@ -8,6 +8,7 @@ refusal is one line in the log.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,9 +18,20 @@ import attrs
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-from seamless.errors import RemoteProtocolError, UnreachableError
+from seamless.errors import DialError, RemoteProtocolError
 from seamless.intercept.payload.flow import CLEANLY, ENDED_KEPT, Carried, Ended, Flow, OpeningLimit, decode_flow
-from seamless.interfaces import RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address, StreamKey
+from seamless.interfaces import (
+    RESET_HOST_UNREACHABLE,
+    RESET_NETWORK_UNREACHABLE,
+    RESET_NOT_ALLOWED,
+    RESET_PORT_UNREACHABLE,
+    RESET_PROHIBITED,
+    RESET_REFUSED,
+    RESET_SHUTDOWN,
+    RESET_TIMED_OUT,
+    Address,
+    StreamKey,
+)
 from seamless.transport.dial import DIAL_TIMEOUT, Dial
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.splice import Splice
@@ -28,7 +40,23 @@ from seamless.transport.streams import TARGET_CONNECTION, Acceptors, StreamDrive
 MAX_DIALS: Final = 4096
 """Connections being made at once: one file descriptor each, for 10 s at most."""
 MAX_DIALS_PER_PEER: Final = 2048
-"""Of these, connections for one peer."""
+"""Of these, connections for one peer..."""
+MAX_DIALS_PER_CLIENT: Final = 1024
+"""...and for one client of that peer's, so that a flood of one client's leaves room for the others."""
+
+_CODES: Final = {
+    errno.ETIMEDOUT: RESET_TIMED_OUT,
+    errno.EHOSTUNREACH: RESET_HOST_UNREACHABLE,
+    errno.EHOSTDOWN: RESET_HOST_UNREACHABLE,
+    errno.ENETUNREACH: RESET_NETWORK_UNREACHABLE,
+    errno.ENONET: RESET_HOST_UNREACHABLE,
+    errno.EACCES: RESET_PROHIBITED,
+    errno.EINVAL: RESET_TIMED_OUT,
+}
+"""The code of a failed dial by its errno. The kernel's own routes say EACCES (prohibit) and EINVAL (blackhole: the
+packets of others vanish there)."""
+_PROHIBITED_BY_ICMP: Final = (10, 13)
+"""ICMP codes: host administratively prohibited, communication administratively prohibited (RFC 1812)."""
 
 Refusal: TypeAlias = Callable[[str, Address], "str | None"]
 """Called with (peer, destination); returns the reason for a refusal or None (`ReleaseTable.refusal`)."""
@@ -43,6 +71,8 @@ class EgressCounters:
     not_allowed: int = 0
     overloaded: int = 0
     unreachable: int = 0
+    given_up: int = 0
+    """Given up by the client while the connection was being made."""
 
 
 class PayloadEgress(Service):
@@ -69,6 +99,7 @@ class PayloadEgress(Service):
         self._dials: dict[StreamKey, tuple[Dial, Carried]] = {}
         self._splices: dict[Splice, Carried] = {}
         self._waiting = OpeningLimit(MAX_DIALS, MAX_DIALS_PER_PEER)
+        self._clients_waiting = OpeningLimit(MAX_DIALS, MAX_DIALS_PER_CLIENT)
         self._limited = LimitedLog(reactor, self._log)
         self.counters = EgressCounters()
         self.ended: deque[Ended] = deque(maxlen=ENDED_KEPT)
@@ -140,11 +171,20 @@ class PayloadEgress(Service):
         reason = self._refusal(peer, flow.destination)
         if reason is not None:
             self._refuse(stream, peer, reason, flow)
-        elif not self._waiting.enter(peer):
+        elif not self._enter(peer, flow):
             self.counters.overloaded += 1
             self._fail(stream, peer, flow, f"node {self._driver.name} waits for too many servers already")
         else:
             self._dial(stream, peer, flow)
+
+    def _enter(self, peer: str, flow: Flow) -> bool:
+        """Count one more connection that is being made; return False when that would be too many."""
+        if not self._clients_waiting.enter(f"{peer} {flow.client[0]}"):
+            return False
+        if self._waiting.enter(peer):
+            return True
+        self._clients_waiting.leave(f"{peer} {flow.client[0]}")
+        return False
 
     def _refuse(self, stream: StreamKey, peer: str, reason: str, flow: Flow | None = None) -> None:
         self.counters.not_allowed += 1
@@ -154,10 +194,10 @@ class PayloadEgress(Service):
         if flow is not None:
             self.ended.append(Ended(flow, peer, self._reactor.seconds(), reason, is_refused=True))
 
-    def _fail(self, stream: StreamKey, peer: str, flow: Flow, reason: str) -> None:
+    def _fail(self, stream: StreamKey, peer: str, flow: Flow, reason: str, code: int = RESET_REFUSED) -> None:
         line = "no connection for node {peer} ({flow}): {reason}"
         self._limited.info(peer, line, peer=peer, flow=flow, reason=reason)
-        self._driver.reset(stream, RESET_REFUSED, reason)
+        self._driver.reset(stream, code, reason)
         self.ended.append(Ended(flow, peer, self._reactor.seconds(), reason, is_refused=True))
 
     def _dial(self, stream: StreamKey, peer: str, flow: Flow) -> None:
@@ -165,11 +205,17 @@ class PayloadEgress(Service):
             self._dialled(stream)
             self._connected(stream, peer, flow, sock)
 
-        def failed(error: UnreachableError) -> None:
+        def failed(error: DialError) -> None:
             self._dialled(stream)
             self.counters.unreachable += 1
-            self._fail(stream, peer, flow, str(error))
+            self._fail(stream, peer, flow, str(error), failure_code(error, flow.destination))
 
+        def given_up() -> None:
+            self._dials[stream][0].cancel()
+            self._dialled(stream)
+            self.counters.given_up += 1
+
+        self._driver.watch_stream(stream, given_up)
         dial = Dial(
             self._reactor,
             flow.destination,
@@ -184,6 +230,7 @@ class PayloadEgress(Service):
     def _dialled(self, stream: StreamKey) -> None:
         _, carried = self._dials.pop(stream)
         self._waiting.leave(str(carried.peer))
+        self._clients_waiting.leave(f"{carried.peer} {carried.flow.client[0]}")
 
     def _connected(self, stream: StreamKey, peer: str, flow: Flow, sock: socket.socket) -> None:
         self.counters.connected += 1
@@ -208,3 +255,15 @@ class PayloadEgress(Service):
             up=splice.bytes_up,
             down=splice.bytes_down,
         )
+
+
+def failure_code(error: DialError, server: Address) -> int:
+    """Return the code by which the ingress has its client's connect() fail as dialling ``server`` failed here."""
+    if error.errno == errno.ECONNREFUSED and error.icmp_code is not None:
+        return RESET_PORT_UNREACHABLE
+    if error.errno == errno.EHOSTUNREACH:
+        if error.icmp_code is None and ":" in server[0]:
+            return RESET_NETWORK_UNREACHABLE  # a route of this host's; to others it would say that there is none
+        if error.icmp_code in _PROHIBITED_BY_ICMP and ":" not in server[0]:
+            return RESET_PROHIBITED
+    return _CODES.get(error.errno, RESET_REFUSED)

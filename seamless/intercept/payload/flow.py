@@ -25,7 +25,7 @@ from typing import Final, TypeAlias, Union
 
 import attrs
 
-from seamless.config.model import Capture, Configuration, WhenUnreachable
+from seamless.config.model import Capture, Configuration, Connect, WhenUnreachable
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address
 from seamless.transport.streams import TARGET_CONNECTION
@@ -114,10 +114,11 @@ def sentence(address: Address) -> str:
 
 @attrs.frozen
 class Route:
-    """The egress node of a captured connection, and what to do while that node is unreachable."""
+    """The egress node of a captured connection, what to do while it is unreachable, and when to accept."""
 
     egress: str
     when_unreachable: WhenUnreachable
+    connect: Connect = "learned"
 
 
 class CaptureTable:
@@ -134,7 +135,7 @@ class CaptureTable:
             if _matches(capture, address, destination[1]):
                 egress = self._configuration.serving_node(address)
                 if egress is not None:
-                    return Route(egress.name, capture.intercept.when_unreachable)
+                    return Route(egress.name, capture.intercept.when_unreachable, capture.intercept.connect)
         return None
 
 

@@ -3,7 +3,9 @@
 On the way of a byte this stands between the capturing application and the session. One port serves every rule of the
 node: the kernel remembers where each diverted connection meant to go, the configuration says which node releases that.
 
-The kernel has answered the client's SYN before we see the connection, so a refusal can only be a reset; it comes as
+With ``connect confirmed`` and ``learned`` the egress was asked while the client's SYN waited
+(`seamless.intercept.payload.confirming`), and the connection takes the stream that waits for it. Where it was not, the
+kernel has answered the client's SYN before we see the connection, so a refusal can only be a reset; it comes as
 soon as it is known. What the client says meanwhile goes up with the stream already, so a connection costs one round
 trip. Those that wait for their far end are bounded, shared between clients, and dropped once a second if their client
 has given up. While the egress is unreachable, a new connection is dialled directly or refused, as configured; one that
@@ -27,6 +29,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.errors import UnreachableError
+from seamless.intercept.payload.confirming import Confirmer, HeldConnection
 from seamless.intercept.payload.flow import (
     CLEANLY,
     ENDED_KEPT,
@@ -117,6 +120,7 @@ class PayloadIngress(Service):
         self._sweep_call: IDelayedCall | None = None
         self._limited = LimitedLog(reactor, self._log)
         self.counters = IngressCounters()
+        self.confirmer = Confirmer(reactor, driver, captures, self._limited, self._note_refused)
         self.ended: deque[Ended] = deque(maxlen=ENDED_KEPT)
         """Connections that were refused or have ended, the last one last."""
 
@@ -132,7 +136,7 @@ class PayloadIngress(Service):
 
     @property
     def waiting(self) -> int:
-        """Return how many connections wait for their far end."""
+        """Return how many connections wait for their far end; those whose SYN is held are the confirmer's."""
         return self._waiting.count
 
     def carried(self) -> Iterator[tuple[Carried, Splice]]:
@@ -170,6 +174,7 @@ class PayloadIngress(Service):
     def configure(self, captures: CaptureTable) -> int:
         """Decide by other captures from now on; return how many connections were reset because they have no way now."""
         self._captures = captures
+        self.confirmer.configure(captures)
         reset = 0
         routes: dict[Address, Route | None] = {}
         for splice, carried in list(self._splices.items()):
@@ -186,6 +191,7 @@ class PayloadIngress(Service):
         """Reset all connections that have not ended: a stream cut short must not look complete."""
         super().stopService()
         self.listen_only(())
+        self.confirmer.close()
         for opening in [*self._openings, *self._splices]:
             opening.abort(RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
             self._wait_no_more(opening)
@@ -211,6 +217,8 @@ class PayloadIngress(Service):
         elif route is None:
             self.counters.not_configured += 1
             self._refuse(sock, flow, "no interceptor on this node names its destination; are the rules up to date?")
+        elif (held := self.confirmer.claim(flow)) is not None:
+            self._take(sock, flow, held)
         elif not self._waiting.enter(flow.client[0]):
             self.counters.overloaded += 1
             self._refuse(sock, flow, "too many connections of this client wait for their far end")
@@ -219,8 +227,11 @@ class PayloadIngress(Service):
 
     def _refuse(self, sock: socket.socket, flow: Flow, reason: str) -> None:
         self._limited.warn(flow.client[0], "refused {flow}: {reason}", flow=flow, reason=reason)
-        self.ended.append(Ended(flow, None, self._reactor.seconds(), reason, is_refused=True))
+        self._note_refused(flow, None, reason)
         close_with_reset(sock)
+
+    def _note_refused(self, flow: Flow, peer: str | None, reason: str) -> None:
+        self.ended.append(Ended(flow, peer, self._reactor.seconds(), reason, is_refused=True))
 
     def _open(self, sock: socket.socket, flow: Flow, route: Route) -> None:
         if not self._driver.reachable(route.egress):
@@ -237,9 +248,20 @@ class PayloadIngress(Service):
         splice.start(stream)
         splice.doRead()  # most clients have sent their request by now: it goes with the OPEN
 
+    def _take(self, sock: socket.socket, flow: Flow, held: HeldConnection) -> None:
+        """Splice a connection to the stream that the egress has accepted already."""
+        self.counters.accepted += 1
+        assert held.stream is not None
+        splice = Splice(self._reactor, sock, self._driver, self._ended)
+        self._splices[splice] = Carried(flow, held.route.egress)
+        self._driver.change_owner(held.stream, splice)
+        splice.start(held.stream)
+        held.replay(splice)
+
     def _stream_accepted(self, splice: Splice) -> None:
         self.counters.accepted += 1
         flow = self._splices[splice].flow
+        self.confirmer.servers.accepted(flow.destination, self._reactor.seconds())
         self._limited.debug(flow.client[0], "connected: {flow}", flow=flow)
         self._wait_no_more(splice)
 
@@ -248,6 +270,7 @@ class PayloadIngress(Service):
         flow, now = carried.flow, self._reactor.seconds()
         if self._wait_no_more(splice) and reset is not None and reset[0] not in (RESET_BY_APPLICATION, RESET_SHUTDOWN):
             self.counters.refused_by_egress += 1
+            self.confirmer.servers.failed(flow.destination)
             self.ended.append(Ended(flow, carried.peer, now, reset[1], is_refused=True))
             self._limited.info(flow.client[0], "no connection for {flow}: {reason}", flow=flow, reason=reset[1])
             return

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 
 from seamless.config.model import Capture, Configuration, overlap
+from seamless.intercept.payload.hold_rules import FAILED_PASS, holds
 from seamless.intercept.rule_matches import (
     OTHERS_PASS,
     OWN_PASS,
@@ -45,6 +46,8 @@ def redirect_rules(
     yield Rule("nat", "OUTPUT", ("-p", "tcp", *not_the_daemon(user), *comment, "-j", chain))
     yield Rule("nat", chain, OWN_PASS)
     yield Rule("nat", chain, OTHERS_PASS)
+    if holds(configuration, node_name, version):
+        yield Rule("nat", chain, FAILED_PASS)
     yield from redirects
     yield from _straight_connection_rules(node_name, capture_port)
 

@@ -33,7 +33,9 @@ class PayloadTests(SynchronousTestCase):
     """The payload interceptor's rules."""
 
     def test_one_destination(self) -> None:
-        ipv4, ipv6 = rulesets(configuration("intercept payload { tcp to 10.1.9.2 port 22, 8000-8099; }"), "src")
+        ipv4, ipv6, *_ = rulesets(
+            configuration("intercept payload { tcp to 10.1.9.2 port 22, 8000-8099; connect early; }"), "src"
+        )
         self.assertEqual(
             [(rule.table, str(rule)) for rule in ipv4.rules],
             [
@@ -57,14 +59,14 @@ class PayloadTests(SynchronousTestCase):
 
     def test_everything_that_others_serve(self) -> None:
         for name, own4, own6 in (("src", "10.1.9.2/32", "2001:db8:2::/64"), ("dst", "10.1.9.1/32", "2001:db8:1::/64")):
-            ipv4, ipv6 = rulesets(configuration("intercept payload { tcp; }"), name)
+            ipv4, ipv6, *_ = rulesets(configuration("intercept payload { tcp; }"), name)
             self.assertEqual(lines(ipv4), [f"-d {own4} -p tcp -j REDIRECT --to-ports 7401"])
             self.assertEqual(lines(ipv6), [f"-d {own6} -p tcp -j REDIRECT --to-ports 7401"])
 
     def test_a_node_does_not_capture_what_it_serves(self) -> None:
         both = configuration("intercept payload { tcp to 10.1.9.1, 10.1.9.2 port 22; }")
         for name, other in (("src", "10.1.9.2/32"), ("dst", "10.1.9.1/32")):
-            ipv4, _ = rulesets(both, name)
+            ipv4, *_ = rulesets(both, name)
             self.assertEqual(lines(ipv4), [f"-d {other} -p tcp -m multiport --dports 22 -j REDIRECT --to-ports 7401"])
 
     def test_only_where_it_is_on(self) -> None:
@@ -74,7 +76,7 @@ class PayloadTests(SynchronousTestCase):
 
     def test_many_ports_take_many_rules(self) -> None:
         ports = [str(port) for port in range(100, 114)]
-        ipv4, _ = rulesets(
+        ipv4, *_ = rulesets(
             configuration(f"intercept payload {{ tcp to 10.1.9.2 port {', '.join(ports)}, 200-210, 7; }}"), "src"
         )
         self.assertEqual(
@@ -82,7 +84,7 @@ class PayloadTests(SynchronousTestCase):
         )
 
     def test_every_port_in_words(self) -> None:
-        ipv4, _ = rulesets(configuration("intercept payload { tcp to 10.1.9.2 port 1-65535; }"), "src")
+        ipv4, *_ = rulesets(configuration("intercept payload { tcp to 10.1.9.2 port 1-65535; }"), "src")
         self.assertEqual(
             lines(ipv4), ["-d 10.1.9.2/32 -p tcp -m multiport --dports 1:65535 -j REDIRECT --to-ports 7401"]
         )
@@ -97,7 +99,7 @@ class PayloadTests(SynchronousTestCase):
         text = NODES.replace("serves 10.1.9.1", "capture at 127.0.0.1, 10.1.9.1 port 9401; serves 10.1.9.1")
         both = load_text(text + "intercept payload { tcp; }", "test.conf")
         self.assertEqual(capture_addresses(both, "src"), (("127.0.0.1", 9401), ("10.1.9.1", 9401), ("::", 9401)))
-        ipv4, ipv6 = rulesets(both, "src")
+        ipv4, ipv6, *_ = rulesets(both, "src")
         self.assertEqual(lines(ipv4), ["-d 10.1.9.2/32 -p tcp -j REDIRECT --to-ports 9401"])
         for ruleset in (ipv4, ipv6):
             (refused,) = [str(rule) for rule in ruleset.rules if "REJECT" in rule.arguments]

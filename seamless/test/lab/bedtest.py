@@ -60,10 +60,11 @@ _SOCKET_MAKER: Final = """
 import socket
 channel = socket.socket(fileno=0)
 while kind := channel.recv(1):
-    with socket.socket(type=socket.SOCK_STREAM if kind == b"t" else socket.SOCK_DGRAM) as made:
+    family = socket.AF_INET6 if kind == b"6" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM if kind == b"u" else socket.SOCK_STREAM) as made:
         socket.send_fds(channel, [b"."], [made.fileno()])
 """
-"""What runs on a host to make its sockets: "t" asks for TCP, "u" for UDP."""
+"""What runs on a host to make its sockets: "t" asks for TCP, "6" for TCP over IPv6, "u" for UDP."""
 
 
 class TestBed:
@@ -142,7 +143,7 @@ class TestBed:
     # Sockets.
 
     def new_socket(self, host: str, kind: str = "t") -> socket.socket:
-        """Return a socket of a host: TCP, or with ``kind`` "u" UDP. Nothing in it waits longer than `PATIENCE`."""
+        """Return a socket of a host: TCP, with ``kind`` "6" over IPv6, with "u" UDP; it waits `PATIENCE` at most."""
         if host not in self._makers:
             ours, theirs = socket.socketpair()
             with theirs, theirs.makefile("rb") as stdin:

@@ -40,7 +40,9 @@ class EarlyTests(SynchronousTestCase):
         self.assertEqual(pair.b.kinds(self.there), [StreamOpened, StreamReset])
 
     def test_a_peer_that_restarts(self) -> None:
+        """Bytes came before the reset, so both wait."""
         pair = self.pair
+        pair.a.write(self.here, b"early", pair.now)
         pair.run(0.2)
         pair.start(1)
         pair.b.session.open_stream(b"the other way", pair.now)
@@ -51,6 +53,18 @@ class EarlyTests(SynchronousTestCase):
         reset = pair.b.reset_of(self.there)
         assert reset is not None
         self.assertEqual(reset.code, RESET_PEER_LOST)
+
+    def test_a_reset_before_all_else_is_reported_at_once(self) -> None:
+        """The client gave up: whoever looks for its server can stop, and need not accept the stream."""
+        pair = self.pair
+        pair.run(0.2)
+        pair.a.session.reset(self.here, RESET_BY_APPLICATION, "gave up", pair.now)
+        pair.run(0.2)
+        self.assertEqual(pair.b.kinds(self.there), [StreamOpened, StreamReset])
+        pair.b.session.accept_stream(self.there, pair.now)
+        pair.run(0.5)
+        self.assertEqual(pair.b.kinds(self.there), [StreamOpened, StreamReset], "once")
+        self.assertEqual(pair.a.session.streams_kept + pair.b.session.streams_kept, 0)
 
     def test_refused(self) -> None:
         """Nothing of it is reported, and what it sent is given back to the window."""

@@ -27,7 +27,7 @@ from scapy.packet import Packet  # noqa: E402
 
 from seamless.intercept.firewall import MODULE, START_TIMEOUT  # noqa: E402
 from seamless.linux.capture import BIND, COUNTERS, ORDER, OUTLET, CaptureCounters, decode_counters  # noqa: E402
-from seamless.linux.privileged_channel import INSTALL, INSTALLED, READY, PrivilegedPart  # noqa: E402
+from seamless.linux.privileged_channel import CAPTURE, INSTALL, INSTALLED, READY, PrivilegedPart  # noqa: E402
 from seamless.test.intercept.packets.in_namespaces import LOCAL, NODES  # noqa: E402
 from seamless.test.linux.namespaces import SKIP_WITHOUT_ROOT, Namespace  # noqa: E402
 from seamless.transport.capture_reader import capture_channel  # noqa: E402
@@ -93,7 +93,7 @@ class HostileHalfTests(SynchronousTestCase):
         self.channel, theirs = capture_channel()
         self.addCleanup(self.channel.close)
         self.channel.settimeout(PATIENCE)
-        self.part.capture(theirs)
+        self.part.hand_over(CAPTURE, theirs)
         message, (descriptor,), _, _ = socket.recv_fds(self.channel, 100, 1)
         self.assertEqual(message, bytes((OUTLET,)))
         self.outlet = socket.socket(fileno=descriptor)
@@ -174,7 +174,7 @@ class HostileHalfTests(SynchronousTestCase):
         self.part.send("x" * 4000)
         again, theirs = capture_channel()
         self.addCleanup(again.close)
-        self.part.capture(theirs)
+        self.part.hand_over(CAPTURE, theirs)
         self.part.send(INSTALL)
         self.part.wait_for(INSTALLED, START_TIMEOUT)
         self.assertEqual(again.recv(1), b"", "it is closed")

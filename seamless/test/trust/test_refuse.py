@@ -50,7 +50,7 @@ class RefuseTestCase(DaemonTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.configuration.write_text(CONFIGURATION.replace("unreachable direct", "unreachable refuse"))
+        self.configuration.write_text(CONFIGURATION.replace("unreachable direct", "unreachable refuse; connect early"))
         self.namespace.run("ip", "address", "add", f"{CAPTURED}/32", "dev", "lo")
         with self.namespace.entered():
             self.server = socket.create_server((CAPTURED, 22))

@@ -66,7 +66,7 @@ class RuleTests(SynchronousTestCase):
 
     def test_payload_beside_it(self) -> None:
         text = "intercept local { tcp to 10.1.9.2 port 22; } intercept payload { tcp to 10.1.9.2 port 80; }"
-        ipv4, _ = rulesets(configuration(text), "a")
+        ipv4, *_ = rulesets(configuration(text), "a")
         self.assertEqual({rule.table for rule in ipv4.rules}, {"nat", "filter"})
         self.assertEqual(len(capture_addresses(configuration(text), "a")), 1)
         self.assertEqual(capture_addresses(configuration(), "a"), ())

@@ -11,7 +11,15 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from seamless.intercept.payload import egress
 from seamless.intercept.payload.egress import PayloadEgress
 from seamless.intercept.payload.flow import Flow
-from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_REFUSED, RESET_SHUTDOWN, Address
+from seamless.interfaces import (
+    RESET_BY_APPLICATION,
+    RESET_NETWORK_UNREACHABLE,
+    RESET_NOT_ALLOWED,
+    RESET_REFUSED,
+    RESET_SHUTDOWN,
+    RESET_TIMED_OUT,
+    Address,
+)
 from seamless.test.transport.running import RunningTestCase
 from seamless.testing import MemoryOverlay
 from seamless.transport.streams import Acceptors
@@ -129,12 +137,12 @@ class EgressTests(RunningTestCase):
                 filler.connect_ex(silent.getsockname())
             code, reason = await self.refused(Flow(silent.getsockname(), CLIENT).encode())
             port = silent.getsockname()[1]
-        self.assertEqual((code, reason), (RESET_REFUSED, f"127.0.0.1 port {port} did not answer within 0.3 s"))
+        self.assertEqual((code, reason), (RESET_TIMED_OUT, f"127.0.0.1 port {port} did not answer within 0.3 s"))
 
     async def test_unreachable_network_is_a_refused_stream(self) -> None:
         """240.0.0.0/4 is reserved; the kernel refuses to connect there."""
         code, reason = await self.refused(Flow(("255.255.255.255", 9), CLIENT).encode())
-        self.assertEqual(code, RESET_REFUSED)
+        self.assertEqual(code, RESET_NETWORK_UNREACHABLE)
         self.assertIn("cannot connect to 255.255.255.255 port 9: ", reason)
 
     async def test_forbidden_destination_is_never_dialled(self) -> None:
@@ -167,13 +175,31 @@ class EgressTests(RunningTestCase):
         self.assertEqual(self.egress.counters.overloaded, 1)
 
     async def test_client_that_gave_up_leaves_no_connection(self) -> None:
+        """One that has said something already: the server hears it, and the reset after it."""
         stream = self.src.open_stream("dst", self.target(), self.owner)
+        self.src.send(stream, b"too late")
         self.src.reset(stream, RESET_BY_APPLICATION, "gave up")
         await self.until(lambda: self.egress.counters.connected == 1)
         server, _ = self.listener.accept()
         self.addCleanup(server.close)
         server.settimeout(5)
+        await self.until(lambda: self.egress.connections == 0)
+        self.assertEqual(server.recv(100), b"too late")
         self.assertRaises(ConnectionResetError, server.recv, 1)
+        self.assertEqual(self.dst.open_streams, 0)
+
+    async def test_client_that_gave_up_while_its_server_is_dialled(self) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+            fillers = [socket.socket() for _ in range(3)]
+            for filler in fillers:
+                self.addCleanup(filler.close)
+                filler.setblocking(False)
+                filler.connect_ex(silent.getsockname())
+            stream = self.src.open_stream("dst", Flow(silent.getsockname(), CLIENT).encode(), self.owner)
+            await self.until(lambda: self.egress.waiting == 1)
+            self.src.reset(stream, RESET_BY_APPLICATION, "gave up")
+            await self.until(lambda: self.egress.waiting == 0)
+        self.assertEqual((self.egress.counters.given_up, self.egress.counters.connected), (1, 0))
         self.assertEqual((self.egress.connections, self.dst.open_streams), (0, 0))
 
     async def test_stop_resets_what_is_spliced_and_what_is_dialled(self) -> None:
