@@ -150,6 +150,7 @@ def note_captures(
         applied = _applied(block, intercept, configuration)
         _note_idle(block, intercept, {one.node for one in applied}, problems)
         _note_missing_ways(block, applied, ways, problems)
+        _note_missing_clients(block, intercept, applied, configuration, problems)
         everything += applied
     _note_double_captures(everything, problems)
 
@@ -183,6 +184,28 @@ def _note_idle(block: Block, intercept: InterceptConfig, capturing: set[str], pr
         if name.value not in capturing:
             text = f"node {name.value} captures nothing here, since no other node serves any of it"
             problems.add(name.start, f"{text}: leave it out of `on`")
+
+
+def _note_missing_clients(
+    block: Block,
+    intercept: InterceptConfig,
+    applied: Iterable[_Applied],
+    configuration: Configuration,
+    problems: Problems,
+) -> None:
+    """Note nodes that capture with ``source client`` and have no address that a client could have."""
+    if intercept.source != "client":
+        return
+    noted = set()
+    for one in applied:
+        node = configuration.nodes[one.node]
+        known = {network.version for network in node.serves} | {6 if ":" in host else 4 for host, _ in node.addresses}
+        for version in sorted({to.version for to in one.to} - known):
+            if (one.node, version) not in noted:
+                noted.add((one.node, version))
+                text = f"node {one.node} serves no IPv{version} address, so no client of its may be seen by a server"
+                advice = f"add its clients to the `serves` of {one.node}, or say source egress"
+                problems.add(block.where("source"), f"{text}: {advice}")
 
 
 def _note_double_captures(everything: list[_Applied], problems: Problems) -> None:

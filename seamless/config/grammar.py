@@ -221,6 +221,7 @@ INTERCEPT: Final = {
     "on": _list(NAME),
     "when unreachable": _choice("direct", "refuse") - _end(),
     "connect": _choice("confirmed", "early", "learned") - _end(),
+    "source": _choice("egress", "client") - _end(),
     "recovery": _choice("reliable", "none") - _end(),
     "release": _choice("ordered", "unordered") - _end(),
     "clamp mss": _end(),

@@ -39,6 +39,8 @@ Protocol: TypeAlias = Literal["tcp", "udp", "ip"]
 WhenUnreachable: TypeAlias = Literal["direct", "refuse"]
 Connect: TypeAlias = Literal["confirmed", "early", "learned"]
 """When a captured connection is accepted: see docs/grammar.rst."""
+Source: TypeAlias = Literal["egress", "client"]
+"""Whose address a server sees."""
 Recovery: TypeAlias = Literal["reliable", "none"]
 Release: TypeAlias = Literal["ordered", "unordered"]
 
@@ -136,6 +138,7 @@ class InterceptConfig:
     on: tuple[str, ...] | None = None
     when_unreachable: WhenUnreachable = "direct"
     connect: Connect = "learned"
+    source: Source = "egress"
     recovery: Recovery = "reliable"
     release: Release = "ordered"
     clamp_mss: bool = False

@@ -32,6 +32,7 @@ from seamless.config.model import (
     Protocol,
     Recovery,
     Release,
+    Source,
     WhenUnreachable,
     overlap,
 )
@@ -274,6 +275,7 @@ def intercept(block: Block, nodes: Mapping[str, NodeConfig], parsed: Parsed, pro
         on=on or None,
         when_unreachable=cast(WhenUnreachable, block.first("when unreachable", str) or "direct"),
         connect=cast(Connect, block.first("connect", str) or "learned"),
+        source=cast(Source, block.first("source", str) or "egress"),
         recovery=cast(Recovery, block.first("recovery", str) or "reliable"),
         release=cast(Release, block.first("release", str) or "ordered"),
         clamp_mss=block.has("clamp mss"),
@@ -293,12 +295,13 @@ def _note_whole_packet_statements(block: Block, problems: Problems) -> None:
 
 
 def _note_payload_statements(block: Block, problems: Problems) -> None:
-    for statement in block.all("connect"):
-        problems.add(
-            statement.start,
-            "connect is for TCP streams, and whole packets carry the SYN itself: "
-            "leave it out, or use intercept payload",
-        )
+    for keyword, carried in (("connect", "the SYN itself"), ("source", "the client's own address")):
+        for statement in block.all(keyword):
+            problems.add(
+                statement.start,
+                f"{keyword} is for TCP streams, and whole packets carry {carried}: "
+                "leave it out, or use intercept payload",
+            )
 
 
 def _rule(statement: Statement, problems: Problems) -> Match:

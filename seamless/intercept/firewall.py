@@ -174,6 +174,7 @@ class FirewallService(Service):
     def install_again(self) -> Deferred[str]:
         """Have the rules of the configuration that was read last installed; fire when they are. Errors as above."""
         if self._part is not None:
+            self._attached -= privileged_channel.RENEWED
             self._attach(self._part)
         return self._ask(privileged_channel.INSTALL, privileged_channel.INSTALLED)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.logger import Logger
 
 from seamless.config.model import Configuration
 from seamless.errors import ConfigurationError, PrivilegeError
@@ -23,14 +24,17 @@ from seamless.intercept.payload.egress import PayloadEgress
 from seamless.intercept.payload.flow import ENDED_KEPT, CaptureTable, Carried, Ended, ReleaseTable
 from seamless.intercept.payload.hold_rules import holds
 from seamless.intercept.payload.ingress import PayloadIngress
+from seamless.intercept.payload.source_rules import ClientAddresses, uses_clients
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.interfaces import Address
-from seamless.linux.privileged_channel import CAPTURE, HOLD
+from seamless.linux.privileged_channel import CAPTURE, DIAL, HOLD
 from seamless.linux.sockopt import set_mark
+from seamless.linux.transparent import lossy_settings
 from seamless.transport.driver import Driver
 from seamless.transport.report import Intercepting
 from seamless.transport.splice import Splice
 from seamless.transport.streams import Acceptors
+from seamless.transport.transparent_dials import TransparentDials
 
 
 def _own_mark() -> int | None:
@@ -49,6 +53,8 @@ class Interceptors(MultiService):
     ``is_left_out``: the rules leave out the user that this process runs as.
     """
 
+    _log = Logger()
+
     def __init__(self, reactor: Any, configuration: Configuration, name: str, *, is_left_out: bool) -> None:
         super().__init__()
         self.reported: dict[str, Intercepting] = {}
@@ -60,6 +66,13 @@ class Interceptors(MultiService):
         self._ingress: PayloadIngress | None = None
         self._egress: PayloadEgress | None = None
         self._whole: PacketInterceptor | None = None
+        self._transparent = TransparentDials(reactor)
+
+    def stopService(self) -> Any:
+        """Stop all, and connect with no client's address any more."""
+        stopped = super().stopService()
+        self._transparent.close()
+        return stopped
 
     def use(self, driver: Driver, acceptors: Acceptors) -> None:
         """Make the interceptors that the configuration asks for; they start with this service."""
@@ -75,6 +88,8 @@ class Interceptors(MultiService):
             channels[CAPTURE] = self._whole.attach
         if self._ingress is not None and holds(self._configuration, self._node):
             channels[HOLD] = self._ingress.confirmer.attach
+        if uses_clients(self._configuration, self._node):
+            channels[DIAL] = self._transparent.attach
         return channels
 
     def _listens_at(self, configuration: Configuration) -> tuple[Address, ...]:
@@ -86,11 +101,28 @@ class Interceptors(MultiService):
         reactor, driver, name = self._reactor, self._driver, self._node
         if configuration.nodes[name].serves and self._egress is None:
             release = ReleaseTable(configuration, name, self._listens_at(configuration))
-            self._egress = PayloadEgress(reactor, driver, self._acceptors, release.refusal, mark=self._mark)
+            self._egress = PayloadEgress(
+                reactor,
+                driver,
+                self._acceptors,
+                release.refusal,
+                mark=self._mark,
+                clients=ClientAddresses(configuration, name),
+                dials=self._transparent,
+            )
             self._add("payload egress", self._egress)
+            self._warn_of_settings(configuration)
         if packet_queues(configuration, name) and self._whole is None:
             self._whole = PacketInterceptor(reactor, driver, configuration, name)
             self._add("whole packets", self._whole)
+
+    def _warn_of_settings(self, configuration: Configuration) -> None:
+        for setting in lossy_settings() if uses_clients(configuration, self._node) else ():
+            self._log.warn(
+                "source client: with {setting}=1 this kernel drops what servers behind this host answer: "
+                "sysctl -w {setting}=0, or say source egress",
+                setting=setting,
+            )
 
     def _add_ingress(self, configuration: Configuration) -> None:
         listen = self._listens_at(configuration)
@@ -148,7 +180,8 @@ class Interceptors(MultiService):
         if self._ingress is not None:
             reset += self._ingress.configure(CaptureTable(new, self._node))
         if self._egress is not None:
-            reset += self._egress.configure(ReleaseTable(new, self._node, self._listens_at(new)).refusal)
+            refusal = ReleaseTable(new, self._node, self._listens_at(new)).refusal
+            reset += self._egress.configure(refusal, ClientAddresses(new, self._node))
         return reset
 
     def finish(self) -> None:

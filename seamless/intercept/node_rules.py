@@ -34,6 +34,18 @@ tables ``mangle`` and ``filter``::
     OUTPUT, FORWARD ─ tcp ─> SEAMHOLD-<node>
         SYNs that are marked as refused, unreachable, ...     REJECT with what the server's network answered
 
+With ``source client`` a node that serves what others capture so has rules too, and a routing rule for what they mark
+(`seamless.intercept.payload.source_rules`), in the table ``mangle``::
+
+    PREROUTING ─ tcp, icmp ─> SEAMBACK-<node>
+        from NETWORK, for a socket with a client's address    MARK
+        ICMP errors of connections with this mark             MARK
+        with this mark                                        ACCEPT
+
+    OUTPUT ─ tcp, icmp ─> SEAMANSWER-<node>
+        what the egress sends with a client's address         CONNMARK
+        answers in connections with this mark                 MARK
+
 For the interceptors of whole packets, in the table and at the hook that their `CapturePoint` names::
 
     hook ──> SEAMLESS-<node>
@@ -69,7 +81,9 @@ from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.packets.queue_rules import queue_rules
 from seamless.intercept.payload.hold_rules import hold_rules, holds
 from seamless.intercept.payload.redirect_rules import guard_rules, redirect_rules
+from seamless.intercept.payload.source_rules import source_routes, source_rulesets
 from seamless.interfaces import Address
+from seamless.linux.policy_routes import LocalRoute
 from seamless.linux.ruleset import GUARD_PREFIX, HOLD_PREFIX, IP_VERSIONS, QUEUE_PREFIX, Ruleset
 
 
@@ -100,7 +114,12 @@ def rulesets(configuration: Configuration, node_name: str, user: int | None = No
         for version in IP_VERSIONS
         if holds(configuration, node_name, version)
     )
-    return (*own, *holding)
+    return (*own, *holding, *source_rulesets(configuration, node_name))
+
+
+def routes(configuration: Configuration, node_name: str) -> tuple[LocalRoute, ...]:
+    """Return the routes that a node installs for what its rules mark. ``KeyError`` if there is no such node."""
+    return source_routes(configuration, node_name)
 
 
 def kept_rulesets(configuration: Configuration, node_name: str, user: int | None = None) -> tuple[Ruleset, ...]:

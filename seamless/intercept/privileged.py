@@ -17,20 +17,23 @@ from pathlib import Path
 from seamless.config.load import load_file
 from seamless.config.model import Configuration
 from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageError
-from seamless.intercept.node_rules import kept_rulesets, rulesets
+from seamless.intercept.node_rules import kept_rulesets, routes, rulesets
 from seamless.intercept.packets.admission import inspection
 from seamless.intercept.packets.crossings import packet_queues
 from seamless.intercept.payload.hold_rules import MARKS, hold_queue, holds
+from seamless.intercept.payload.source_rules import DIAL_MARK, authorisation, uses_clients
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.capture import Capture
+from seamless.linux.installation import Installed
 from seamless.linux.outlet import Outlet
-from seamless.linux.privileged_channel import CAPTURE, HOLD
+from seamless.linux.privileged_channel import CAPTURE, DIAL, HOLD
 from seamless.linux.rawip import SendsPackets
 from seamless.linux.rawsocket import PACKET_SOCKET, open_packet, open_raw
 from seamless.linux.rule_keeper import Assignment, Starters, keep_rules, report_failure, serve_daemons
 from seamless.linux.ruleset import Ruleset
 from seamless.linux.syn_holder import SynHolder
 from seamless.linux.system import user_id
+from seamless.linux.transparent import TransparentDialer
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -88,10 +91,14 @@ def _configuration(arguments: argparse.Namespace) -> Configuration:
 
 def _rulesets(
     arguments: argparse.Namespace, configuration: Configuration
-) -> tuple[tuple[Ruleset, ...], tuple[Ruleset, ...]]:
+) -> tuple[tuple[Installed, ...], tuple[Ruleset, ...]]:
     """Return the rules that are installed while the daemon runs, and those that stay."""
     user = None if arguments.user is None else user_id(arguments.user)
-    return rulesets(configuration, arguments.node, user), kept_rulesets(configuration, arguments.node, user)
+    own: tuple[Installed, ...] = (
+        *routes(configuration, arguments.node),
+        *rulesets(configuration, arguments.node, user),
+    )
+    return own, kept_rulesets(configuration, arguments.node, user)
 
 
 def _starters(arguments: argparse.Namespace, configuration: Configuration) -> Starters:
@@ -100,6 +107,9 @@ def _starters(arguments: argparse.Namespace, configuration: Configuration) -> St
     if holds(configuration, arguments.node):
         queue = hold_queue(arguments.node)
         starters[HOLD] = lambda channel: SynHolder(channel, queue, MARKS).start()
+    if uses_clients(configuration, arguments.node):
+        authorise = authorisation(configuration, arguments.node)
+        starters[DIAL] = lambda channel: TransparentDialer(channel, authorise, DIAL_MARK).start()
     return starters
 
 

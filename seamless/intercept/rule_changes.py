@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from seamless.config.model import Configuration
 from seamless.intercept.node_rules import capture_addresses, kept_rulesets, rulesets
 from seamless.intercept.packets.crossings import Crossing, PacketQueue, crossings, packet_queues
+from seamless.intercept.payload.source_rules import authorised, uses_clients
 
 
 def has_rules(configuration: Configuration, node: str) -> bool:
-    """Return whether a node captures anything, and so has firewall rules."""
-    return bool(capture_addresses(configuration, node) or packet_queues(configuration, node))
+    """Return whether a node captures anything, or uses clients' addresses, and so has firewall rules."""
+    return bool(
+        capture_addresses(configuration, node)
+        or packet_queues(configuration, node)
+        or uses_clients(configuration, node)
+    )
 
 
 def changes_rules(old: Configuration, new: Configuration, node: str) -> bool:
@@ -23,6 +28,7 @@ def changes_rules(old: Configuration, new: Configuration, node: str) -> bool:
         rulesets(old, node) != rulesets(new, node)
         or kept_rulesets(old, node) != kept_rulesets(new, node)
         or changes_whole_packets(old, new, node)
+        or authorised(old, node) != authorised(new, node)
     )
 
 

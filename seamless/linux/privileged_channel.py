@@ -2,13 +2,14 @@
 
 ::
 
-    daemon  ── "read", "install", "remove", "capture", "hold" ──>  privileged process  ──>  iptables
+    daemon  ── "read", "install", "remove", "capture", "hold", "dial" ──>  privileged process  ──>  iptables
             <── "ready", "read DIGEST", "installed", "removed", "restored", "failed CODE SENTENCE" ──
 
 A message is one datagram of text. Upon "read" the process reads the configuration again and answers with the digest of
 the file; the next "install" puts that in the place of what was installed before. With some a socket of the daemon's
 comes: over that of "capture" whole packets go (`seamless.linux.capture`), over that of "hold" decisions about held SYNs
-(`seamless.linux.syn_holder`). The process is the daemon's child, started while the daemon has privilege
+(`seamless.linux.syn_holder`), over that of "dial" sockets to be connected with clients' addresses
+(`seamless.linux.transparent`). The process is the daemon's child, started while the daemon has privilege
 (`PrivilegedPart`); or it runs by itself, and daemons without privilege connect to its socket, one after another
 (`StandingPart`). `seamless.linux.rule_keeper` is the other end. Nothing here blocks the daemon, but `Channel.wait_for`.
 """
@@ -33,6 +34,9 @@ INSTALL: Final = "install"
 REMOVE: Final = "remove"
 CAPTURE: Final = "capture"
 HOLD: Final = "hold"
+DIAL: Final = "dial"
+RENEWED: Final = frozenset({DIAL})
+"""Words with which a socket comes again after another configuration was read: what they start decides by it."""
 # From the privileged process; the words after the first are for a person, but for `FAILED`: exit code, sentence.
 READY: Final = "ready"
 INSTALLED: Final = "installed"
@@ -77,7 +81,7 @@ class Channel:
         send_message(self._channel, word)
 
     def hand_over(self, word: str, theirs: socket.socket) -> None:
-        """Send `CAPTURE` or `HOLD` and the socket that comes with it; this end of it is closed."""
+        """Send `CAPTURE`, `HOLD` or `DIAL` and the socket that comes with it; this end of it is closed."""
         with theirs:
             try:
                 socket.send_fds(self._channel, [word.encode()], [theirs.fileno()])

@@ -25,7 +25,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +34,8 @@ from typing import Final, TypeAlias
 import attrs
 
 from seamless.errors import PrivilegeError, SeamlessError
-from seamless.linux import iptables, notify
+from seamless.linux import installation, notify
+from seamless.linux.installation import Installed, is_any
 from seamless.linux.privileged_channel import (
     FAILED,
     INSTALL,
@@ -44,6 +45,7 @@ from seamless.linux.privileged_channel import (
     READY,
     REMOVE,
     REMOVED,
+    RENEWED,
     RESTORED,
     send_message,
 )
@@ -61,7 +63,7 @@ class Assignment:
     on the daemon's word. ``digest`` is that of the file.
     """
 
-    rulesets: tuple[Ruleset, ...]
+    rulesets: tuple[Installed, ...]
     kept: tuple[Ruleset, ...] = ()
     starters: Starters = MappingProxyType({})
     digest: str = ""
@@ -102,8 +104,8 @@ def keep_rules(
     for number in _SIGNALS_FOR_THE_DAEMON:
         signal.signal(number, signal.SIG_IGN)
     with _only_one(owner):
-        iptables.apply(assignment.kept)
-        iptables.sweep(owner)
+        installation.apply(assignment.kept)
+        installation.sweep(owner)
         _Attendance(channel, owner, assignment, check_interval, read).attend()
 
 
@@ -122,11 +124,11 @@ def serve_daemons(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit())
     with _only_one(owner), _listening_socket(path) as listener:
-        iptables.apply(assignment.kept)
-        iptables.sweep(owner)
+        installation.apply(assignment.kept)
+        installation.sweep(owner)
         notify.notify(notify.READY)
         while True:
-            listener.settimeout(check_interval if has_rules(assignment.kept) else None)
+            listener.settimeout(check_interval if is_any(assignment.kept) else None)
             try:
                 channel, _ = listener.accept()
             except TimeoutError:
@@ -157,7 +159,7 @@ class _Attendance:
         self._assignment = assignment
         self._next: Assignment | None = None
         """What was read since, and is not installed yet."""
-        self._watched = assignment.kept
+        self._watched: tuple[Installed, ...] = assignment.kept
         """The rules that are put back when another program removes them."""
         self._started: set[str] = set()
         """The words upon which something was started: once for each, since each time takes threads."""
@@ -169,12 +171,12 @@ class _Attendance:
             while self._serve_once():
                 pass
         finally:
-            iptables.sweep(self._owner)
+            installation.sweep(self._owner)
         return self._assignment
 
     def _serve_once(self) -> bool:
         """Act on one message, or look after the rules; return False when the daemon is gone."""
-        self._channel.settimeout(self._check_interval if has_rules(self._watched) else None)
+        self._channel.settimeout(self._check_interval if is_any(self._watched) else None)
         try:
             word, came_with = _receive(self._channel)
             if word == READ:
@@ -202,45 +204,42 @@ class _Attendance:
         if self._read is not None:
             self._next = None
             self._next = self._read()
+            self._started -= RENEWED
         send_message(self._channel, f"{READ} {(self._next or self._assignment).digest}")
 
     def _install(self) -> None:
         assignment = self._next or self._assignment
-        wanted = (*assignment.kept, *assignment.rulesets)
-        iptables.apply((*wanted, *_emptied(self._owner, self._assignment, assignment)))
+        wanted: tuple[Installed, ...] = (*assignment.kept, *assignment.rulesets)
+        installation.apply((*wanted, *_emptied(self._owner, self._assignment, assignment)))
+        installation.remove_routes(self._owner, [one for one in self._assignment.rulesets if one not in wanted])
         self._assignment, self._next = assignment, None
         # One that cannot be recognised would be put back, in vain, every time.
-        self._watched = tuple(one for one in wanted if iptables.is_installed([one]))
+        self._watched = tuple(one for one in wanted if installation.is_installed([one]))
         remarks = [_UNKNOWN_WORDS] if len(self._watched) < len(wanted) else []
-        stay = [_WILL_STAY] if has_rules(assignment.kept) else []
+        stay = [_WILL_STAY] if is_any(assignment.kept) else []
         send_message(self._channel, " ".join((INSTALLED, *remarks, *stay)))
 
     def _remove(self) -> None:
         kept = self._assignment.kept
         self._watched = tuple(one for one in self._watched if one in kept)
-        iptables.sweep(self._owner)
-        send_message(self._channel, f"{REMOVED} {_STAYS.format(owner=self._owner)}" if has_rules(kept) else REMOVED)
+        installation.sweep(self._owner)
+        send_message(self._channel, f"{REMOVED} {_STAYS.format(owner=self._owner)}" if is_any(kept) else REMOVED)
 
 
 def _emptied(owner: str, before: Assignment, after: Assignment) -> Iterator[Ruleset]:
     """Yield an empty ruleset for each chain that one assignment fills and the next one does not."""
-    filled = {(one.version, one.prefix) for one in after.rulesets}
-    for ruleset in before.rulesets:
-        if (ruleset.version, ruleset.prefix) not in filled:
-            yield Ruleset(owner, ruleset.version, prefix=ruleset.prefix)
-
-
-def has_rules(rulesets: Iterable[Ruleset]) -> bool:
-    """Return whether any of these rulesets has a rule."""
-    return any(ruleset.rules for ruleset in rulesets)
+    filled = {(one.version, one.prefix) for one in after.rulesets if isinstance(one, Ruleset)}
+    for one in before.rulesets:
+        if isinstance(one, Ruleset) and (one.version, one.prefix) not in filled:
+            yield Ruleset(owner, one.version, prefix=one.prefix)
 
 
 def _restore_without_daemon(kept: Sequence[Ruleset]) -> None:
     """Put back, while no daemon is here, rules that stay and that another program removed; say so on standard error."""
     try:
-        lost = iptables.lost(kept)
+        lost = installation.lost(kept)
         if lost:
-            iptables.apply(kept)
+            installation.apply(kept)
             print(f"seamless: another program removed {len(lost)} of our firewall rules: put back", file=sys.stderr)
     except SeamlessError as error:
         print(f"seamless: cannot look after the firewall rules: {error}", file=sys.stderr)
@@ -258,12 +257,12 @@ def _receive(channel: socket.socket) -> tuple[str, socket.socket | None]:
         return "", None
 
 
-def _restore(channel: socket.socket, rulesets: Sequence[Ruleset]) -> None:
+def _restore(channel: socket.socket, rulesets: Sequence[Installed]) -> None:
     """Put back the rules that another program removed."""
     try:
-        lost = iptables.lost(rulesets)
+        lost = installation.lost(rulesets)
         if lost:
-            iptables.apply(rulesets)
+            installation.apply(rulesets)
             send_message(channel, f"{RESTORED} {len(lost)}")
     except SeamlessError as error:
         report_failure(channel, error)

@@ -32,12 +32,15 @@ CHAIN_PREFIX: Final = "SEAMLESS-"
 """Name prefix of chains that exist only while their owner runs."""
 HOLD_PREFIX: Final = "SEAMHOLD-"
 """Name prefix of chains that exist only while their owner runs, and hold what opens a connection."""
+BACK_PREFIX: Final = "SEAMBACK-"
+ANSWER_PREFIX: Final = "SEAMANSWER-"
+"""Name prefixes of chains that exist only while their owner runs, and bring back what answers a client's address."""
 GUARD_PREFIX: Final = "SEAMGUARD-"
 """Name prefix of chains that stay when their owner is gone: what they reject must never go natively."""
 QUEUE_PREFIX: Final = "SEAMQUEUE-"
 """Name prefix of chains that stay and divert packets: the kernel drops them while no process reads the queue."""
 KEPT_PREFIXES: Final = (GUARD_PREFIX, QUEUE_PREFIX)
-RUNNING_PREFIXES: Final = (CHAIN_PREFIX, HOLD_PREFIX)
+RUNNING_PREFIXES: Final = (CHAIN_PREFIX, HOLD_PREFIX, BACK_PREFIX, ANSWER_PREFIX)
 PREFIXES: Final = (*RUNNING_PREFIXES, *KEPT_PREFIXES)
 MAX_CHAIN_CHARACTERS: Final = 28
 """XT_EXTENSION_MAXNAMELEN less its end: the longest name of a chain."""

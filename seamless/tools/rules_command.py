@@ -16,8 +16,8 @@ from collections.abc import Iterable
 
 from seamless.config.load import load_file
 from seamless.errors import EXIT_DONE
-from seamless.intercept.node_rules import kept_rulesets, rulesets
-from seamless.linux import iptables
+from seamless.intercept.node_rules import kept_rulesets, routes, rulesets
+from seamless.linux import installation
 from seamless.linux.ruleset import KEPT_PREFIXES, PREFIXES, RUNNING_PREFIXES, text
 from seamless.linux.system import user_id
 from seamless.tools.node_choice import choose_node
@@ -66,6 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _remove(node.name, removes)
     user = None if arguments.user is None else user_id(arguments.user)
     found = (*kept_rulesets(configuration, node.name, user), *rulesets(configuration, node.name, user))
+    for route in routes(configuration, node.name):
+        print(f"# node {node.name}: where what its rules mark is delivered")
+        print("".join(" ".join(command) + "\n" for command in route.commands()), end="")
     with_rules = [ruleset for ruleset in found if ruleset.rules]
     for ruleset in with_rules:
         stays = ", stays when the node is down" if ruleset.prefix in KEPT_PREFIXES else ""
@@ -77,6 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _remove(node_name: str, prefixes: Iterable[str]) -> int:
-    found = iptables.sweep(node_name, prefixes)
+    found = installation.sweep(node_name, prefixes)
     print(f"the firewall rules of node {node_name} are removed" if found else f"node {node_name} had left no rules")
     return EXIT_DONE

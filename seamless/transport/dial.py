@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IWriteDescriptor
 from twisted.python.failure import Failure
@@ -113,13 +113,17 @@ def close_cleanly(sock: socket.socket) -> None:
     sock.close()
 
 
+Connect: TypeAlias = Callable[[socket.socket, Callable[[int, str], None]], None]
+"""Called with (socket, done); ``done`` is called later, with (0, "") or an errno and perhaps a sentence."""
+
+
 @implementer(IWriteDescriptor)
 class Dial:
     """One TCP connection being made; ends with exactly one of its two callbacks, unless it is cancelled.
 
     ``connected`` gets a prepared, connected socket, whose receive buffer is bounded if ``is_bounded``; ``failed`` an
     `DialError` whose text says who did not answer. A ``mark`` (SO_MARK, needs CAP_NET_ADMIN) keeps the daemon's
-    own rules from capturing the connection.
+    own rules from capturing the connection. ``connect``: what connects the socket in place of `socket.connect_ex`.
     """
 
     __slots__ = ("_address", "_connected", "_failed", "_reactor", "_sock", "_timer")
@@ -134,6 +138,7 @@ class Dial:
         mark: int | None = None,
         timeout: float = DIAL_TIMEOUT,
         is_bounded: bool = False,
+        connect: Connect | None = None,
     ) -> None:
         self._reactor = reactor
         self._address = address
@@ -143,6 +148,9 @@ class Dial:
         self._timer: IDelayedCall | None = reactor.callLater(timeout, self._timed_out, timeout)
         try:
             self._sock = sock = self._socket(mark, is_bounded)
+            if connect is not None:
+                connect(sock, self._begun)
+                return
             error = sock.connect_ex(address)
         except OSError as problem:
             error = problem.errno or errno.EIO
@@ -167,6 +175,15 @@ class Dial:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         return sock
 
+    def _begun(self, error: int, reason: str) -> None:
+        """Take note that another process has begun to connect our socket, or could not."""
+        if self._sock is None:
+            return
+        if error:
+            self._fail(error, reason=reason)
+        else:
+            self._reactor.addWriter(self)
+
     def cancel(self) -> None:
         """Stop dialling; no callback comes."""
         sock = self._stop()
@@ -183,10 +200,10 @@ class Dial:
             self._sock = None
         return sock
 
-    def _fail(self, error: int, after: str = "") -> None:
+    def _fail(self, error: int, after: str = "", reason: str = "") -> None:
         code = None if self._sock is None else _icmp_code(self._sock)
         self.cancel()
-        self._failed(DialError(_sentence(self._address, error, after), error, code))
+        self._failed(DialError(reason or _sentence(self._address, error, after), error, code))
 
     def _timed_out(self, timeout: float) -> None:
         self._fail(errno.ETIMEDOUT, f" within {timeout:g} s")

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from seamless.errors import DialError, RemoteProtocolError
 from seamless.intercept.payload.flow import CLEANLY, ENDED_KEPT, Carried, Ended, Flow, OpeningLimit, decode_flow
+from seamless.intercept.payload.source_rules import ClientAddresses, encode_request
 from seamless.interfaces import (
     RESET_HOST_UNREACHABLE,
     RESET_NETWORK_UNREACHABLE,
@@ -32,10 +33,11 @@ from seamless.interfaces import (
     Address,
     StreamKey,
 )
-from seamless.transport.dial import DIAL_TIMEOUT, Dial
+from seamless.transport.dial import DIAL_TIMEOUT, Connect, Dial
 from seamless.transport.limited_log import LimitedLog
 from seamless.transport.splice import Splice
 from seamless.transport.streams import TARGET_CONNECTION, Acceptors, StreamDriver
+from seamless.transport.transparent_dials import TransparentDials
 
 MAX_DIALS: Final = 4096
 """Connections being made at once: one file descriptor each, for 10 s at most."""
@@ -55,6 +57,8 @@ _CODES: Final = {
 }
 """The code of a failed dial by its errno. The kernel's own routes say EACCES (prohibit) and EINVAL (blackhole: the
 packets of others vanish there)."""
+_PORT_TAKEN: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+"""A connection with the same addresses and ports stands, or ended less than a minute ago (TIME_WAIT)."""
 _PROHIBITED_BY_ICMP: Final = (10, 13)
 """ICMP codes: host administratively prohibited, communication administratively prohibited (RFC 1812)."""
 
@@ -71,6 +75,10 @@ class EgressCounters:
     not_allowed: int = 0
     overloaded: int = 0
     unreachable: int = 0
+    as_client: int = 0
+    """Dialled with the client's address..."""
+    other_port: int = 0
+    """...and from another port, since a connection from the client's port was there already."""
     given_up: int = 0
     """Given up by the client while the connection was being made."""
 
@@ -89,13 +97,18 @@ class PayloadEgress(Service):
         *,
         mark: int | None = None,
         dial_timeout: float = DIAL_TIMEOUT,
+        clients: ClientAddresses | None = None,
+        dials: TransparentDials | None = None,
     ) -> None:
+        """``clients``, ``dials``: which clients' addresses may be used, and what connects with them."""
         self._reactor = reactor
         self._driver = driver
         self._acceptors = acceptors
         self._refusal = refusal
         self._mark = mark
         self._dial_timeout = dial_timeout
+        self._clients = clients
+        self._transparent = dials
         self._dials: dict[StreamKey, tuple[Dial, Carried]] = {}
         self._splices: dict[Splice, Carried] = {}
         self._waiting = OpeningLimit(MAX_DIALS, MAX_DIALS_PER_PEER)
@@ -137,9 +150,12 @@ class PayloadEgress(Service):
             splice.abort(RESET_SHUTDOWN, f"node {self._driver.name} is stopping")
         self._limited.close()
 
-    def configure(self, refusal: Refusal) -> int:
-        """Decide by another table from now on; return how many connections were reset because it refuses them."""
-        self._refusal = refusal
+    def configure(self, refusal: Refusal, clients: ClientAddresses | None = None) -> int:
+        """Decide by another table from now on; return how many connections were reset because it refuses them.
+
+        Connections that stand keep the address that they have.
+        """
+        self._refusal, self._clients = refusal, clients
         reset = 0
         reasons: dict[tuple[str, Address], str | None] = {}
 
@@ -168,14 +184,24 @@ class PayloadEgress(Service):
         except RemoteProtocolError as error:
             self._refuse(stream, peer, str(error))
             return
-        reason = self._refusal(peer, flow.destination)
+        as_client = self._clients is not None and self._clients.uses_client(peer, flow)
+        reason = self._reason(peer, flow, as_client)
         if reason is not None:
             self._refuse(stream, peer, reason, flow)
         elif not self._enter(peer, flow):
             self.counters.overloaded += 1
             self._fail(stream, peer, flow, f"node {self._driver.name} waits for too many servers already")
         else:
-            self._dial(stream, peer, flow)
+            if as_client:
+                self.counters.as_client += 1
+            self._dial(stream, peer, flow, flow.client[1] if as_client else None)
+
+    def _reason(self, peer: str, flow: Flow, as_client: bool) -> str | None:
+        """Return why ``peer`` may not have this connection, None when it may."""
+        reason = self._refusal(peer, flow.destination)
+        if reason is None and as_client and self._clients is not None:
+            return self._clients.refusal(peer, flow)
+        return reason
 
     def _enter(self, peer: str, flow: Flow) -> bool:
         """Count one more connection that is being made; return False when that would be too many."""
@@ -200,12 +226,18 @@ class PayloadEgress(Service):
         self._driver.reset(stream, code, reason)
         self.ended.append(Ended(flow, peer, self._reactor.seconds(), reason, is_refused=True))
 
-    def _dial(self, stream: StreamKey, peer: str, flow: Flow) -> None:
+    def _dial(self, stream: StreamKey, peer: str, flow: Flow, client_port: int | None) -> None:
+        """Connect for a stream; with ``client_port`` from the client's address and this port (0: any that is free)."""
+
         def connected(sock: socket.socket) -> None:
             self._dialled(stream)
             self._connected(stream, peer, flow, sock)
 
         def failed(error: DialError) -> None:
+            if client_port and error.errno in _PORT_TAKEN:
+                self.counters.other_port += 1
+                self._dial(stream, peer, flow, 0)
+                return
             self._dialled(stream)
             self.counters.unreachable += 1
             self._fail(stream, peer, flow, str(error), failure_code(error, flow.destination))
@@ -224,8 +256,15 @@ class PayloadEgress(Service):
             mark=self._mark,
             timeout=self._dial_timeout,
             is_bounded=True,
+            connect=None if client_port is None else self._connect_as_client(peer, flow, client_port),
         )
         self._dials[stream] = dial, Carried(flow, peer)
+
+    def _connect_as_client(self, peer: str, flow: Flow, port: int) -> Connect:
+        assert self._transparent is not None
+        dials = self._transparent
+        wanted = encode_request(peer, attrs.evolve(flow, client=(flow.client[0], port)))
+        return lambda sock, done: dials.connect(sock, wanted, done)
 
     def _dialled(self, stream: StreamKey) -> None:
         _, carried = self._dials.pop(stream)

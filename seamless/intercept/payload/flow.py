@@ -100,6 +100,12 @@ def decode_flow(target: bytes) -> Flow:
     return Flow((str(ip_address(destination)), port), (str(ip_address(client)), client_port))
 
 
+def target_bytes(message: bytes) -> int:
+    """Return how many bytes a message's target of a connection takes, 0 if it begins with none."""
+    layout = _LAYOUT.get(message[1]) if len(message) > 1 else None
+    return 0 if layout is None else layout.size
+
+
 def canonical(host: str) -> IPAddress:
     """Return the address that packets to ``host`` go to: without a zone, and IPv4 where it is only mapped into IPv6."""
     address = ip_address(host.partition("%")[0])
@@ -132,7 +138,7 @@ class CaptureTable:
         """Return the route of a connection to ``destination``, None when it is not to be captured."""
         address = canonical(destination[0])
         for capture in self._captures:
-            if _matches(capture, address, destination[1]):
+            if matches(capture, address, destination[1]):
                 egress = self._configuration.serving_node(address)
                 if egress is not None:
                     return Route(egress.name, capture.intercept.when_unreachable, capture.intercept.connect)
@@ -159,7 +165,7 @@ class ReleaseTable:
             return f"this node does not serve {destination[0]}"
         if any(port == own and (host == address or host.is_unspecified) for host, own in self._own_listeners):
             return f"{sentence(destination)} is this daemon's own"
-        if not any(_matches(capture, address, port) for capture in self._captures.get(peer, ())):
+        if not any(matches(capture, address, port) for capture in self._captures.get(peer, ())):
             return f"no interceptor lets node {peer} connect to {sentence(destination)}"
         return None
 
@@ -169,7 +175,8 @@ def payload_captures(configuration: Configuration, node: str) -> tuple[Capture, 
     return tuple(capture for capture in configuration.captures(node) if capture.intercept.mode == "payload")
 
 
-def _matches(capture: Capture, address: IPAddress, port: int) -> bool:
+def matches(capture: Capture, address: IPAddress, port: int) -> bool:
+    """Return whether a rule captures connections to this address and port."""
     ports = capture.ports
     if ports is not None and not any(first <= port <= last for first, last in ports):
         return False

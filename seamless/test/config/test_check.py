@@ -118,6 +118,33 @@ class Captures(ComplaintCase):
         self.assertEqual(len(loaded.captures("a")), 4)
 
 
+class Sources(ComplaintCase):
+    """``source client`` where no client could have an address."""
+
+    def test_a_node_without_addresses_of_this_version(self) -> None:
+        served = node("b", 2).replace("serves 10.9.0.2", "serves 10.9.0.2, 2001:db8::2")
+        rule = "intercept payload { tcp; on a; source client; }"
+        self.assert_complaints(
+            [A, served, "link a b { }", rule],
+            "5:32: node a serves no IPv6 address, so no client of its may be seen by a server: "
+            "add its clients to the `serves` of a, or say source egress",
+        )
+
+    def test_a_node_that_has_some(self) -> None:
+        text = f"overlay x {{ }} {A} {B} link a b {{ }} intercept payload {{ tcp; on a; source client; }}"
+        (intercept,) = load_text(text, "t.conf").intercepts
+        self.assertEqual((intercept.source, intercept.connect), ("client", "learned"))
+
+    def test_whole_packets_have_neither_statement(self) -> None:
+        self.assert_complaints(
+            [A, B, "link a b { }", "intercept local { tcp; on a; connect early; source client; }"],
+            "5:30: connect is for TCP streams, and whole packets carry the SYN itself: "
+            "leave it out, or use intercept payload",
+            "5:45: source is for TCP streams, and whole packets carry the client's own address: "
+            "leave it out, or use intercept payload",
+        )
+
+
 class Ways(ComplaintCase):
     def test_no_links_between_capturing_and_serving_node(self) -> None:
         advice = "but no links lead there: add a link, or name in `on` only the nodes that are to capture"

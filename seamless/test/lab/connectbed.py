@@ -14,10 +14,12 @@ import os
 import select
 import socket
 import time
+import unittest
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
+from twisted.trial.runner import TestLoader, TestSuite
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_file
@@ -94,6 +96,7 @@ class Attempt(NamedTuple):
     host: str
     address: str
     port: int
+    source: str | None = None
 
 
 class Result(NamedTuple):
@@ -162,6 +165,17 @@ class ConnectCase(SynchronousTestCase):
             if self.bed.is_running(name):
                 self.lab.stop_node(name)
 
+    def connected(self, host: str, source: str, server_host: str, server: str) -> tuple[socket.socket, socket.socket]:
+        """Return both ends of a connection from an address of a client's host: the client's, the server's."""
+        with self.listener(server_host, server) as listening:
+            client = self.new_socket(host, server)
+            client.bind((source, 0))
+            client.connect((server, OPEN))
+            accepted, _ = listening.accept()
+        self.addCleanup(accepted.close)
+        accepted.settimeout(PATIENCE)
+        return client, accepted
+
     def listener(self, host: str, address: str, port: int = OPEN) -> socket.socket:
         """Return a socket that listens at one address of a host."""
         listening = self.new_socket(host, address)
@@ -201,6 +215,8 @@ class ConnectCase(SynchronousTestCase):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, retries or (2 if attempt.address in ABSENT else 1))
             version = socket.IPPROTO_IPV6 if ":" in attempt.address else socket.IPPROTO_IP
             sock.setsockopt(version, IPV6_RECVERR if ":" in attempt.address else IP_RECVERR, 1)
+            if attempt.source is not None:
+                sock.bind((attempt.source, 0))
             begun = time.monotonic()
             error = sock.connect_ex((attempt.address, attempt.port))
             if error == errno.EINPROGRESS:
@@ -220,11 +236,30 @@ class ConnectCase(SynchronousTestCase):
         return results
 
 
-def cells(hosts: Iterable[str]) -> list[Attempt]:
-    """Return every kind of answer that a server's network gives, from each of these hosts, for both IP versions."""
+class ClassSuite(TestSuite):
+    """The tests of a class, and after them its bed goes."""
+
+    def __init__(self, case: type[ConnectCase]) -> None:
+        super().__init__(TestLoader().loadClass(case))
+        self._case = case
+
+    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
+        """Run them all; whatever happens, nothing of the bed is left."""
+        try:
+            super().run(result)
+        finally:
+            self._case.close_bed()
+        return result
+
+
+def cells(hosts: Iterable[str], sources: Sequence[str | None] = (None, None)) -> list[Attempt]:
+    """Return every kind of answer that a server's network gives, from each of these hosts, for both IP versions.
+
+    ``sources``: the client's address, of each version.
+    """
     ports = (OPEN, CLOSED, FILTERED, PROHIBITED, PORT_UNREACHABLE)
     return [
-        Attempt(host, address, port)
+        Attempt(host, address, port, sources[version])
         for host in hosts
         for version in (0, 1)
         for address, port in (

@@ -7,14 +7,13 @@ import signal
 import socket
 import sys
 import threading
-import unittest
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from statistics import median
 from typing import Final
 
-from twisted.trial.runner import TestLoader, TestSuite
+from twisted.trial.runner import TestSuite
 
 from seamless.test.lab.bedtest import PATIENCE, read_exactly, read_to_end, wait_until
 from seamless.test.lab.connectbed import (
@@ -24,6 +23,7 @@ from seamless.test.lab.connectbed import (
     OPEN,
     ROUND_TRIP,
     SERVER,
+    ClassSuite,
     ConnectCase,
     cells,
 )
@@ -240,22 +240,6 @@ class DirectTests(ConnectCase):
         server.settimeout(PATIENCE)
         self.assertEqual(read_exactly(server, 24), b"goes on without the node")
         server.close()
-
-
-class ClassSuite(TestSuite):
-    """The tests of a class, and after them its bed goes."""
-
-    def __init__(self, case: type[ConnectCase]) -> None:
-        super().__init__(TestLoader().loadClass(case))
-        self._case = case
-
-    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        """Run them all; whatever happens, nothing of the bed is left."""
-        try:
-            super().run(result)
-        finally:
-            self._case.close_bed()
-        return result
 
 
 def testSuite() -> TestSuite:

@@ -26,9 +26,21 @@ class RulesTests(SynchronousTestCase):
         lines = done.stdout.splitlines()
         self.assertEqual(lines[:2], ["# node src: iptables-restore --noflush", "*nat"])
         self.assertEqual(lines[-1], "COMMIT")
-        (diversion,) = [line for line in lines if "10.1.9.2" in line]
+        (diversion,) = [line for line in lines if "REDIRECT" in line]
+        self.assertIn("-d 10.1.9.2/32 ", diversion)
         self.assertIn("--dports 22 ", diversion)
         self.assertNotIn("ip6tables", done.stdout)
+
+    def test_node_that_connects_with_clients_addresses(self) -> None:
+        """The routing is printed in front of the rules, as commands."""
+        self.path.write_text(configuration_text().replace("on src; }", "on src; source client; }"))
+        done = seamless("rules", str(self.path), "--node", "dst")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        first, *lines = done.stdout.splitlines()
+        self.assertEqual(first, "# node dst: where what its rules mark is delivered")
+        self.assertTrue(lines[0].startswith("ip -4 rule add pref 7400 fwmark 0x2000 lookup "), lines[0])
+        self.assertTrue(lines[1].startswith("ip -4 route add local default dev lo table "), lines[1])
+        self.assertIn(":SEAMBACK-dst - [0:0]", lines)
 
     def test_node_that_captures_nothing(self) -> None:
         done = seamless("rules", str(self.path), "--node", "dst")
