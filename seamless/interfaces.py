@@ -227,6 +227,36 @@ class ConfigurationDiffers:
     differences: tuple[str, ...]
 
 
+@attrs.frozen
+class PathMeasured:
+    """What a measurement has found of one direction of a link; rates in bits per second of IP packets.
+
+    ``is_least``: the path carries more than ``capacity_bps``, and the processes at its ends do not.
+    """
+
+    capacity_bps: int
+    rate_bps: int
+    """A rate that leaves no queue in the path."""
+    loss_floor: float
+    """The share that is lost whatever the rate is."""
+    queue_delay: float
+    """Seconds that most datagrams waited for at most in the path's queue, at ``rate_bps``."""
+    mtu_bytes: int
+    is_least: bool
+
+
+@attrs.frozen
+class MeasurementEnded:
+    """A measurement that this node had asked for is over: with ``out`` and ``back``, or with the reason why not."""
+
+    neighbor: str
+    reason: str
+    local: Address | None = None
+    remote: Address | None = None
+    out: PathMeasured | None = None
+    back: PathMeasured | None = None
+
+
 StreamEvent: TypeAlias = Union[
     StreamOpened,
     StreamAccepted,
@@ -247,6 +277,7 @@ Event: TypeAlias = Union[
     PeerUnreachable,
     NodeEquivocated,
     ConfigurationDiffers,
+    MeasurementEnded,
 ]
 
 RESET_BY_APPLICATION = 0

@@ -63,14 +63,16 @@ def _that_open(key: ReceiveKey, pairs: list[tuple[bytes, bytes]]) -> Iterator[tu
             yield int.from_bytes(nonce[WORD_BYTES:], "big"), key.decrypt(nonce, sealed, None)
 
 
-def seal_batches(key: SendKey, number: int, packets: list[bytes], local: Address, remote: Address) -> list[Transmit]:
-    """Seal ``packets`` as DATA under the numbers from ``number`` on, in batches of one length.
+def seal_batches(
+    key: SendKey, number: int, packets: list[bytes], local: Address, remote: Address, datagram_type: int = DATA
+) -> list[Transmit]:
+    """Seal ``packets`` as DATA, or another type, under the numbers from ``number`` on, in batches of one length.
 
     A longer packet than the batch's begins another; a shorter one ends the batch that it is in, since only the last
     segment of a batch may be short.
     """
     sizes = list(map(len, packets))
-    pack, encrypt, first_word = SEALED_HEADER.pack, key.encrypt, word(DATA, key.remote_index)
+    pack, encrypt, first_word = SEALED_HEADER.pack, key.encrypt, word(datagram_type, key.remote_index)
     headers = [pack(first_word, each) for each in range(number, number + len(packets))]
     sealed: list[bytes] = [b""] * (2 * len(packets))
     sealed[::2] = headers

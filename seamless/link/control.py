@@ -10,7 +10,16 @@ from collections import deque
 
 from seamless.delivery.acknowledger import Acknowledger
 from seamless.link.recovery import Control
-from seamless.wire.link_frames import DigestFrame, Hello, LsaFrame, OwnFrame, Ping, ReliableFrame, encode_ack_frame
+from seamless.wire.link_frames import (
+    DigestFrame,
+    Hello,
+    LsaFrame,
+    Measure,
+    OwnFrame,
+    Ping,
+    ReliableFrame,
+    encode_ack_frame,
+)
 
 
 class ControlQueue:
@@ -39,7 +48,7 @@ class ControlQueue:
 
     def lost(self, control: Control) -> None:
         """Queue again what has to be, of a datagram that was lost."""
-        self._lsas.extend(frame for frame in control.frames if isinstance(frame, (LsaFrame, DigestFrame)))
+        self._lsas.extend(frame for frame in control.frames if isinstance(frame, (LsaFrame, DigestFrame, Measure)))
 
     def forget_lsas(self) -> None:
         """Drop the LSAs and digests that wait: they are sent anew when the neighbor is back."""

@@ -6,7 +6,7 @@ from typing import TypeAlias, Union
 
 import attrs
 
-from seamless.wire.link_frames import DigestFrame, LsaFrame, Pause
+from seamless.wire.link_frames import DigestFrame, LsaFrame, Measure, Pause
 
 
 @attrs.define
@@ -21,7 +21,7 @@ class LinkChanged:
     """The link went UP or ceased to be, its path carries other packets than before, or packets are to be taken away."""
 
 
-LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Pause, LinkChanged]
+LinkEvent: TypeAlias = Union[PacketsReceived, LsaFrame, DigestFrame, Measure, Pause, LinkChanged]
 """Packets, a frame of the neighbor that concerns the node and not the link, or a change of the link itself."""
 
 

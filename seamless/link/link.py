@@ -37,6 +37,7 @@ from seamless.delivery.acknowledger import Acknowledger, AckPolicy
 from seamless.errors import RemoteProtocolError
 from seamless.interfaces import Address, CongestionController, Transmit
 from seamless.link.batches import SEALING_BYTES, open_batch
+from seamless.link.capacity_search import CapacitySearch
 from seamless.link.control import ControlQueue
 from seamless.link.events import Accepted, LinkChanged, LinkEvent, PacketsReceived
 from seamless.link.hello import AdjacencyState
@@ -52,6 +53,7 @@ from seamless.wire.header import (
     CONTROL,
     DATA,
     FRAGMENT_NAME,
+    LOAD,
     ip_udp_bytes,
 )
 from seamless.wire.link_frames import (
@@ -61,6 +63,7 @@ from seamless.wire.link_frames import (
     Hello,
     LinkFrame,
     LsaFrame,
+    Measure,
     Pause,
     parse_link_frames,
 )
@@ -110,6 +113,8 @@ class Link:
         self._queue = self._sender.queue
         self._recovery = self._sender.recovery
         self._control = ControlQueue(self._mtu.base_bytes - self._overhead_bytes, now)
+        self._search: CapacitySearch | None = None
+        self._resting_controller = controller
         self._orphans: list[bytes] = []
         self._duplicates = DuplicateFilter()
         self._events: deque[LinkEvent] = deque()
@@ -200,9 +205,43 @@ class Link:
             self._fit()
         self.settings = settings
         if controller is not None:
-            self._controller = controller
-            self._sender.set_controller(controller, now)
+            self._resting_controller = controller
+            if self._search is None:
+                self._set_controller(controller, now)
         self._note_change()
+
+    def _set_controller(self, controller: CongestionController, now: float) -> None:
+        self._due_at = None
+        self._controller = controller
+        self._sender.set_controller(controller, now, sends_load=controller is self._search)
+
+    # Measuring.
+
+    def start_search(self, begin_bps: float, now: float) -> None:
+        """Search for the capacity of the path; ``begin_bps`` is sent already. Until `stop_search` the search says how
+        fast the link sends, and padding fills what packets leave."""
+        if self._search is None:
+            self._resting_controller = self._controller
+            # What is in flight now is acknowledged to the search.
+            self._controller.on_abandoned()
+            self._search = CapacitySearch(begin_bps, self._recovery.rtt.smoothed_rtt, self.mtu_bytes, now)
+            self._set_controller(self._search, now)
+
+    @property
+    def search(self) -> CapacitySearch | None:
+        """Return the search that runs, or is over and was not stopped yet."""
+        return self._search
+
+    def stop_search(self, now: float) -> None:
+        """Go on as before the search."""
+        if self._search is not None:
+            self._search = None
+            self._set_controller(self._resting_controller, now)
+
+    def send_measure(self, frame: Measure) -> None:
+        """Send a word of a measurement until it is acknowledged."""
+        self._due_at = None
+        self._control.add_lsa(frame)
 
     def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes, now: float) -> Accepted:
         """Queue packets of one class of the session ``flow`` (`PACKET_ENDS`); those beyond its bound are dropped.
@@ -337,7 +376,10 @@ class Link:
         if remote != self._neighbor.remote and numbers[-1] > self._acknowledger.largest:
             self._neighbor.remote = remote
         self.counters.received_bytes += len(buffer)
-        if buffer[0] == DATA:
+        if buffer[0] == LOAD:
+            self._acknowledger.receive(numbers, received_at)
+            self._acknowledger.ask(0.0, now)
+        elif buffer[0] == DATA:
             self.counters.data_received += len(numbers)
             self._acknowledger.receive(numbers, received_at)
             self._acknowledger.ask(0.0, now)
@@ -406,14 +448,15 @@ class Link:
             self._take_acknowledged(self._recovery.receive_ack(frame, now, received_at), now)
         elif isinstance(frame, Hello):
             self._neighbor_received = frame.received
-            self._sent_at_report = self.counters.data_sent + self.counters.control_sent
+            counters = self.counters
+            self._sent_at_report = counters.data_sent + counters.control_sent + counters.load_sent
             self._neighbor.received_hello(frame, now)
         elif isinstance(frame, Close):
             self._neighbor.said_goodbye(frame.reason, now)
         elif isinstance(frame, Pause):
             self.counters.pauses_received += 1
             self._events.append(frame)
-        elif isinstance(frame, (LsaFrame, DigestFrame)):
+        elif isinstance(frame, (LsaFrame, DigestFrame, Measure)):
             self._events.append(frame)
 
     def _take_acknowledged(self, result: Acknowledged, now: float) -> None:
@@ -530,6 +573,8 @@ class Link:
             self._send_probes(key, transmits, now)
             if self.is_up and self._queue and not self._closed:
                 self._sender.send(key, self._neighbor.remote, transmits, now)
+            if self.is_up and self._search is not None and not self._closed:
+                self._sender.send_load(key, self._neighbor.remote, transmits, now)
             if self._sender.redundant.due_at is not None:
                 self._sender.send_redundant(key, self._neighbor.remote, transmits, now)
             if self._recovery.next_number != before:
@@ -574,7 +619,9 @@ class Link:
             self._recovery.next_number = number + 1
         else:
             self._recovery.sent_control(number, recovered, size, now)
-        self._sender.pacer.spend(size, now)
+        if self._search is None:
+            # Else what is acknowledged is compared with the rate, and bare ACKs are not.
+            self._sender.pacer.spend(size, now)
         self.counters.control_sent += 1
         self.counters.sent_bytes += size
         transmits.append(Transmit(self.local, self._neighbor.remote, [datagram], len(datagram), 1))

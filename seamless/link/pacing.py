@@ -62,6 +62,10 @@ class Pacer:
         """Return whether a whole burst may go out now: nothing was sent lately that used up the rate."""
         return self._bucket.refill(now) >= self._burst_bytes
 
+    def forgive_debt(self, now: float) -> None:
+        """Begin anew: what was spent beyond the budget, at a rate that is over, need not be repaid."""
+        self._bucket.tokens = max(0.0, self._bucket.refill(now))
+
     def set_backlog(self, has_backlog: bool, now: float) -> None:
         """Take note whether packets wait from now on for nothing but the budget."""
         if has_backlog is not self.has_backlog:

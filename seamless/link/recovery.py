@@ -7,6 +7,7 @@ anew under a new number. `seamless.delivery.ledger` says which those are.
 The rules:
 
 * Nothing but what is lost is ever resent, but for the probes of a probe timeout.
+* Padding of a measurement is not resent when it is lost, but its loss counts as any.
 * A lost probe of the path's MTU is not resent, nor remembered.
 * What was under way while our own process was not served (`resumed`) gives no RTT sample, and its time does not count
   towards the probe timeout: an acknowledgement that waited in our own socket says nothing about the path. The age of
@@ -15,6 +16,7 @@ The rules:
 
 from __future__ import annotations
 
+import enum
 from math import inf
 from typing import Final
 
@@ -49,8 +51,14 @@ class Control:
     up to it need no repeating (RFC 9000, section 13.2.4)."""
 
 
-Contents = bytes | Control | Probe
-"""What a datagram carried: an overlay packet, frames, or padding that probes the MTU."""
+class Load(enum.Enum):
+    """What LOAD carries."""
+
+    PADDING = 0
+
+
+Contents = bytes | Control | Probe | Load
+"""What a datagram carried: an overlay packet, frames, padding that probes the MTU, or padding of a measurement."""
 
 
 @attrs.define
@@ -141,6 +149,15 @@ class Recovery:
         self._ledger.add(number, control, size_bytes, now)
         self.next_number = number + 1
 
+    def sent_load(self, first: int, count: int, size_bytes: int, now: float) -> None:
+        """Note that ``count`` datagrams of padding went out, of ``size_bytes`` each, numbered from ``first`` on."""
+        ledger = self._ledger
+        self.next_number = first + count
+        ledger.outstanding.update(dict.fromkeys(range(first, first + count), (now, Load.PADDING, size_bytes, 0)))
+        ledger.in_flight += count * size_bytes
+        ledger.counters.sent += count
+        ledger.last_sent_at = now
+
     # Acknowledgements.
 
     def receive_ack(self, ack: Ack, now: float, received_at: float) -> Acknowledged:
@@ -191,11 +208,13 @@ class Recovery:
             result.lost_probes += [entry[1] for entry in ledger.remove(probes) if isinstance(entry[1], Probe)]
             numbers = [number for number in numbers if number in outstanding]
         for sent_at, contents, size, attempts in ledger.declare_lost(numbers, now):
-            if not isinstance(contents, Probe):
+            if isinstance(contents, Probe):
+                continue
+            result.lost_bytes += size
+            result.newest_lost_sent_at = sent_at
+            if contents is not Load.PADDING:
                 result.lost.append(contents)
                 result.attempts.append(attempts)
-                result.lost_bytes += size
-                result.newest_lost_sent_at = sent_at
 
     # Time.
 

@@ -27,6 +27,7 @@ from seamless.link.recovery import Acknowledged, Control, Recovery
 from seamless.link.redundant import FEW_PACKETS, RedundantSends
 from seamless.link.status import LinkCounters
 from seamless.wire.fragment import cut_packet
+from seamless.wire.header import LOAD
 from seamless.wire.traffic_class import TRAFFIC_CLASSES
 
 BATCH_INTERVAL: Final = 0.002
@@ -36,6 +37,8 @@ FULL_BATCH_BYTES: Final = 32 << 10
 """After a turn of less than this the next comes that much sooner: a link with little to do gathers nothing (as network
 cards moderate their interrupts). TCP that crosses it as whole packets would take such delays for a queue, and stop
 growing: its HyStart allows for 4 ms on a path of 30 ms."""
+LOAD_INTERVAL: Final = 0.001
+"""Seconds from one batch of padding to the next: short, since a batch waits for itself in a shallow buffer."""
 MAX_ACK_DELAY: Final = 0.004
 """Seconds: `ACK_INTERVAL`, and a timer's lateness on a busy machine."""
 QUEUE_LIMIT_BYTES: Final = 4 << 20
@@ -71,16 +74,26 @@ class Sender:
         self._controller = controller
         self._counters = counters
         self._bulk_waits_until = now
+        self._sends_load = False
         self._ran_out = True
         """Whether there was less to send, the last time that something was sent, than rate and window allowed."""
 
-    def set_controller(self, controller: CongestionController, now: float) -> None:
-        """Send as another controller says from now on."""
+    def set_controller(self, controller: CongestionController, now: float, *, sends_load: bool = False) -> None:
+        """Send as another controller says from now on; with ``sends_load`` padding fills what packets leave."""
         self._controller = controller
+        self._sends_load = sends_load
+        self.pacer.forgive_debt(now)
         self.pacer.set_rate(controller.pacing_rate_bps(), now)
 
     def ready_at(self) -> float | None:
-        """Return when packets may go; None when there are none, or only an ACK can make room for them."""
+        """Return when packets or padding may go; None when there are none, or only an ACK can make room for them."""
+        packets_at = self._packets_ready_at()
+        if not self._sends_load or self._window_left() < self._load_quantum:
+            return packets_at
+        load_at = self.pacer.ready_at(self._load_quantum)
+        return load_at if packets_at is None else min(packets_at, load_at)
+
+    def _packets_ready_at(self) -> float | None:
         queue = self.queue
         if not queue or self._window_left() <= 0:
             return None
@@ -90,7 +103,8 @@ class Sender:
         ready_at = queue.ready_at()
         if ready_at is None:
             return None
-        return max(paced_at, min(queue.express_resumes_at(), max(ready_at, self._bulk_waits_until)))
+        turn_at = ready_at if self._sends_load else max(ready_at, self._bulk_waits_until)
+        return max(paced_at, min(queue.express_resumes_at(), turn_at))
 
     def packets_wait(self, now: float) -> float | None:
         """Take note that packets were queued; return when they may go, as `ready_at` does."""
@@ -108,7 +122,8 @@ class Sender:
         window_left = self._window_left()
         allowed = min(self.pacer.budget_bytes(now), window_left)
         if allowed > 0:
-            bulk_goes = now >= self._bulk_waits_until
+            # Padding would take what bulk waits for.
+            bulk_goes = self._sends_load or now >= self._bulk_waits_until
             was_limited = self._ran_out and self.pacer.is_full(now)
             packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
             if packets:
@@ -119,6 +134,28 @@ class Sender:
                     self._ran_out = size + self._overhead_bytes * len(packets) < allowed
                     self._bulk_waits_until = now + BATCH_INTERVAL * min(1.0, size / FULL_BATCH_BYTES)
         self.pacer.set_backlog(window_left > 0 and self.queue.size_bytes > 0, now)
+
+    @property
+    def _load_quantum(self) -> int:
+        """Return how many bytes of padding go at a time."""
+        turn_bytes = int(self._controller.pacing_rate_bps() / 8 * LOAD_INTERVAL)
+        return max(self.packet_bytes + self._overhead_bytes, min(turn_bytes, FULL_BATCH_BYTES))
+
+    def send_load(self, key: SendKey, remote: Address, transmits: list[Transmit], now: float) -> None:
+        """Fill what packets have left of rate and window with padding."""
+        allowed = min(self.pacer.budget_bytes(now), self._window_left())
+        if not self._sends_load or allowed < self._load_quantum:
+            return
+        size = self.packet_bytes + self._overhead_bytes
+        count = allowed // size
+        number = self.recovery.next_number
+        self.recovery.sent_load(number, count, size, now)
+        padding = [bytes(self.packet_bytes)] * count
+        transmits += seal_batches(key, number, padding, self._local, remote, LOAD)
+        self._counters.load_sent += count
+        self._counters.sent_bytes += count * size
+        self.pacer.spend(count * size, now)
+        self.pacer.set_backlog(True, now)
 
     def _send_packets(
         self,
@@ -181,7 +218,7 @@ class Sender:
         """Act on what was acknowledged and what is lost; return what CONTROL datagrams have lost."""
         self._tell_controller(result, now)
         total = result.acked_bytes + result.lost_bytes
-        if total:
+        if total and not self._sends_load:
             self.loss_rate += LOSS_WEIGHT * (result.lost_bytes / total - self.loss_rate)
         lost: list[Control] = []
         if result.lost:

@@ -61,7 +61,9 @@ class LinkCounters:
     received_bytes: int = counter("Bytes of datagrams received")
     data_sent: int = counter("Datagrams with overlay packets sent")
     control_sent: int = counter("Datagrams with link frames sent")
-    """All datagrams sealed and sent are ``data_sent`` and ``control_sent``; ``sent`` leaves out bare ACKs."""
+    """``sent`` leaves out bare ACKs."""
+    load_sent: int = counter("Datagrams of padding sent to measure a path")
+    """Besides: padding that measures the path. All datagrams sealed and sent are these three together."""
     data_received: int = 0
     resent: int = counter("Overlay packets sent again")
     redundant: int = counter("Small overlay packets sent once more before they are missed")

@@ -26,13 +26,12 @@ from seamless.node.plan import LinkPlan
 from seamless.node.status import NodeCounters
 from seamless.routing.capacity import LinkCapacity
 from seamless.wire.header import (
-    CONTROL,
     COOKIE,
-    DATA,
     INDEX_BITS,
     INDEX_MASK,
     INITIATION,
     RESPONSE,
+    SEALED_TYPES,
     TAG_BYTES,
     WORD_BYTES,
 )
@@ -189,7 +188,7 @@ class Links:
         """Take in datagrams that all begin with the same word, or are handshake messages of one type."""
         word = int.from_bytes(run[:4], "big")
         datagram_type = word >> INDEX_BITS
-        if datagram_type in (DATA, CONTROL):
+        if datagram_type in SEALED_TYPES:
             link = self._by_index.get(word & INDEX_MASK)
             if link is None or not link.has_key(word & INDEX_MASK):
                 self._counters.unknown_index += 1
@@ -352,7 +351,7 @@ def _run_end(view: memoryview, offset: int, segment_size: int) -> int:
     total = len(view)
     if offset + segment_size >= total:
         return total
-    same_bytes = WORD_BYTES if view[offset] in (DATA, CONTROL) else 1
+    same_bytes = WORD_BYTES if view[offset] in SEALED_TYPES else 1
     first = bytes(view[offset : offset + same_bytes])
     last_at = total - (total - offset) % segment_size
     if same_bytes == WORD_BYTES <= segment_size and view[last_at : last_at + WORD_BYTES] in (b"", first):

@@ -32,7 +32,13 @@ from seamless.config.model import Configuration, NodeConfig
 from seamless.crypto.gate import BURST_SECONDS
 from seamless.crypto.messages import SESSION_PROLOGUE
 from seamless.delivery.token_bucket import TokenBuckets
-from seamless.errors import ConfigurationError, LocalProtocolError, RemoteProtocolError
+from seamless.errors import (
+    ConfigurationError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    UnreachableError,
+    UsageError,
+)
 from seamless.interfaces import (
     Address,
     Event,
@@ -52,6 +58,7 @@ from seamless.node.drift import Drift
 from seamless.node.forwarding import Forwarding, flow_key
 from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
+from seamless.node.measurement import Measurements
 from seamless.node.plan import LinkPlan, planned_links, topology_of
 from seamless.node.status import NodeCounters, NodeStatus
 from seamless.routing.policies import ShortestPath, make_policy
@@ -67,7 +74,7 @@ from seamless.wire.header import (
     PACKET_HEADER_BYTES,
     TAG_BYTES,
 )
-from seamless.wire.link_frames import DigestFrame, LsaFrame, Pause
+from seamless.wire.link_frames import DigestFrame, LsaFrame, Measure, Pause
 from seamless.wire.session_frames import DATAGRAM_HEADER_BYTES
 from seamless.wire.traffic_class import CLASS_BULK, CLASS_EXPRESS, TRAFFIC_CLASSES
 
@@ -125,6 +132,7 @@ class Node:
         )
         self._reachable: set[int] = set()
         self._drift = Drift(configuration, name)
+        self._measurements = Measurements(random)
         self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)
         self._cost_at = self._capacity_at = now + COST_INTERVAL
         self._sized_at_computation = 0
@@ -232,6 +240,7 @@ class Node:
             was_up = self._links.is_known_up(plan)
             link, packets = self._links.close(plan, reason, now)
             undelivered += packets
+            self._measurements.link_closed(link, now)
             if was_up:
                 self._events.append(LinkDown(link.settings.neighbor, reason))
             self._announce_neighbor(link.settings.neighbor_id, now)
@@ -306,6 +315,8 @@ class Node:
                 self._receive_lsa(event.data, link.settings.neighbor_id, now)
             elif isinstance(event, Pause):
                 self._forwarding.pause(event, link, now)
+            elif isinstance(event, Measure):
+                self._measurements.receive(event, link, now)
             elif isinstance(event, DigestFrame):
                 self._drift.receive(link.settings.neighbor, event.digest, now)
             else:
@@ -513,6 +524,23 @@ class Node:
         path_bytes = self._routing.path_mtu_bytes(self.peer_identifier(peer))
         return None if path_bytes is None else path_bytes - WHOLE_PACKET_OVERHEAD_BYTES
 
+    def measure(self, neighbor: str, now: float) -> None:
+        """Measure the link to ``neighbor``, the cheapest of several, in both directions; `MeasurementEnded` follows.
+
+        Raise `SeamlessError` while another measurement runs, and `UnreachableError` when no such link is UP.
+        """
+        if all(link.settings.neighbor != neighbor for link in self._links):
+            neighbors = ", ".join(sorted({link.settings.neighbor for link in self._links}))
+            raise UsageError(f"node {self.name} has no link to {neighbor}: measure the link to one of {neighbors}")
+        link = self._links.best(self.peer_identifier(neighbor))
+        if link is None:
+            raise UnreachableError(f"the link to {neighbor} is down: seamless status says why")
+        self._measurements.begin(link, now)
+
+    def stop_measuring(self, now: float) -> None:
+        """End the measurement that `measure` has begun; no event follows."""
+        self._measurements.cancel(now)
+
     @property
     def streams_kept(self) -> int:
         """Return how many streams are not over: either end has still to learn something of them."""
@@ -540,6 +568,10 @@ class Node:
             self._watch_capacities(now)
         if self._digests or now >= self._drift.due_at:
             self._watch_drift(now)
+        if self._measurements.is_running:
+            self._measurements.watch(now)
+        if self._measurements.ended:
+            self._events.extend(self._measurements.take_ended())
         if self._routing.has_output:
             self._take_routes(now)
         self._blocked = blocked
@@ -588,8 +620,10 @@ class Node:
             at = session.next_timeout()
             if at is not None and at < earliest:
                 earliest = at
-        routing_at = self._routing.next_timeout()
-        return earliest if routing_at is None or routing_at > earliest else routing_at
+        for at in (self._routing.next_timeout(), self._measurements.next_timeout()):
+            if at is not None and at < earliest:
+                earliest = at
+        return earliest
 
     def handle_timeout(self, now: float) -> None:
         """Act on whatever deadline has passed."""

@@ -98,6 +98,9 @@ class Lab(SmokeCase):
     def test_short(self) -> None:
         self.assert_runs("short", "TCP BBR", "30 ms, 0 % loss, 1 MB: ")
 
+    def test_measure(self) -> None:
+        self.assert_runs("measure", "20.0 Mb/s", "rate line")
+
     def test_relay(self) -> None:
         self.assert_runs("relay", "r1 killed with -9", "equal to the byte")
 

@@ -18,6 +18,7 @@ from seamless.tools import (
     connections_command,
     keys,
     lab_commands,
+    measure_command,
     ping_command,
     reload_command,
     rules_command,
@@ -39,6 +40,7 @@ VERB_MODULES = (
     status,
     connections_command,
     ping_command,
+    measure_command,
     lab_commands,
 )
 

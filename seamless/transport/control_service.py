@@ -1,14 +1,15 @@
-"""Where ``seamless status``, ``ping`` and ``reload`` get their answers: the daemon's side of the control socket.
+"""Where ``seamless status``, ``ping``, ``measure`` and ``reload`` get their answers: the daemon's side of its socket.
 
 Whoever may open the socket is local and permitted, and still bounded in everything: clients, the length of a question,
-the time for it, and the time that an answer may wait to be read. What a question can do is look, or have the daemon
-read its own configuration file again; it never says what is in there.
+the time for it, and the time that an answer may wait to be read. What a question can do is look, load a link for some
+seconds to measure it, or have the daemon read its own configuration file again; it never says what is in there.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,7 +24,9 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
+from seamless.config.model import Configuration
 from seamless.errors import EXIT_FAILED, SeamlessError, UnreachableError, UsageError
+from seamless.interfaces import MeasurementEnded
 from seamless.linux import control_socket
 from seamless.transport.metrics import exposition
 from seamless.transport.ping import PingService
@@ -175,6 +178,7 @@ class ControlService(MultiService):
             "metrics": lambda _: exposition(self.reporter.report()),
             "ping": self._ping,
             "configuration": self._configuration,
+            "measure": self._measure,
             **self._more,
         }
         try:
@@ -219,3 +223,18 @@ class ControlService(MultiService):
             return {"round_trip": None, "reason": str(failure.value)}
 
         return maybeDeferred(self._pings.ping, peer).addCallbacks(answered, silent)
+
+    def _measure(self, question: Question) -> Deferred[dict[str, object]]:
+        neighbor = question.get("node")
+        if not isinstance(neighbor, str):
+            raise UsageError("a measurement needs the name of the neighbor at the other end of the link")
+        driver = self._node.driver
+        return driver.measure(neighbor).addCallback(partial(_measured, driver.node.configuration, driver.name))
+
+
+def _measured(configuration: Configuration, node: str, ended: MeasurementEnded) -> dict[str, object]:
+    """Return what was measured; raise `SeamlessError` if nothing was."""
+    if ended.out is None or ended.back is None:
+        raise SeamlessError(f"the link to {ended.neighbor} could not be measured: {ended.reason}")
+    (link,) = [link for link in configuration.links if set(link.ends) == {node, ended.neighbor}]
+    return {**attrs.asdict(ended), "node": node, "congestion": link.congestion}

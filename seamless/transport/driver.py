@@ -27,6 +27,7 @@ from seamless.interfaces import (
     LinkDown,
     LinkMtuChanged,
     LinkUp,
+    MeasurementEnded,
     NodeEquivocated,
     PacketReceived,
     PeerReachable,
@@ -108,6 +109,7 @@ class Driver:
         self._on_open: OnOpen | None = None
         self._on_packet: OnPacket | None = None
         self._on_reachable: list[Callable[[str, bool], None]] = []
+        self._measuring: Deferred[MeasurementEnded] | None = None
         self._timer: Any = None
         self._timer_at = 0.0
         self._flushing = False
@@ -264,6 +266,10 @@ class Driver:
             )
         elif isinstance(event, ConfigurationDiffers):
             self._configuration_differs(event)
+        elif isinstance(event, MeasurementEnded):
+            measuring, self._measuring = self._measuring, None
+            if measuring is not None:
+                measuring.callback(event)
         else:
             self._stream_changed(event)
 
@@ -404,6 +410,22 @@ class Driver:
     def consumed(self, stream: StreamKey, nbytes: int) -> None:
         """Open the receive window by ``nbytes`` that the application's kernel has taken."""
         self.node.consumed(stream, nbytes, self._now())
+        self._flush_soon()
+
+    def measure(self, neighbor: str) -> Deferred[MeasurementEnded]:
+        """Measure the link to ``neighbor``; return a Deferred of what was found, or of the reason why nothing was.
+
+        Cancelling it ends the measurement. Raise what `Node.measure` does.
+        """
+        self.node.measure(neighbor, self._now())
+        measuring: Deferred[MeasurementEnded] = Deferred(self._stop_measuring)
+        self._measuring = measuring
+        self._flush_soon()
+        return measuring
+
+    def _stop_measuring(self, _: Deferred[MeasurementEnded]) -> None:
+        self._measuring = None
+        self.node.stop_measuring(self._now())
         self._flush_soon()
 
     def reachable(self, peer: str) -> bool:

@@ -15,6 +15,11 @@ CONTROL: Final = 5
 RECORD: Final = 6
 """Of the fragments of a session's records."""
 
+LOAD: Final = 8
+"""Padding of a measurement: acknowledged, and dropped. (7 stands in the nonce of a record's proof.)"""
+SEALED_TYPES: Final = frozenset((DATA, CONTROL, LOAD))
+"""What is sealed under the keys of a link."""
+
 INDEX_BITS: Final = 24
 """Bits of a receiver index in the first word of every datagram; the type is above them."""
 INDEX_MASK: Final = (1 << INDEX_BITS) - 1

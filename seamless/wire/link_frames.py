@@ -9,12 +9,14 @@ HELLO      forgotten; the next one comes within the hello interval
 LSA        sent again until acknowledged: this is what makes flooding reliable
 PAUSE      forgotten; the queue that asked for it is looked at again within a round trip
 DIGEST     sent again until acknowledged, as an LSA
+MEASURE    sent again until acknowledged, as an LSA
 CLOSE      forgotten; the dead interval says the same a little later
 =========  ====================================================================================
 """
 
 from __future__ import annotations
 
+import enum
 import struct
 from typing import Final, TypeAlias, Union
 
@@ -37,12 +39,14 @@ LSA_HEADER_BYTES: Final = 5
 PAUSE: Final = 0x05
 CLOSE: Final = 0x06
 DIGEST: Final = 0x07
+MEASURE: Final = 0x08
 
 DOWN: Final = 0
 INIT: Final = 1
 UP: Final = 2
 
 _HELLO_FIXED: Final = struct.Struct(">BHH")
+_MEASURE_FIXED: Final = struct.Struct(">IBBQQIIH")
 _PAUSE_FIXED: Final = struct.Struct(">IIIB")
 PAUSE_MAX_MICROSECONDS: Final = (1 << 32) - 1
 
@@ -122,7 +126,38 @@ class DigestFrame:
         return bytes([DIGEST]) + self.digest.encode_body()
 
 
-ReliableFrame: TypeAlias = Union[LsaFrame, DigestFrame]
+class MeasureAct(enum.IntEnum):
+    """What a MEASURE says."""
+
+    START = 0
+    FOUND = 1
+    REFUSED = 2
+    STOP = 3
+
+
+@attrs.frozen
+class Measure:
+    """A word of a measurement: its ``token``, what is said, and with FOUND what the sender's direction is like.
+
+    Rates in bits per second, the loss floor in millionths. ``detail`` says more of FOUND (0: nothing could be found, 1:
+    a capacity, 2: at least this capacity) and of REFUSED (0: another measurement runs, 1: too soon after the last).
+    """
+
+    token: int
+    act: MeasureAct
+    detail: int = 0
+    capacity_bps: int = 0
+    rate_bps: int = 0
+    loss_floor: int = 0
+    queue_microseconds: int = 0
+    mtu_bytes: int = 0
+
+    def encode(self) -> bytes:
+        """Return the frame's bytes."""
+        return bytes([MEASURE]) + _MEASURE_FIXED.pack(*attrs.astuple(self))
+
+
+ReliableFrame: TypeAlias = Union[LsaFrame, DigestFrame, Measure]
 """Frames that are retransmitted until acknowledged, and not sent before the neighbor is UP."""
 OwnFrame: TypeAlias = Union[Ping, Hello, ReliableFrame, Pause, Close]
 """What a link keeps as frames; an ACK is made from the ranges at the last moment."""
@@ -175,6 +210,11 @@ def _decode_frame(kind: int, data: bytes, offset: int) -> tuple[LinkFrame, int]:
     if kind == DIGEST:
         digest, offset = decode_digest(data, offset)
         return DigestFrame(digest), offset
+    if kind == MEASURE:
+        (token, act, *numbers), offset = _fixed(_MEASURE_FIXED, data, offset)
+        if act > MeasureAct.STOP:
+            raise RemoteProtocolError("a MEASURE that says nothing known")
+        return Measure(token, MeasureAct(act), *numbers), offset
     raise RemoteProtocolError(f"an unknown link frame of type {kind:#04x}")
 
 

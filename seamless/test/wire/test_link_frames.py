@@ -15,6 +15,8 @@ from seamless.wire.link_frames import (
     DigestFrame,
     Hello,
     LsaFrame,
+    Measure,
+    MeasureAct,
     OwnFrame,
     Pause,
     Ping,
@@ -26,12 +28,16 @@ from seamless.wire.traffic_class import CLASS_EXPRESS, CLASS_HANDSHAKE
 
 _u16 = st.integers(1, (1 << 16) - 1)
 _u32 = st.integers(0, (1 << 32) - 1)
+_u64 = st.integers(0, (1 << 64) - 1)
 FRAMES: st.SearchStrategy[OwnFrame] = st.one_of(
     st.just(Ping()),
     st.builds(Hello, st.integers(0, 2), _u16, _u16, st.integers(0, (1 << 62) - 1)),
     st.builds(LsaFrame, st.binary(max_size=300)),
     st.builds(Pause, _u32, _u32, _u32),
     st.builds(DigestFrame, digests),
+    st.builds(
+        Measure, _u32, st.sampled_from(MeasureAct), st.integers(0, 255), _u64, _u64, _u32, _u32, st.integers(0, 65535)
+    ),
     st.builds(Close, st.text(st.characters(exclude_categories=("C", "Z")), max_size=60)),
 )
 
@@ -68,6 +74,12 @@ class LinkFrameTests(SynchronousTestCase):
             assert isinstance(frame, Ack)
             self.assertEqual((frame.largest, frame.delay, frame.ranges), (7, 0.002, [(3, 7)]))
             self.assertAlmostEqual(frame.received_at, said, delta=1e-6 + said * 1e-9)
+
+    def test_a_measure_that_says_nothing_known(self) -> None:
+        data = bytearray(Measure(1, MeasureAct.STOP).encode())
+        data[5] = MeasureAct.STOP + 1
+        with self.assertRaisesRegex(RemoteProtocolError, "MEASURE"):
+            parse_link_frames(bytes(data))
 
     def test_a_pause_is_at_most_what_fits(self) -> None:
         (frame,) = parse_link_frames(Pause(1, 2, 1 << 40).encode())
