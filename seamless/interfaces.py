@@ -185,6 +185,15 @@ class LinkDown:
 
 
 @attrs.frozen
+class LinkNeverUp:
+    """Nothing has come from a neighbor for ten dead intervals, and the link has not been UP in its life."""
+
+    neighbor: str
+    local: Address
+    remote: Address
+
+
+@attrs.frozen
 class LinkMtuChanged:
     """The path of the link from ``local`` to ``neighbor`` was found to carry IP packets of ``mtu_bytes``.
 
@@ -272,6 +281,7 @@ Event: TypeAlias = Union[
     PacketReceived,
     LinkUp,
     LinkDown,
+    LinkNeverUp,
     LinkMtuChanged,
     PeerReachable,
     PeerUnreachable,

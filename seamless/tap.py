@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from twisted.application.service import IService
+from twisted.logger import ILogObserver
 from twisted.python import usage
 
 import seamless
 from seamless.config.load import load_file
 from seamless.config.model import NodeConfig
 from seamless.crypto.keys import encode_public_key, public_key_of
-from seamless.errors import EXIT_USAGE, ConfigurationError, PrivilegeError, SeamlessError
+from seamless.errors import EXIT_USAGE, ConfigurationError, PrivilegeError, SeamlessError, UsageError
 from seamless.linux.system import closed_folder
 from seamless.service import NodeService
+from seamless.tools import log_output
 from seamless.tools.exit_report import ExitReport, Supervised
 from seamless.tools.keys import read_private_key
 from seamless.tools.node_choice import choose_node
@@ -33,7 +35,7 @@ from seamless.transport.systemd import SystemdNotification
 class Options(usage.Options):
     """The options of ``twistd seamless``."""
 
-    synopsis = "[--config FILE] [--node NAME] [--key FILE] [--privileged SOCKET]"
+    synopsis = "[--config FILE] [--node NAME] [--key FILE] [--log-level LEVEL] [--privileged SOCKET]"
     longdesc = (
         "Runs one node of an overlay network. The configuration is the same file on every host; --node says which of "
         "its nodes this is. SIGTERM removes the firewall rules and resets unfinished connections; SIGHUP has the "
@@ -46,6 +48,8 @@ class Options(usage.Options):
         ["config", "c", "/etc/seamless/seamless.conf", "The configuration of the overlay"],
         ["node", None, None, "The node that this is; left out, the one with the name of this host"],
         ["key", "k", "/etc/seamless/seamless.key", "The file with this node's private key (seamless genkey)"],
+        ["log-level", None, log_output.DEFAULT_LEVEL, f"Lines of this level and above: {', '.join(log_output.LEVELS)}"],
+        ["log-format", None, "text", "text, or json: one object a line"],
         ["privileged", None, None, "The socket of seamless-rules, where systemd runs that; left out, it is started"],
     ]
 
@@ -64,13 +68,29 @@ def makeService(options: Options) -> IService:
 
     service = Supervised(ExitReport(daemonizes=not _stays_in_foreground(options)), reactor)
     try:
+        log_output.check(options["log-level"], options["log-format"])
         node = _make_node_service(options, service.give_up)
         HangupService(reactor, node.reload_upon_signal).setServiceParent(service)
         node.setServiceParent(service)
         SystemdNotification(reactor).setServiceParent(service)
+        service.observer = _log_observer(options)
     except SeamlessError as error:
         _end(error)
     return service
+
+
+def _log_observer(options: Options) -> ILogObserver | None:
+    """Return what writes the log; None where twistd, or a logger of its options, is to do it."""
+    level, form, twistd = options["log-level"], options["log-format"], options.parent
+    if twistd is None or twistd["logger"]:
+        return None
+    if twistd["syslog"]:
+        if (level, form) != (log_output.DEFAULT_LEVEL, "text"):
+            raise UsageError("with twistd's --syslog there is neither --log-level nor --log-format: syslog has its own")
+        return None
+    return log_output.make_observer(
+        log_output.open_log(twistd["logfile"], is_foreground=_stays_in_foreground(options)), level, form
+    )
 
 
 def _make_node_service(options: Options, failed: Callable[[SeamlessError], None]) -> NodeService:

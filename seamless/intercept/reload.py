@@ -141,7 +141,8 @@ class Reloader:
         if reset:
             remarks.append(f"{reset} connections were reset, which the configuration does not allow any more")
         count = len(change.differences)
-        self._log.info("the configuration was read again: {count}", count=f"{count or 'no'} differences")
+        counted = "1 difference" if count == 1 else f"{count or 'no'} differences"
+        self._log.info("the configuration was read again: {counted}", counted=counted)
         for remark in remarks[:LOGGED_MAX]:
             self._log.info("{remark}", remark=remark)
         if len(remarks) > LOGGED_MAX:

@@ -59,6 +59,10 @@ that loses 20 % each way, in an hour of virtual time at 10 ms RTT and the interv
 for dead 253 times without hurry, 31 times with 2, 2 times with 4, and never with 8, which took 3 % more hellos."""
 
 
+SILENT_DEAD_INTERVALS: Final = 10
+"""Dead intervals without a datagram after which silence is the reason, whatever the reason was before."""
+
+
 @attrs.define
 class AdjacencyCounters:
     """How often the adjacency came up and went down, and how often a neighbor was spared because we slept."""
@@ -85,6 +89,12 @@ class Adjacency:
         self._grace_until: float | None = None
         self._last_hello_at = now - hello_interval
         self._hello_is_due = False
+        self._is_silent = False
+
+    @property
+    def never_came_up(self) -> bool:
+        """Return whether the neighbor has been silent for ten dead intervals, and was never UP."""
+        return self._is_silent and not self.counters.ups
 
     def set_intervals(self, hello_interval: float, dead_interval: float) -> None:
         """Go on with other intervals, in the same state; a HELLO that announces them is due at once."""
@@ -100,6 +110,7 @@ class Adjacency:
         self._heard_at = now
         self._driven_at = now
         self._grace_until = None
+        self._is_silent = False
 
     def received_hello(self, state: int, hello_interval: float, dead_interval: float, now: float) -> None:
         """Take note of a HELLO: the state that the neighbor is in, one of 0, 1, 2, and its intervals."""
@@ -147,8 +158,12 @@ class Adjacency:
             # Due until it is sent; but a link without keys cannot send it and must not be woken for it all the time.
             self._hello_is_due = True
             self._last_hello_at = now
-        if self.state is not AdjacencyState.DOWN and now >= self._dead_at():
-            self._deadline_passed(now)
+        if self.state is not AdjacencyState.DOWN:
+            if now >= self._dead_at():
+                self._deadline_passed(now)
+        elif not self._is_silent and now >= self._silent_at():
+            self._is_silent = True
+            self.reason = "nothing has come from it since" if self.counters.ups else "nothing has ever come from it"
         self._driven_at = now
 
     def _deadline_passed(self, now: float) -> None:
@@ -161,6 +176,9 @@ class Adjacency:
 
     def _dead_at(self) -> float:
         return self._grace_until if self._grace_until is not None else self._heard_at + self._dead_interval
+
+    def _silent_at(self) -> float:
+        return max(self.since, self._heard_at) + SILENT_DEAD_INTERVALS * self._dead_interval
 
     def _next_hello_at(self) -> float:
         regular_at = self._last_hello_at + self._hello_interval

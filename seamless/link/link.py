@@ -143,6 +143,11 @@ class Link:
         return self._mtu.mtu_bytes
 
     @property
+    def never_came_up(self) -> bool:
+        """Return whether nothing has come from the neighbor for ten dead intervals, and it was never UP."""
+        return self._adjacency.never_came_up
+
+    @property
     def _is_heard(self) -> bool:
         return self._adjacency.state is AdjacencyState.UP
 

@@ -61,6 +61,7 @@ class Links:
         """Links whose rate is not the configured one, but what congestion control finds."""
         self._packet_bytes: dict[Link, int] = {}
         self._reported_mtu: dict[Link, int] = {}
+        self._never_up: set[Link] = set()
         self._answers: list[Transmit] = []
         for plan in plans:
             self._open(plan, now)
@@ -120,6 +121,7 @@ class Links:
         self._estimated.discard(link)
         self._packet_bytes.pop(link, None)
         self._reported_mtu.pop(link, None)
+        self._never_up.discard(link)
 
     def adjust(self, old: LinkPlan, new: LinkPlan, now: float) -> Link:
         """Have a link go on with other settings; only another rate or congestion gives it another controller."""
@@ -301,6 +303,12 @@ class Links:
         for link in changed:
             (self._up.add if link.is_up else self._up.discard)(link)
         return changed
+
+    def never_up(self) -> list[Link]:
+        """Return the links that have never been UP although they should be by now, each once."""
+        found = [link for link in self._links if link.never_came_up and link not in self._never_up]
+        self._never_up.update(found)
+        return found
 
     def resized(self) -> list[Link]:
         """Return the links that are UP and carry longer or shorter packets than at the last call."""

@@ -44,6 +44,7 @@ from seamless.interfaces import (
     Event,
     LinkDown,
     LinkMtuChanged,
+    LinkNeverUp,
     LinkUp,
     NodeEquivocated,
     PeerReachable,
@@ -442,6 +443,8 @@ class Node:
                 self._routing.link_cost(neighbor, self._links.cost(best), now)
         for link in self._links:
             link.restart_minimum_rtt()
+        for link in self._links.never_up():
+            self._events.append(LinkNeverUp(link.settings.neighbor, link.local, link.remote))
 
     def _watch_capacities(self, now: float) -> None:
         """Announce what links carry, and have windows begin at what paths carry by the newest LSAs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -53,6 +54,10 @@ class RefusalTests(_Node):
 
     def test_unknown_option(self) -> None:
         self.refused(EXIT_USAGE, "seamless: option --fly not recognized; see twistd seamless --help", "--fly")
+
+    def test_unknown_log_level(self) -> None:
+        sentence = "seamless: --log-level 'loud' is none: say one of debug, info, warn, error, critical"
+        self.refused(EXIT_USAGE, sentence, "--log-level=loud")
 
     def test_word_too_many(self) -> None:
         self.refused(EXIT_USAGE, "seamless: Wrong number of arguments; see twistd seamless --help", "src")
@@ -137,9 +142,11 @@ class RunningTests(_Node):
         hostname = socket.gethostname().partition(".")[0]
         self.configuration.write_text(self.configuration.read_text().replace("src", hostname))
         config, _, key = self.words()
-        started = self.twistd.run("seamless", config, key)
+        started = self.twistd.run("seamless", config, key, "--log-format=json", "--log-level=info")
         self.assertEqual((started.returncode, started.stderr), (0, ""))
-        self.assertIn(f"node {hostname} is up", self.twistd.stop_daemon())
+        lines = [json.loads(line) for line in self.twistd.stop_daemon().splitlines()]
+        (up,) = [line for line in lines if line["message"] == f"node {hostname} is up"]
+        self.assertEqual((up["level"], up["logger"]), ("info", "seamless.service.NodeService"))
 
 
 class RulesTests(_Node):

@@ -24,12 +24,12 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from twisted.application.service import MultiService
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorCore
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 
 from seamless.errors import SeamlessError
 
@@ -97,10 +97,19 @@ class Supervised(MultiService):
 
     _log = Logger()
 
+    observer: ILogObserver | None = None
+    """Writes the log, if twistd's own is not to do it."""
+
     def __init__(self, report: ExitReport, reactor: IReactorCore) -> None:
         super().__init__()
         self._report = report
         self._reactor = reactor
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become the service of an application, which from then on says to twistd where its log goes."""
+        super().setServiceParent(parent)
+        if self.observer is not None:
+            parent.setComponent(ILogObserver, self.observer)
 
     def privilegedStartService(self) -> None:
         """Start what needs privilege, before twistd gives it up."""

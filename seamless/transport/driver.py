@@ -26,6 +26,7 @@ from seamless.interfaces import (
     Event,
     LinkDown,
     LinkMtuChanged,
+    LinkNeverUp,
     LinkUp,
     MeasurementEnded,
     NodeEquivocated,
@@ -257,6 +258,15 @@ class Driver:
                 self._on_packet(self.node.peer_name(event.peer), event.packet)
         elif isinstance(event, (LinkUp, LinkDown, LinkMtuChanged, PeerReachable, PeerUnreachable)):
             self._network_changed(event)
+        elif isinstance(event, LinkNeverUp):
+            self._limited.warn(
+                event.neighbor,
+                "link to {neighbor} has not come up: nothing came from {remote[0]} port {remote[1]} to {local[0]} port"
+                " {local[1]}; is the node running, is its key the same in both files, and does a firewall drop UDP?",
+                neighbor=event.neighbor,
+                local=event.local,
+                remote=event.remote,
+            )
         elif isinstance(event, NodeEquivocated):
             self._limited.warn(
                 event.node,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.errors import SeamlessError, UnreachableError
@@ -482,3 +484,42 @@ class StopTests(DriverTestCase):
         _, settled_at = self.settle(0.5)
         self.net.run(2.0)
         self.assertApproximates(settled_at[0] - began_at, 0.5, 0.02)
+
+
+class SilentNeighborTests(DriverTestCase):
+    """A neighbor that never runs, and one that runs no more."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lines: list[str] = []
+        observer = cast(ILogObserver, self.note)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def note(self, event: LogEvent) -> None:
+        if str(event.get("log_namespace", "")).startswith("seamless.transport.driver"):
+            self.lines.append(f"{event['log_level'].name}: {formatEvent(event)}")
+
+    def reason(self) -> str:
+        return self.a.node.status(self.net.clock.seconds()).links[0].reason
+
+    def test_a_link_that_never_came_up_is_one_line(self) -> None:
+        self.a.start()
+        self.net.run(10 * DEAD_INTERVAL - 0.2)
+        self.assertEqual((self.lines, self.reason()), ([], "it was not heard yet"))
+        self.net.run(60.0)
+        self.assertEqual(self.reason(), "nothing has ever come from it")
+        (line,) = self.lines
+        self.assertIn("warn: link to b has not come up: nothing came from 10.0.0.2 port 7400 to 10.0.0.1", line)
+        self.b.start()
+        self.net.run(10.0, lambda: self.a.reachable("b"))
+        self.assertEqual(self.reason(), "we hear each other")
+
+    def test_a_reason_does_not_outlive_what_it_says(self) -> None:
+        self.start()
+        self.b.stop("the daemon is stopping")
+        self.net.run(1.0)
+        self.assertIn("b says: the daemon is stopping", self.reason())
+        self.net.run(60.0)
+        self.assertEqual(self.reason(), "nothing has come from it since")
+        self.assertEqual([line for line in self.lines if "has not come up" in line], [])

@@ -61,7 +61,7 @@ class ChildTests(ReloadTestCase):
         self.configuration.write_text(MORE)
         node.send_signal(signal.SIGHUP)
         self.until(lambda: self.has_port("5201"), "the new port is captured")
-        self.said("the configuration was read again: 1 differences")
+        self.said("the configuration was read again: 1 difference")
         self.said("rules of intercept block 1")
         self.configuration.write_text(BROKEN)
         node.send_signal(signal.SIGHUP)
