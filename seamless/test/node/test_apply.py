@@ -79,7 +79,10 @@ class ApplyTestCase(SynchronousTestCase):
     def start(self, configuration: Configuration | None = None) -> None:
         self.old = configuration or file()
         self.net = Network(self.old, private_key, Random(1))
-        self.net.run(3.0)
+        self.net.run(1.0)
+        for each in self.net.nodes.values():
+            assert each.node is not None
+            self.assertEqual({link.state for link in each.node.status(self.net.now).links}, {"UP"})
 
     def status(self, name: str, neighbor: str) -> LinkStatus:
         (link,) = [each for each in self.net.node(name).status(self.net.now).links if each.neighbor == neighbor]
@@ -88,12 +91,12 @@ class ApplyTestCase(SynchronousTestCase):
     def events(self, name: str, kind: type[Event]) -> list[Event]:
         return [event for event in self.net.nodes[name].events if isinstance(event, kind)]
 
-    def transfer(self, seconds: float = 1.6) -> None:
+    def transfer(self, seconds: float = 1.1) -> None:
         """Begin a transfer from src to dst that takes so long."""
         self.applications = Applications(self, self.net, "src", "dst")
         size = int(seconds * 10e6 / 8)
         self.stream = self.applications.open(b"bulk", Random(1).randbytes(size), b"answer")
-        self.net.run(self.net.now + 0.3)
+        self.net.run(self.net.now + 0.2)
 
     def watch(self, until: float) -> float:
         """Let time pass; return the longest time for which the transfer brought nothing, as long as it lasted."""
@@ -112,7 +115,7 @@ class ApplyTestCase(SynchronousTestCase):
         for name in order:
             self.net.apply(name, new)
             longest = max(longest, self.watch(self.net.now + pause))
-        return max(longest, self.watch(self.net.now + 0.5))
+        return max(longest, self.watch(self.net.now + 0.4))
 
     def finish(self) -> None:
         """Check that the transfer comes to its end with every byte."""
@@ -230,7 +233,7 @@ class NodesTests(ApplyTestCase):
                 else:
                     self.net.apply(name, new)
                 longest = max(longest, self.watch(self.net.now + 0.1))
-            self.assertLess(max(longest, self.watch(self.net.now + 0.5)), GAP_MAX)
+            self.assertLess(max(longest, self.watch(self.net.now + 0.4)), GAP_MAX)
             self.finish()
             self.net.run(self.net.now + 7)
             for name in OLD_NODES:
