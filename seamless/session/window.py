@@ -60,8 +60,9 @@ PROCESSING_INTERVAL: Final = 0.002
 """Seconds that processors add to a round trip of a path of a few hops."""
 
 SLOW_READER_SHARE: Final = 4
-"""A reader is slow when more than a quarter of its window is unread as an update is sent. What waits for one that keeps
-up is a batch."""
+SLOW_READER_MIN_BYTES: Final = 32 << 10
+"""A reader is slow when more than a quarter of its window, and more than this, is unread as an update is sent. What
+waits for one that keeps up is a batch, of two records where windows are small."""
 
 GROWTH: Final = 2.0
 GROWTH_BEYOND_PATH: Final = 1.25
@@ -188,7 +189,7 @@ class StreamWindow:
 
         ``unread``: bytes in order that the application has not taken.
         """
-        if SLOW_READER_SHARE * unread > self.size:
+        if unread > max(SLOW_READER_MIN_BYTES, self.size // SLOW_READER_SHARE):
             self._probe_offset = None
             if 2 * unread > self.size > credit.first:
                 self.size = credit.first
