@@ -29,7 +29,7 @@ class _Link:
     settings: _Settings
     packets: list[bytes] = attrs.Factory(list)
 
-    def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes) -> Accepted:
+    def enqueue(self, packets: list[bytes], packet_class: int, flow: bytes, now: float) -> Accepted:
         self.packets += packets
         return Accepted(0, 0.0)
 
