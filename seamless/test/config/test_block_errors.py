@@ -45,7 +45,7 @@ class Overlays(ComplaintCase):
         for size in ("8191 KiB", "65 GiB"):
             said = self.said(f"overlay x {{ }} node a {{ address 10.0.0.1; memory {size}; key {key('a')}; }}")
             self.assertIn("bytes cannot be used: write one from 8 MiB to 64 GiB", said)
-            self.assertTrue(said.startswith("t.conf:1:44: a memory of "), said)
+            self.assertTrue(said.startswith("t.conf:1:42: a memory of "), said)
 
     def test_giving_up_before_a_link_is_dead(self) -> None:
         self.assertEqual(

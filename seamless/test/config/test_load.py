@@ -35,8 +35,7 @@ node a {{
     address 10.0.0.1, [2001:db8::1]:7401;   # the default port, and another one
     serves 10.9.0.1, 2001:db8:9::/48;
     key {key("a")};
-    leaf;
-    memory 512 MiB;
+    leaf; memory 512 MiB;
 }}
 node b {{ address 10.0.0.2:7400, 2001:DB8:0::2; serves 10.8.0.0/16; key {key("b")}; }}
 link b a {{
