@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from seamless.errors import UnreachableError
@@ -17,6 +18,20 @@ from seamless.transport.dial import LINGER_ZERO, Dial
 SAID = bytes(range(256)) * 400
 SETTLE_SECONDS = 0.05
 """For a reset to cross the loopback interface."""
+
+
+class WatchingClock(Clock):
+    """A clock that notes which descriptors are to be watched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched: list[object] = []
+
+    def addWriter(self, writer: object) -> None:
+        self.watched.append(writer)
+
+    def removeWriter(self, writer: object) -> None:
+        """Do nothing: no test needs it."""
 
 
 class DialTests(TestCase):
@@ -56,6 +71,17 @@ class DialTests(TestCase):
         error = await ended
         self.assertIsInstance(error, UnreachableError)
         self.assertIn("reset by peer", str(error))
+
+    def test_a_server_on_this_host_needs_no_wait(self) -> None:
+        """The kernel has made the connection by the time that ``connect`` returns: nothing watches the socket."""
+        clock = WatchingClock()
+        ended: list[Any] = []
+        Dial(clock, self.listener.getsockname(), ended.append, ended.append)
+        self.assertEqual(ended, [], "never from within the constructor")
+        clock.advance(0)
+        self.assertEqual((clock.watched, clock.getDelayedCalls()), ([], []))
+        self.addCleanup(ended[0].close)
+        self.assertEqual(ended[0].getpeername(), self.listener.getsockname())
 
     async def test_nobody_listens(self) -> None:
         address = self.listener.getsockname()

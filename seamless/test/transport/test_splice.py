@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 from twisted.internet import reactor as global_reactor
 from twisted.internet import task
 from twisted.internet.error import ConnectionLost
@@ -35,6 +36,26 @@ PATTERN = bytes(range(251))
 
 def pattern(nbytes: int) -> bytes:
     return (PATTERN * (nbytes // len(PATTERN) + 1))[:nbytes]
+
+
+@attrs.define
+class SaidDriver:
+    """A driver that notes what a splice sends."""
+
+    said: list[object]
+
+    def send(self, stream: StreamKey, data: bytes) -> int:
+        self.said.append(data)
+        return 1 << 20
+
+    def finish(self, stream: StreamKey) -> None:
+        self.said.append("FIN")
+
+    def reset(self, stream: StreamKey, code: int, reason: str) -> None:
+        self.said.append(code)
+
+    def consumed(self, stream: StreamKey, nbytes: int) -> None:
+        """Do nothing: nothing is handed out."""
 
 
 class SpliceTestCase(RunningTestCase):
@@ -88,6 +109,23 @@ class SpliceTestCase(RunningTestCase):
     async def all_ended(self) -> None:
         await self.until(lambda: len(self.ended) == 2)
         await self.until(self.ground.settled)
+
+
+class OneTurnTests(TestCase):
+    def test_a_fin_goes_with_the_bytes_before_it(self) -> None:
+        """In one turn of the reactor, so that they need one datagram."""
+        said: list[object] = []
+        driver = SaidDriver(said)
+        ours, theirs = connected_pair()
+        prepare(ours)
+        self.addCleanup(theirs.close)
+        splice = Splice(reactor, ours, driver, lambda splice, reset: None)
+        splice.start((1, 1))
+        self.addCleanup(splice.abort, RESET_SHUTDOWN, "the test is over")
+        theirs.sendall(b"answer")
+        theirs.shutdown(socket.SHUT_WR)
+        splice.doRead()
+        self.assertEqual(said, [b"answer", "FIN"])
 
 
 class SpliceTests(SpliceTestCase):

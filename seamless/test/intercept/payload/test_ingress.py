@@ -11,7 +11,7 @@ import resource
 import socket
 import threading
 from ipaddress import ip_network
-from typing import cast
+from typing import Any, cast
 
 import attrs
 from twisted.internet import reactor, task
@@ -24,7 +24,7 @@ from seamless.intercept.payload import ingress
 from seamless.intercept.payload.egress import PayloadEgress
 from seamless.intercept.payload.flow import CaptureTable, decode_flow
 from seamless.intercept.payload.ingress import PayloadIngress
-from seamless.interfaces import RESET_BY_APPLICATION, Address
+from seamless.interfaces import RESET_BY_APPLICATION, Address, StreamKey
 from seamless.linux.sockopt import set_mark
 from seamless.test.transport.grounds import Ground, MemoryGround, NodeGround
 from seamless.test.transport.running import RunningTestCase
@@ -130,6 +130,29 @@ class CarryTests(PayloadTestCase):
         self.assertEqual(await self.run_in_thread(client.read_to_end), (b"answer", "EOF"))
         await self.until(lambda: self.ingress.connections == self.egress.connections == 0)
         self.assertEqual((self.ingress.counters.captured, self.ingress.counters.accepted, self.log), (1, 1, []))
+
+    async def test_a_request_goes_with_the_opening(self) -> None:
+        """Before the reactor turns again, when what was opened leaves."""
+        happened: list[str] = []
+        open_stream, send = self.ground.src.open_stream, self.ground.src.send
+
+        def opening(*arguments: Any) -> StreamKey:
+            happened.append("open")
+            reactor.callLater(0, happened.append, "turn")
+            return open_stream(*arguments)
+
+        def sending(*arguments: Any) -> int:
+            happened.append("send")
+            return send(*arguments)
+
+        self.patch(self.ground.src, "open_stream", opening)
+        self.patch(self.ground.src, "send", sending)
+        client = Application(socket.create_connection(self.ingress.addresses[0]))
+        self.addCleanup(client.close)
+        client.send_all(b"question")
+        server = await self.accept()
+        self.assertEqual(await self.run_in_thread(server.read_exactly, 8), b"question")
+        self.assertEqual(happened[:2], ["open", "send"])
 
     async def test_one_port_for_both_ip_versions(self) -> None:
         (_, port4), (host6, port6) = self.ingress.addresses
