@@ -39,7 +39,9 @@ PROMPT_SLACK: Final = 0.005
 """Seconds more: what two event loops and the batches between them take."""
 
 UPDATE_SHARE: Final = 3
-"""A window is advertised again when a third of it is free: early enough that the sender never waits, and cheap."""
+UPDATE_STEP_MAX_BYTES: Final = 4 << 20
+"""A window is advertised again when a third of it is free, or this much: early enough that the sender never waits, and
+cheap. Of a window of 128 MiB a third is a third of what the path has under way."""
 
 SHARE_OF_FREE: Final = 4
 """One stream's window is at most a quarter of the memory that unread bytes have left over."""
@@ -52,7 +54,7 @@ FIRST_WINDOW_MIN_BYTES: Final = 64 << 10
 before it resets its connection, and its client's kernel would have taken in unread, so arrives here too. This much is
 overcommitted: the session's window is what bounds memory."""
 
-WINDOW_MARGIN: Final = 1.25
+WINDOW_MARGIN: Final = 1.5
 """Windows begin at so many times the bandwidth-delay product: bytes that a hop sends again wait a round trip of that
 hop more."""
 
@@ -128,7 +130,9 @@ class SessionCredit:
 
     def update_due(self) -> bool:
         """Return whether enough has come free for an update."""
-        return self.limit() - self.advertised >= self.limits.session_window_max // UPDATE_SHARE
+        return self.limit() - self.advertised >= min(
+            UPDATE_STEP_MAX_BYTES, self.limits.session_window_max // UPDATE_SHARE
+        )
 
     def advertise(self) -> int:
         """Return the limit for a frame that is about to be sent; it counts as advertised."""
@@ -182,7 +186,8 @@ class StreamWindow:
 
     def update_due(self, credit: SessionCredit) -> bool:
         """Return whether enough has come free for an update."""
-        return self.limit(credit) - self.advertised >= min(self.size, credit.stream_share()) // UPDATE_SHARE
+        share = min(self.size, credit.stream_share()) // UPDATE_SHARE
+        return self.limit(credit) - self.advertised >= min(UPDATE_STEP_MAX_BYTES, share)
 
     def advertise(self, credit: SessionCredit, unread: int, now: float) -> int:
         """Return the limit for a frame that is about to be sent; it counts as advertised.

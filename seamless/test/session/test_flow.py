@@ -39,6 +39,23 @@ class FlowTests(SynchronousTestCase):
             pair.run(0.3)
             self.assertLess(pair.b.session.status(pair.now).unread_bytes, (10 << 20) if not late else (16 << 20) + 1)
 
+    def test_a_long_fat_path(self) -> None:
+        """2.5 Gb/s over 100 ms: 31 MB under way in a window of 32 MiB, of which a third was kept back."""
+        rate_bps, packet_bytes = 2.5e9, 16_460
+        pair = Pair(limits=Limits.within(128 << 20, give_up=30.0), room=2000)
+        pair.accept_all()
+        for wire in pair.wires.values():
+            wire.delay, wire.rate_pps = 0.05, rate_bps / 8 / packet_bytes
+        for end in (pair.a, pair.b):
+            end.session.path_changed(packet_bytes, pair.now)
+            end.session.path_carries(rate_bps, 0.1)
+        here, there = pair.open()
+        pair.a.write(here, bytes(200_000_000), pair.now)
+        pair.run(0.6)
+        before = len(pair.b.received[there])
+        pair.run(0.1)
+        self.assertGreater((len(pair.b.received[there]) - before) * 8 / 0.1, 0.93 * rate_bps)
+
     def test_no_resend_of_what_is_only_late(self) -> None:
         """Hops recover within 60 ms; in twenty thousand records nothing is sent twice."""
         pair = Pair(room=100)
@@ -88,6 +105,24 @@ class FlowTests(SynchronousTestCase):
         pair.a.write(here, bytes(2_000_000), pair.now)
         pair.run_until(lambda: len(pair.b.received.get(there, b"")) == 2_000_000, 5)
         self.assertLess(pair.b.most_unread, 16 << 20)
+
+    def test_a_thousand_full_windows_stay_within_the_memory(self) -> None:
+        """Each begins with 64 KiB at least, 62 MiB together; what the node keeps of them is what it was given."""
+        memory = 8 << 20
+        pair = Pair(limits=Limits.within(memory, give_up=30.0), room=400)
+        pair.accept_all()
+        keys = [pair.open() for _ in range(1000)]
+        for _, there in keys:
+            pair.b.stopped.add(there)
+        pair.run(0.2)
+        self.assertGreater(pair.b.session.status(pair.now).granted_bytes, 1000 * (63 << 10))
+        for here, _ in keys:
+            pair.a.session.send(here, bytes(64 << 10), pair.now)
+        pair.run(2)
+        status = pair.b.session.status(pair.now)
+        self.assertGreater(status.unread_bytes, memory)
+        self.assertLessEqual(status.unread_bytes + status.held_bytes + status.reassembly_bytes, memory + memory // 2)
+        self.assertEqual((pair.a.lost(), pair.b.lost()), ([], []))
 
     def test_back_pressure_and_its_end(self) -> None:
         """``send`` says when to stop; the unsent bytes stay within their bound; `StreamWritable` comes once."""
