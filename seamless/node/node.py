@@ -29,9 +29,6 @@ from typing import Final
 import attrs
 
 from seamless.config.model import Configuration, NodeConfig
-from seamless.crypto.gate import BURST_SECONDS
-from seamless.crypto.messages import SESSION_PROLOGUE
-from seamless.delivery.token_bucket import TokenBuckets
 from seamless.errors import (
     ConfigurationError,
     LocalProtocolError,
@@ -61,17 +58,16 @@ from seamless.node.identity import Identity, Random
 from seamless.node.links import Links
 from seamless.node.measurement import Measurements
 from seamless.node.plan import LinkPlan, planned_links, topology_of
+from seamless.node.sessions import Sessions
 from seamless.node.status import NodeCounters, NodeStatus
 from seamless.routing.policies import ShortestPath, make_policy
 from seamless.routing.routing import Routing
 from seamless.session.events import PathStalled, PeerLost, SessionUp
-from seamless.session.limits import Limits
 from seamless.session.session import Session
 from seamless.session.stream_status import StreamStatus
 from seamless.wire.digest import ConfigurationDigest
 from seamless.wire.header import (
     FRAGMENT_HEADER_BYTES,
-    PACKET_ENDS,
     PACKET_HEADER_BYTES,
     TAG_BYTES,
 )
@@ -88,8 +84,6 @@ WHOLE_PACKET_OVERHEAD_BYTES: Final = PACKET_HEADER_BYTES + FRAGMENT_HEADER_BYTES
 SERVICE_GAP_MIN: Final = 0.2
 """Seconds. Timers of a busy machine are late by some tens of milliseconds, which does not harm an estimate of the RTT;
 what is much later would make all timers wait as long again."""
-LINK_OPENINGS_PER_SECOND: Final = 200.0
-"""Session INITIATIONs opened of all that come from one neighbor: two percent of a core."""
 DIGESTS_KEPT: Final = 64
 """Digests that wait for the end of a batch; a peer sends five."""
 BLOCKED_INTERVAL: Final = 0.01
@@ -127,16 +121,11 @@ class Node:
         self._identity = Identity(self.config, private_key, incarnation, random)
         self._nodes = configuration.node_by_identifier
         self._events: deque[Event] = deque()
-        self._sessions: dict[int, Session] = {}
-        self._openings: TokenBuckets[int] = TokenBuckets(
-            LINK_OPENINGS_PER_SECOND * BURST_SECONDS, LINK_OPENINGS_PER_SECOND
-        )
         self._reachable: set[int] = set()
         self._drift = Drift(configuration, name)
         self._measurements = Measurements(random)
         self._digests: deque[tuple[str, ConfigurationDigest]] = deque(maxlen=DIGESTS_KEPT)
         self._cost_at = self._capacity_at = now + COST_INTERVAL
-        self._sized_at_computation = 0
         self._blocked: Set[Address] = frozenset()
         """Local addresses that took nothing when `datagrams_to_send` was called last."""
         self._served_at = math.inf
@@ -155,6 +144,7 @@ class Node:
             refresh_jitter=lambda: random(1)[0] / 256,
             now=now,
         )
+        self._sessions = Sessions(configuration, name, self._identity, self._routing)
         self._forwarding = Forwarding(
             identifier=self.identifier,
             topology=topology,
@@ -164,39 +154,6 @@ class Node:
             counters=self.counters,
             deliver_here=self._deliver_here,
         )
-
-    def _session(self, peer: int, now: float) -> Session:
-        session = self._sessions.get(peer)
-        if session is None:
-            association = self._identity.associate(
-                self._nodes[peer].x25519_public_key,
-                SESSION_PROLOGUE,
-                lambda: int.from_bytes(self._identity.random(3), "big"),
-                lambda index: None,
-            )
-            session = self._sessions[peer] = Session(
-                local=self.identifier,
-                peer=peer,
-                private_key=self._identity.private_key,
-                association=association,
-                now=now,
-                limits=self._limits(),
-                may_open=self._openings.take,
-            )
-            session.path_changed(self._routing.path_mtu_bytes(peer), now)
-            self._size_windows(session, peer)
-        return session
-
-    def _limits(self) -> Limits:
-        return Limits.within(self.config.memory_bytes, give_up=self.configuration.overlay.give_up)
-
-    def _size_windows(self, session: Session, peer: int) -> None:
-        """Have the windows of a session begin at what its path carries."""
-        capacity = self._routing.path_capacity(peer)
-        if capacity is None:
-            session.path_carries(None)
-        else:
-            session.path_carries(capacity.rate_bps, capacity.round_trip, is_estimate=capacity.is_estimate)
 
     # Another configuration.
 
@@ -224,8 +181,7 @@ class Node:
             self._forwarding.configure(topology, now)
         self._adjust_links(change.adjusted, now)
         self._links.open(change.opened, now)
-        for session in self._sessions.values():
-            session.set_limits(self._limits())
+        self._sessions.configure(configuration)
         self._take_routes(now)
         self._forwarding.reroute(undelivered, now)
         if change.differences:
@@ -245,17 +201,15 @@ class Node:
             if was_up:
                 self._events.append(LinkDown(link.settings.neighbor, reason))
             self._announce_neighbor(link.settings.neighbor_id, now)
-        self._tell_sessions(undelivered, now)
+        self._sessions.returned(undelivered, now)
         return undelivered
 
     def _end_sessions(self, removed: Sequence[NodeConfig]) -> None:
         for node in removed:
             reason = f"node {node.name} is not in the configuration any more"
-            session = self._sessions.pop(node.identifier, None)
+            session = self._sessions.end(node.identifier, reason)
             if session is not None:
-                session.end(reason)
                 self._take_session_events(session)
-                self._identity.retire(session.association)
             elif node.identifier in self._reachable:
                 self._events.append(PeerUnreachable(node.name, reason))
             self._reachable.discard(node.identifier)
@@ -275,12 +229,12 @@ class Node:
     def _tell_configuration(self, configuration: Configuration, now: float) -> None:
         """Send the digests of our configuration to all neighbors and peers, and compare theirs anew."""
         neighbors = {link.settings.neighbor for link in self._links}
-        peers = {self._nodes[peer].name for peer in self._sessions}
+        peers = {self._nodes[session.peer].name for session in self._sessions}
         self._drift.configure(configuration, neighbors, peers, now)
         for link in self._links:
             if link.is_up:
                 self._send_digests(link)
-        for session in self._sessions.values():
+        for session in self._sessions:
             if session.association.send_key is not None:
                 session.send_digests(self._drift.for_peer())
 
@@ -332,7 +286,7 @@ class Node:
             self.counters.refused_lsas += 1
 
     def _deliver_here(self, packet_class: int, source: int, payloads: list[bytes], came_by: int, now: float) -> None:
-        session = self._session(source, now)
+        session = self._sessions.reach(source, now)
         if not TRAFFIC_CLASSES[packet_class].has_fragments:
             for payload in payloads:
                 session.receive_handshake(payload, now, came_by)
@@ -351,7 +305,7 @@ class Node:
                 link.abandon()
         orphans = [packet for link in self._links for packet in link.take_orphans()]
         if orphans:
-            self._tell_sessions(orphans, now)
+            self._sessions.returned(orphans, now)
         for link in changed:
             settings = link.settings
             if link.is_up:
@@ -377,16 +331,6 @@ class Node:
             if undelivered:
                 self._forwarding.reroute_around(link, undelivered, now)
 
-    def _tell_sessions(self, orphans: list[bytes], now: float) -> None:
-        """Report to our own sessions which of their packets are back and go another way."""
-        returned: dict[bytes, list[bytes]] = {}
-        for packet in orphans:
-            returned.setdefault(packet[PACKET_ENDS], []).append(packet)
-        for peer, session in self._sessions.items():
-            own = returned.get(flow_key(self.identifier, peer))
-            if own:
-                session.returned(own, now)
-
     def _announce_neighbor(self, neighbor: int, now: float) -> None:
         best = self._links.best(neighbor)
         if best is None:
@@ -404,10 +348,7 @@ class Node:
             for destination in event.destinations:
                 if destination not in self._nodes:
                     continue
-                session = self._sessions.get(destination)
-                if session is not None:
-                    mtu_bytes = self._routing.path_mtu_bytes(destination)
-                    session.path_changed(mtu_bytes, now, severed=destination in event.severed)
+                self._sessions.path_changed(destination, now, is_severed=destination in event.severed)
                 self._note_reachable(destination)
             event = self._routing.next_event()
         for origin in self._routing.take_equivocators():
@@ -447,21 +388,15 @@ class Node:
             self._events.append(LinkNeverUp(link.settings.neighbor, link.local, link.remote))
 
     def _watch_capacities(self, now: float) -> None:
-        """Announce what links carry, and have windows begin at what paths carry by the newest LSAs."""
-        if now >= self._capacity_at:
-            self._capacity_at = now + COST_INTERVAL
-            for neighbor in self._links.neighbors:
-                best = self._links.best(neighbor)
-                if best is not None:
-                    capacity = self._links.capacity(best)
-                    self._routing.link_capacity(neighbor, capacity, now)
-                    if not capacity.is_known:
-                        self._capacity_at = now + FIRST_CAPACITY_INTERVAL
-        computations = self._routing.counters.table_computations
-        if computations != self._sized_at_computation:
-            self._sized_at_computation = computations
-            for peer, session in self._sessions.items():
-                self._size_windows(session, peer)
+        """Announce what links carry."""
+        self._capacity_at = now + COST_INTERVAL
+        for neighbor in self._links.neighbors:
+            best = self._links.best(neighbor)
+            if best is not None:
+                capacity = self._links.capacity(best)
+                self._routing.link_capacity(neighbor, capacity, now)
+                if not capacity.is_known:
+                    self._capacity_at = now + FIRST_CAPACITY_INTERVAL
 
     # Commands.
 
@@ -482,45 +417,45 @@ class Node:
 
     def open_stream(self, peer: str, target: bytes, now: float) -> StreamKey:
         """Open a stream to ``peer``; data may follow at once. StreamAccepted or StreamReset is the answer."""
-        return self._session(self.peer_identifier(peer), now).open_stream(target, now)
+        return self._sessions.reach(self.peer_identifier(peer), now).open_stream(target, now)
 
     def accept_stream(self, stream: StreamKey, now: float) -> None:
         """Accept a stream of a `StreamOpened`."""
-        session = self._sessions.get(stream[0])
+        session = self._sessions.of_stream(stream)
         if session is not None:
             session.accept_stream(stream, now)
 
     def send(self, stream: StreamKey, data: bytes, now: float) -> int:
         """Send ``data``; return the room left. When there is none, wait for StreamWritable."""
-        session = self._sessions.get(stream[0])
+        session = self._sessions.of_stream(stream)
         return 0 if session is None else session.send(stream, data, now)
 
     def finish(self, stream: StreamKey, now: float) -> None:
         """Send FIN after all data so far; the other direction lives on."""
-        session = self._sessions.get(stream[0])
+        session = self._sessions.of_stream(stream)
         if session is not None:
             session.finish(stream, now)
 
     def reset(self, stream: StreamKey, code: int, reason: str, now: float) -> None:
         """End both directions, after the bytes in flight."""
-        session = self._sessions.get(stream[0])
+        session = self._sessions.of_stream(stream)
         if session is not None:
             session.reset(stream, code, reason, now)
 
     def consumed(self, stream: StreamKey, nbytes: int, now: float) -> None:
         """Give ``nbytes`` of DataReceived back: the application's kernel has them."""
-        session = self._sessions.get(stream[0])
+        session = self._sessions.of_stream(stream)
         if session is not None:
             session.consumed(stream, nbytes, now)
 
     def stream_status(self, stream: StreamKey) -> StreamStatus | None:
         """Return what a stream does now, None when it is over."""
-        session = self._sessions.get(stream[0])
+        session = self._sessions.of_stream(stream)
         return None if session is None else session.stream_status(stream)
 
     def send_packet(self, peer: str, packet: bytes, now: float, *, is_recovered: bool = True) -> None:
         """Send a whole packet: unordered, and recovered hop by hop or not at all."""
-        self._session(self.peer_identifier(peer), now).send_packet(packet, now, is_recovered=is_recovered)
+        self._sessions.reach(self.peer_identifier(peer), now).send_packet(packet, now, is_recovered=is_recovered)
 
     def whole_packet_bytes(self, peer: str) -> int | None:
         """Return the longest packet that reaches ``peer`` unfragmented; None when there is no path."""
@@ -547,7 +482,7 @@ class Node:
     @property
     def streams_kept(self) -> int:
         """Return how many streams are not over: either end has still to learn something of them."""
-        return sum(session.streams_kept for session in self._sessions.values())
+        return sum(session.streams_kept for session in self._sessions)
 
     def close(self, reason: str) -> None:
         """Queue CLOSE for all neighbors; the owner sends what `datagrams_to_send` returns and stops."""
@@ -567,8 +502,10 @@ class Node:
             self._watch_links(now)
         if now >= self._cost_at:
             self._watch_costs(now)
-        if now >= self._capacity_at or self._routing.counters.table_computations != self._sized_at_computation:
+        if now >= self._capacity_at:
             self._watch_capacities(now)
+        if self._sessions.have_other_paths:
+            self._sessions.size_windows()
         if self._digests or now >= self._drift.due_at:
             self._watch_drift(now)
         if self._measurements.is_running:
@@ -592,7 +529,7 @@ class Node:
     def _pull(self, now: float) -> bool:
         """Fill the links' queues from the sessions; return whether anything came."""
         pulled = False
-        for session in self._sessions.values():
+        for session in self._sessions:
             if not session.wants_to_send:
                 continue
             links = self._forwarding.links_towards(self.identifier, session.peer, CLASS_BULK)
@@ -619,11 +556,7 @@ class Node:
                 # What is due there cannot go: only its other deadlines count, and they may be late by this much.
                 due_at = max(due_at, self._served_at + BLOCKED_INTERVAL)
             earliest = min(earliest, due_at)
-        for session in self._sessions.values():
-            at = session.next_timeout()
-            if at is not None and at < earliest:
-                earliest = at
-        for at in (self._routing.next_timeout(), self._measurements.next_timeout()):
+        for at in (self._sessions.next_timeout(), self._routing.next_timeout(), self._measurements.next_timeout()):
             if at is not None and at < earliest:
                 earliest = at
         return earliest
@@ -635,7 +568,7 @@ class Node:
             link.handle_timeout(now)
             self._take_link_events(link, now)
         self._routing.handle_timeout(now)
-        for session in self._sessions.values():
+        for session in self._sessions:
             session.handle_timeout(now)
             self._take_session_events(session)
 
@@ -652,8 +585,7 @@ class Node:
         self.counters.service_gaps += 1
         for link in self._links:
             link.resumed(now)
-        for session in self._sessions.values():
-            session.resumed(gap)
+        self._sessions.resumed(gap)
 
     def _take_session_events(self, session: Session) -> None:
         event = session.next_event()
@@ -673,7 +605,7 @@ class Node:
     def next_event(self) -> Event | None:
         """Return what happened, oldest first."""
         if not self._events:
-            for session in self._sessions.values():
+            for session in self._sessions:
                 self._take_session_events(session)
         return self._events.popleft() if self._events else None
 
@@ -682,7 +614,7 @@ class Node:
         return NodeStatus(
             name=self.name,
             links=tuple(link.status() for link in self._links),
-            sessions={self._nodes[peer].name: session.status(now) for peer, session in self._sessions.items()},
+            sessions={self._nodes[each.peer].name: each.status(now) for each in self._sessions},
             routing=self._routing.status(),
             counters=attrs.evolve(self.counters),
             gate=self._links.gate_counters(),

@@ -68,7 +68,7 @@ class GuessedFragmentTests(SynchronousTestCase):
 
     def guess(self, net: SharedLink, random: Random) -> None:
         """Send y the first fragment of a record to come, in x's name, every ten milliseconds."""
-        session = net.node("x")._sessions[net.node("y").identifier]
+        session = net.node("x")._sessions.reach(net.node("y").identifier, net.now)
         key = session.association.send_key
         assert key is not None
         number = session._sender.recovery.next_number + random.randrange(8)

@@ -63,7 +63,7 @@ class Villain:
         self.sign = node._identity.sign
         bed.command("src", lambda node, now: node.send_packet("dst", b"hello", now))
         bed.run(bed.now + 0.5)
-        session_key = bed.node("src")._sessions[self.identifier["dst"]].association.send_key
+        session_key = bed.node("src")._sessions.reach(self.identifier["dst"], bed.now).association.send_key
         assert session_key is not None
         self.session_key = session_key
         (link,) = [link for link in node._links if link.settings.neighbor == "r2"]
@@ -308,7 +308,7 @@ class NeighborTests(SynchronousTestCase):
         """Return what opens initiations at dst in the name of src."""
         self.villain.packet("dst", b"\1", source="src", kind=CLASS_HANDSHAKE)
         self.bed.run(self.bed.now + 0.1)
-        return self.bed.node("dst")._sessions[self.villain.identifier["src"]]._handshakes._reader
+        return self.bed.node("dst")._sessions.reach(self.villain.identifier["src"], self.bed.now)._handshakes._reader
 
     def test_fragments_of_records_that_never_end(self) -> None:
         """r1 was on the path from src to dst, and knows the index of the keys; it holds no proof of what comes next."""
