@@ -129,7 +129,7 @@ class InjectionTests(WholePacketCase):
                 self.addCleanup(self.lab.run, "dst", [tool, "-t", "mangle", "-D", "OUTPUT", *rule])
 
     def left(self) -> int:
-        """Return how many packets dst has released through raw sockets since the test began, to anybody."""
+        """Return how many packets dst has released through raw sockets since the test began, to any host."""
         shown = [
             self.lab.run("dst", [f"{tool}-save", "-c", "-t", "mangle"]).stdout for tool in ("iptables", "ip6tables")
         ]

@@ -238,7 +238,7 @@ class RaiseTests(SynchronousTestCase):
         self.assertEqual(path.search.next_timeout(), due)
 
     def test_a_neighbor_that_acknowledges_what_it_never_got(self) -> None:
-        """It gets datagrams that it cannot receive; nobody else is the worse for it."""
+        """The search believes it, so it is sent datagrams that do not arrive; only its own link carries nothing."""
         path = Path(1500, 1400)
         path.answers = lambda probe: True
         path.begin()

@@ -66,7 +66,7 @@ class Network:
         return started
 
     def stop(self, stopped: Node) -> None:
-        """Stop a node's process, with a goodbye."""
+        """Stop a node's process after it has sent CLOSE on its links."""
         stopped.close("the daemon is stopping")
         self._send(stopped)
         for address in stopped.config.addresses:

@@ -12,7 +12,7 @@ LONGER_BYTES = 100
 
 
 class JoinedTests(SynchronousTestCase):
-    """Node a sends to b; somebody on the path puts forged datagrams in front of what it sends."""
+    """Node a sends to b; an attacker on the path puts forged datagrams in front of what it sends."""
 
     def setUp(self) -> None:
         self.net = Network()

@@ -245,7 +245,7 @@ class EndTests(MeasurementCase):
             self.assert_as_before()
 
     def test_one_direction_dies_in_the_middle(self) -> None:
-        """Padding that nobody acknowledges is bounded by the window."""
+        """Padding that is never acknowledged is bounded by the window."""
         self.interrupt(4.0)
         sent = self.status("a").load_sent
         self.net.impair("a", "b", down=True)

@@ -1,4 +1,4 @@
-"""Two processes with one key: whoever comes last has the neighbor, and when it goes the other has it again."""
+"""Two processes with one key: the neighbor takes the one that came last; when that closes, it takes the other again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TwinTests(SynchronousTestCase):
         return any(each is receiver and isinstance(event, StreamOpened) for each, event in self.network.events)
 
     def test_the_right_one_is_back_at_once(self) -> None:
-        """A second after the twin's goodbye the link carries again, both ways."""
+        """A second after the twin closed its link, the link carries again, both ways."""
         for _ in range(3):
             twin = self.network.start(WRONG, "src")
             self.network.run(3)
@@ -64,7 +64,7 @@ class TwinTests(SynchronousTestCase):
         self.assertTrue(self.carry(self.r1, self.src))
 
     def test_a_goodbye_and_a_return(self) -> None:
-        """An ordinary restart: nobody waits for a timer of the other's."""
+        """An ordinary restart: the link is DOWN, and UP again, within 0.1 s, without a timer of either end."""
         self.network.stop(self.src)
         self.network.run(0.1)
         self.assertEqual((self.link().state, self.link().reason), ("DOWN", "src says: the daemon is stopping"))
@@ -75,7 +75,7 @@ class TwinTests(SynchronousTestCase):
         self.assertTrue(self.carry(self.r1, self.src))
 
     def test_one_that_comes_and_says_goodbye_all_the_time(self) -> None:
-        """It is blocked, and whoever else has its key with it."""
+        """The neighbor blocks its key, which the other process has too."""
         for _ in range(VIOLATIONS_MAX):
             twin = self.network.start(WRONG, "src")
             self.network.run(0.1)
@@ -85,7 +85,7 @@ class TwinTests(SynchronousTestCase):
         self.assertGreater(self.link().restarts, VIOLATIONS_MAX // 4)
 
     def test_a_node_that_stops_answers_no_handshake(self) -> None:
-        """Its neighbor dials at once; were it answered, it would wait for somebody who is not there any more."""
+        """Its neighbor sends a handshake at once; if that were answered, the link would seem to come up again."""
         self.src.close("the daemon is stopping")
         self.network.run(1)
         self.assertGreater(self.src.counters.refused_handshakes, 0)

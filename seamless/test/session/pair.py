@@ -62,7 +62,7 @@ class Wire:
     carried_bytes: int = 0
     busy_until: float = 0.0
     recorded: list[bytes] | None = None
-    """All packets that were sent, for who sends them again; None: nobody listens."""
+    """All packets that were sent, for tests that send them again; None: they are not kept."""
 
     def carry(self, packet: bytes, now: float) -> list[tuple[float, bytes]]:
         """Return when what arrives of ``packet``."""
@@ -271,7 +271,7 @@ class Pair:
         end.session.accept_stream(event.stream, self.now)
 
     def inject(self, to: int, packet: bytes) -> None:
-        """Bring a packet that nobody sent."""
+        """Deliver a packet that the other end did not send."""
         self._agenda.at(self.now, self._arrive, to, packet)
 
     def send(self) -> None:

@@ -55,7 +55,7 @@ class EarlyTests(SynchronousTestCase):
         self.assertEqual(reset.code, RESET_PEER_LOST)
 
     def test_a_reset_before_all_else_is_reported_at_once(self) -> None:
-        """The client gave up: whoever looks for its server can stop, and need not accept the stream."""
+        """The client gave up: the owner can stop to look for the server, and need not accept the stream."""
         pair = self.pair
         pair.run(0.2)
         pair.a.session.reset(self.here, RESET_BY_APPLICATION, "gave up", pair.now)

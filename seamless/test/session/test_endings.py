@@ -304,7 +304,7 @@ class ResetTests(SynchronousTestCase):
         self.assertEqual(pair.b.reset_of(there), StreamReset(there, RESET_SHUTDOWN, "the daemon is stopping"))
 
     def test_windows_survive_many_resets(self) -> None:
-        """Credit of the session window is settled to the byte, whoever resets, whatever was under way."""
+        """Credit of the session window is settled to the byte, whichever end resets, whatever was under way."""
         pair = Pair(limits=Limits(session_window_max=4 << 20, unread_max=4 << 20))
         pair.accept_all()
         pair.wires[1].late = pair.wires[2].late = 0.3
@@ -324,7 +324,7 @@ class ResetTests(SynchronousTestCase):
 
 
 class LostPeerTests(SynchronousTestCase):
-    """Nobody answers, or somebody who knows nothing."""
+    """The peer does not answer, there is no path to it, or it was restarted and has none of the streams."""
 
     def test_give_up(self) -> None:
         pair = Pair()

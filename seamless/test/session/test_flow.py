@@ -1,4 +1,4 @@
-"""Windows, turns, back-pressure: nobody takes more than is his, or waits for another; nothing is resent idly."""
+"""Windows, turns, back-pressure: no stream takes more than its share or waits for another; nothing is resent idly."""
 
 from __future__ import annotations
 

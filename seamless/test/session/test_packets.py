@@ -57,7 +57,7 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual([flow_of(packet) for packet in self.drained()], [2] + [1] * 70)
 
     def test_what_the_head_was_is_taken(self) -> None:
-        """Also when somebody who would go first came in between."""
+        """`take` removes the packet that `head` returned, also when one that would go first was put in between."""
         self.put(ipv4(1, 20_000), ipv4(1, 20_000))
         self.drained()
         self.put(ipv4(1, 1000, 7))
@@ -78,7 +78,7 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(sent, {1: 80_000, 2: 80_000})
 
     def test_the_longest_queue_gives_way(self) -> None:
-        """By its oldest packet; nobody else loses any."""
+        """What exceeds the bound is dropped from the longest queue, oldest first; the others lose nothing."""
         self.put(*(ipv4(2, 1000, number) for number in range(10)))
         self.put(*(ipv4(1, 1000, number) for number in range(300)))
         self.assertEqual((self.queue.dropped, self.queue.size_bytes), (110, MAX_BYTES))

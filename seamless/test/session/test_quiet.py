@@ -164,7 +164,7 @@ class QuietTests(SynchronousTestCase):
         self.assertGreater(twice, 10)
 
     def check_quiet(self, pair: Pair, seed: int) -> None:
-        """Neither stream nor byte is left, and nobody broke the protocol."""
+        """Neither stream nor byte is left, and neither end broke the protocol."""
         for end in pair.ends.values():
             self.assertEqual([reason for reason in end.lost() if "protocol" in reason], [], f"{seed}")
             status = end.session.status(pair.now)

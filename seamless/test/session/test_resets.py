@@ -187,7 +187,7 @@ class BothGaveUpTests(SynchronousTestCase):
     """An outage that is longer than both ends wait."""
 
     def test_nothing_is_kept(self) -> None:
-        """Streams of all kinds, none of which anybody can tell the other about any more."""
+        """Streams in all states; after the outage neither end can report their ends to the other."""
         pair = Pair()
         pair.accept_all()
         streams = [pair.open() for _ in range(200)]

@@ -1,4 +1,4 @@
-"""A listener survives what would stop others: too many open files, and a fault in whoever takes its connections."""
+"""A listener goes on after what would stop others: too many open files, and an exception in its factory."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class EgressTests(CountingTestCase):
 
 
 class WireTests(BedTestCase):
-    """A capture of each hop during a transfer, taken by tcpdump as anybody on the way could."""
+    """A capture of each hop during a transfer, taken by tcpdump, as an observer on the path could."""
 
     def test_a_transfer_is_nowhere_to_be_read(self) -> None:
         folder = self.temporary()

@@ -54,7 +54,7 @@ class AckTests(SynchronousTestCase):
             self.assertRaises(RemoteProtocolError, decode_ack, body[:length], 0)
 
     def test_nonsense(self) -> None:
-        """A range below 0, and more ranges than anybody needs, are refused."""
+        """A range below 0, and more ranges than an ACK may have, are refused."""
         for fields in [(3, 0, 0, 4), (3, 0, 1, 0, 1, 1), (0, 0, 0, MAX_VARINT)]:
             body = b"".join(map(encode_varint, fields))
             self.assertRaises(RemoteProtocolError, decode_ack, body, 0)
