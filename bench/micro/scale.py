@@ -3,7 +3,7 @@
 The table: nodes and links; virtual seconds from the first link until all nodes have all paths, and from the death of a
 chord until all have paths without it (of which the dead interval is 0.3 s); what routing sends per node, with the
 headers and tags of its datagrams, for both and per hour of quiet; processor seconds per node for both; memory per node;
-how often a node announced itself and computed its table while all came up. 1,000 nodes take more than ten minutes.
+how often a node announced itself and computed its table while all came up. 1,000 nodes take about nine minutes.
 
 What runs is the routing core of each node (`seamless.routing.routing`) over links of 1 to 20 ms that lose 1 % and
 resend (`seamless.test.routing.network`), with neither hellos nor data; links come up at random within a second.
