@@ -90,6 +90,7 @@ class Adjacency:
         self._last_hello_at = now - hello_interval
         self._hello_is_due = False
         self._is_silent = False
+        self._unread_until = now
 
     @property
     def never_came_up(self) -> bool:
@@ -124,9 +125,13 @@ class Adjacency:
         reason = "it does not hear us" if theirs is AdjacencyState.DOWN else "we hear each other"
         self._enter(_AFTER_HELLO[theirs], reason, now)
 
-    def closed(self, reason: str, now: float) -> None:
-        """Take note that the neighbor as we knew it is gone: it sent CLOSE, restarted, or is blocked."""
+    def closed(self, reason: str, now: float, unread_until: float = 0.0) -> None:
+        """Take note that the neighbor as we knew it is gone: it sent CLOSE, restarted, or is blocked.
+
+        Nothing of it is read before ``unread_until``, so until then it is not silent.
+        """
         self._driven_at = now
+        self._unread_until = unread_until
         self.reason = reason
         self._enter(AdjacencyState.DOWN, reason, now)
 
@@ -178,7 +183,7 @@ class Adjacency:
         return self._grace_until if self._grace_until is not None else self._heard_at + self._dead_interval
 
     def _silent_at(self) -> float:
-        return max(self.since, self._heard_at) + SILENT_DEAD_INTERVALS * self._dead_interval
+        return max(self.since, self._heard_at, self._unread_until) + SILENT_DEAD_INTERVALS * self._dead_interval
 
     def _next_hello_at(self) -> float:
         regular_at = self._last_hello_at + self._hello_interval

@@ -124,7 +124,8 @@ class Neighbor:
     def violated(self, how: str, now: float) -> None:
         """Take note of what a neighbor should not do, or not often."""
         if self.misbehavior.violated(now):
-            self.adjacency.closed(f"{how}, again and again; blocked for {BLOCKED_SECONDS:g} s", now)
+            reason = f"{how}, again and again; blocked for {BLOCKED_SECONDS:g} s"
+            self.adjacency.closed(reason, now, unread_until=now + BLOCKED_SECONDS)
 
     # Time.
 
