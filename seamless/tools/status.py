@@ -22,10 +22,12 @@ from seamless.tools.text_table import WIDTH, Row, table
 from seamless.transport.udp_counters import UdpCounters
 
 DESCRIPTION = """\
-Ask the daemon of a node on this host what it is doing, and print it. Rates, and percentages beside them, are those of
-the last second.
+Ask the daemon of a node on this host what it is doing, and print it: one line for each link, route, session and
+interceptor, and what is wrong. Rates, and percentages beside them, are those of the last second. With -v there is all
+that it counts, too.
 
     seamless status
+    seamless status -v
     seamless status --node src --json | jq '.links[] | {neighbor, state}'
     watch -n 1 seamless status
 
@@ -54,6 +56,7 @@ def add_arguments(subparsers: VerbParsers) -> None:
     parser = add_verb(subparsers, "status", run, "show what a running node does", DESCRIPTION)
     add_socket_arguments(parser)
     form = parser.add_mutually_exclusive_group()
+    form.add_argument("-v", "--verbose", action="store_true", help="addresses, sums and counters as well")
     form.add_argument("--json", action="store_true", help="everything, for programs")
     form.add_argument("--metrics", action="store_true", help="in the text format of Prometheus")
 
@@ -65,30 +68,34 @@ def run(arguments: argparse.Namespace) -> int:
         print(control_socket.ask(path, {"ask": "metrics"}), end="")
         return EXIT_DONE
     report = control_socket.ask(path, {"ask": "status"})
-    print(json.dumps(report, indent=1) if arguments.json else text(report))
+    print(json.dumps(report, indent=1) if arguments.json else text(report, is_verbose=arguments.verbose))
     return EXIT_DONE
 
 
-def text(report: Json) -> str:
-    """Return a report for people."""
+def text(report: Json, *, is_verbose: bool = False) -> str:
+    """Return a report for people: with one line for each thing and what is wrong, or with everything."""
     title = (
         f"node {report['node']} of overlay {report['overlay']}: seamless {report['version']}, "
         f"up {units.duration(report['uptime'])}, process {report['process']}"
     )
-    parts = [textwrap.fill(title, WIDTH), _links(report), _routes(report)]
+    parts = [textwrap.fill(title, WIDTH), _links(report, is_verbose), _routes(report)]
     if report.get("configuration"):
         parts.insert(1, _configuration(report))
     if report["sessions"]:
         parts.append(_sessions(report))
     if report["interceptors"]:
         parts.append(_interceptors(report))
-    parts += [_ports(report), _counted(report)]
+    if is_verbose or any(_port_trouble(port) for port in report["ports"]):
+        parts.append(_ports(report))
+    if is_verbose:
+        parts.append(_counted(report))
     return "\n\n".join(parts)
 
 
-def _links(report: Json) -> str:
+def _links(report: Json, is_verbose: bool) -> str:
     header = ("LINK", "STATE", "SENDS", "ARRIVES", "LOST", "WASTED", "RECEIVES", "RTT", "QUEUE")
     rows: list[Row] = []
+    neighbors = [link["neighbor"] for link in report["links"]]
     for link in report["links"]:
         rates = link["rates"]
         state = f"{link['state']} {units.duration(report['time'] - link['since'])}"
@@ -105,27 +112,37 @@ def _links(report: Json) -> str:
         else:
             now = (units.NOTHING,) * 7
         rows.append((link["neighbor"], state, *now))
+        if is_verbose or neighbors.count(link["neighbor"]) > 1:
+            rows.append(_path(link))
+        if is_verbose:
+            rows.append(_sums(link))
         rows.extend(_remarks(link))
     return table(header, rows)
 
 
-def _remarks(link: Json) -> Iterator[str]:
-    """Yield what there is to say of a link beside its numbers of the last second."""
+def _path(link: Json) -> str:
+    """Return between which addresses a link is, and how fast and how long its packets are."""
     limit = "at" if link["congestion"] == "off" else f"{link['congestion']}, now at"
     mtu = f"mtu {link['mtu_bytes']}"
     if link["mtu_bytes"] < link["mtu_ceiling_bytes"]:
         mtu += f" of {link['mtu_ceiling_bytes']} ({link['mtu_state']})"
-    yield (
-        f"{units.address(link['local'])} to {units.address(link['remote'])},"
-        f" {limit} {units.rate(link['rate_bps'])}, {mtu}"
-    )
-    if link["state"] != "UP":
-        yield f"because: {link['reason']}"
-    yield (
+    ends = f"{units.address(link['local'])} to {units.address(link['remote'])}"
+    return f"{ends}, {limit} {units.rate(link['rate_bps'])}, {mtu}"
+
+
+def _sums(link: Json) -> str:
+    """Return what a link has carried since the daemon's start."""
+    return (
         f"in all: sent {units.size(link['sent_bytes'])}, received {units.size(link['received_bytes'])}, "
         f"lost {units.quotient(link['lost'], link['sent'])}, resent {link['resent']}, "
         f"spurious {units.quotient(link['spurious'], link['sent'])}"
     )
+
+
+def _remarks(link: Json) -> Iterator[str]:
+    """Yield what is wrong with a link."""
+    if link["state"] != "UP":
+        yield f"because: {link['reason']}"
     trouble = troubles(LinkStatus, link)
     if any(trouble.values()):
         yield f"refused or dropped: {units.counts(trouble)}"
@@ -148,7 +165,7 @@ def _routes(report: Json) -> str:
         else:
             cells = (units.NOTHING, units.NOTHING, "no path")
         rows.append((route["node"], *cells))
-    return table(("NODE", "COST", "MTU", "PATH"), rows)
+    return table(("NODE", "COST, 0.1 ms", "MTU", "PATH"), rows)
 
 
 def _configuration(report: Json) -> str:
@@ -185,18 +202,24 @@ def _interceptors(report: Json) -> str:
     return table(("INTERCEPTOR", "OPEN", "WAITING", "CONNECTIONS SO FAR"), rows)
 
 
+def _port_trouble(port: Json) -> dict[str, int]:
+    """Return what is wrong with a UDP port, by name; nothing where nothing is."""
+    counters = port["counters"]
+    found = {**troubles(UdpCounters, counters), **counters["send_errors"]}
+    return {name: count for name, count in found.items() if count}
+
+
 def _ports(report: Json) -> str:
     rows = []
     for port in report["ports"]:
-        counters = port["counters"]
-        trouble = {**troubles(UdpCounters, counters), **counters["send_errors"]}
+        counters, trouble = port["counters"], _port_trouble(port)
         rows.append(
             (
                 units.address(port["local"]),
                 "on" if port["offload"] else "off",
                 units.size(counters["bytes_in"]),
                 units.size(counters["bytes_out"]),
-                units.counts(trouble) if any(trouble.values()) else "none",
+                units.counts(trouble) if trouble else "none",
             )
         )
     return table(("UDP PORT", "OFFLOAD", "IN", "OUT", "TROUBLE"), rows)

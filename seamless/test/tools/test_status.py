@@ -32,8 +32,8 @@ def as_json(bed: Reported) -> Any:
 
 
 class TextTests(SynchronousTestCase):
-    def lines(self, report: Any) -> list[str]:
-        lines = text(report).splitlines()
+    def lines(self, report: Any, *, is_verbose: bool = True) -> list[str]:
+        lines = text(report, is_verbose=is_verbose).splitlines()
         self.assertLessEqual(max(map(len, lines)), WIDTH)
         return lines
 
@@ -41,6 +41,28 @@ class TextTests(SynchronousTestCase):
         """Return the words of the only line that begins so."""
         (line,) = [line for line in self.lines(report) if line.startswith(beginning)]
         return line.split()
+
+    def test_one_line_for_each_thing(self) -> None:
+        """Without -v, while all is well; two links with one neighbor say which is which."""
+        bed = Reported("src")
+        bed.transfer(self, 1_000_000)
+        bed.pass_time(1.0)
+        report = as_json(bed)
+        things = sum(len(report[name]) for name in ("links", "routes", "sessions", "interceptors"))
+        shown = self.lines(report, is_verbose=False)
+        self.assertEqual(len(shown), things + 1 + 2 * 4, "the title, and for each table a header and an empty line")
+        self.assertGreater(len(self.lines(report)), len(shown) + 2 * len(report["links"]))
+        twins = {**report, "links": [*report["links"], {**report["links"][0], "local": ["10.9.9.9", 7400]}]}
+        self.assertEqual(len(self.lines(twins, is_verbose=False)), len(shown) + 1 + 2)
+        self.assertTrue(any("10.9.9.9:7400 to 10.1.1.2:7400" in line for line in self.lines(twins, is_verbose=False)))
+
+    def test_what_is_wrong_is_said_without_being_asked(self) -> None:
+        report = as_json(Reported("src"))
+        report["links"][0].update(state="DOWN", reason="nothing has ever come from it", replayed=3)
+        report["ports"][0]["counters"].update(kernel_drops=12)
+        shown = "\n".join(self.lines(report, is_verbose=False))
+        for words in ("because: nothing has ever come", "refused or dropped: replayed 3", "dropped by the kernel 12"):
+            self.assertIn(words, shown)
 
     def test_a_busy_link(self) -> None:
         bed = Reported()
@@ -59,11 +81,11 @@ class TextTests(SynchronousTestCase):
         bed = Reported()
         bed.net.crash("r2")
         bed.pass_time(2.0)
-        lines = self.lines(as_json(bed))
+        lines = self.lines(as_json(bed), is_verbose=False)
         (row,) = [index for index, line in enumerate(lines) if line.startswith("r2") and "DOWN" in line]
         self.assertEqual(lines[row].split()[-7:], ["-"] * 7)
-        self.assertIn("because: no datagram for 3", lines[row + 2])
-        self.assertIn("dst   -     -       no path", lines)
+        self.assertIn("because: no datagram for 3", lines[row + 1])
+        self.assertIn("dst   -             -       no path", lines)
 
     def test_a_rate_that_the_path_does_not_have(self) -> None:
         report = as_json(Reported())
