@@ -32,7 +32,9 @@ from seamless.node import Node
 from seamless.transport import clock
 from seamless.transport.control_service import ControlService, Question
 from seamless.transport.driver import Driver
+from seamless.transport.overview import Overview
 from seamless.transport.ping import PingService
+from seamless.transport.remote_status import StatusService
 from seamless.transport.streams import Acceptors
 
 GC_THRESHOLD: Final = 50_000
@@ -105,8 +107,19 @@ class NodeService(MultiService):
                 pings,
                 interceptors.reported,
                 firewall,
-                {"reload": lambda _: self.reload(), "connections": self._ask_connections, "explain": self._explain},
+                {
+                    "reload": lambda _: self.reload(),
+                    "connections": self._ask_connections,
+                    "explain": self._explain,
+                    "status of": lambda question: self._overview.of(question.get("node")),
+                    "status of all": lambda _: self._overview.all(),
+                    "trace": lambda question: self._overview.trace(question.get("node")),
+                },
             )
+            reporter = self._control.reporter
+            status = StatusService(self._reactor, self, lambda: self._overview.report(), self._may_ask)
+            status.setServiceParent(self)
+            self._overview = Overview(self, reporter, status)
             self._connections = Connections(self._reactor, self, interceptors, self._control.reporter.path)
         pings.setServiceParent(self)
         if self._control is not None:
@@ -171,6 +184,10 @@ class NodeService(MultiService):
         configuration = self.driver.node.configuration
         explained = explain(configuration, self.node_name, destination, self._control.reporter.path)
         return {**attrs.asdict(explained), "rules_installed": self._has_rules_installed()}
+
+    def _may_ask(self, peer: str) -> bool:
+        operators = self.driver.node.configuration.overlay.operators
+        return operators is None or peer in operators
 
     def _rules_failed(self, error: SeamlessError) -> None:
         self._log.critical("{error}; nothing is captured any more", error=error)

@@ -197,7 +197,12 @@ def _block(
     return pp.Located(whole).add_parse_action(made).set_name(keyword)
 
 
-OVERLAY: Final = {"hello": TIME - _end(), "dead": TIME - _end(), "give up": TIME - _end()}
+OVERLAY: Final = {
+    "hello": TIME - _end(),
+    "dead": TIME - _end(),
+    "give up": TIME - _end(),
+    "operators": _list(NAME),
+}
 NODE: Final = {
     "address": _list(ENDPOINT),
     "serves": _list(NETWORK),

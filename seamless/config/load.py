@@ -5,7 +5,7 @@ This is the interface that the rest of seamless uses: `load_file`, `load_text`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,9 +76,9 @@ class _Assembly:
     def configuration(self) -> Configuration:
         """Return the whole; it is good for use if no problem was noted."""
         parsed, problems = self._parsed, self._problems
-        overlay = self._overlay()
         node_pairs = self._nodes()
         nodes = _by_name(node_pairs)
+        overlay = self._overlay(nodes)
         link_pairs = self._built("link", lambda block: overlay_blocks.link(block, nodes, parsed, problems))
         check.note_double_links(link_pairs, problems)
         intercept_pairs = self._built(
@@ -92,9 +92,10 @@ class _Assembly:
             lab_blocks.note_nodes_off_their_hosts(node_pairs, hosts, wires, problems)
         return configuration
 
-    def _overlay(self) -> Overlay:
+    def _overlay(self, nodes: Collection[str]) -> Overlay:
         """Return the one overlay; note that there is none, or more."""
-        pairs = self._built("overlay", lambda block: overlay_blocks.overlay(block, self._problems))
+        parsed, problems = self._parsed, self._problems
+        pairs = self._built("overlay", lambda block: overlay_blocks.overlay(block, nodes, parsed, problems))
         for block, _ in pairs[1:]:
             self._problems.add(block.start, "there is an overlay block already: one file describes one overlay")
         if pairs:

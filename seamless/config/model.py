@@ -73,6 +73,8 @@ class Overlay:
     hello_interval: float = DEFAULT_HELLO_INTERVAL
     dead_interval: float = DEFAULT_DEAD_INTERVAL
     give_up: float = DEFAULT_GIVE_UP
+    operators: tuple[str, ...] | None = None
+    """Nodes that may ask the others for their status; None: every node."""
 
 
 @attrs.frozen

@@ -111,8 +111,11 @@ def mtu(block: Block, minimum_bytes: int, problems: Problems) -> int:
     return mtu_bytes
 
 
-def overlay(block: Block, problems: Problems) -> Overlay:
+def overlay(block: Block, nodes: Collection[str], parsed: Parsed, problems: Problems) -> Overlay:
     """Build what holds for the whole overlay."""
+    note_repeated_names(block.values("operators"), problems)
+    for name in block.values("operators"):
+        is_declared(name, "node", nodes, parsed, problems)
     hello = _time(block, "hello", DEFAULT_HELLO_INTERVAL)
     dead = _time(block, "dead", DEFAULT_DEAD_INTERVAL)
     give_up = _time(block, "give up", DEFAULT_GIVE_UP)
@@ -125,7 +128,7 @@ def overlay(block: Block, problems: Problems) -> Overlay:
     if give_up < dead:
         at = block.where("give up" if block.has("give up") else "dead")
         problems.add(at, f"give up must be at least dead ({1000 * dead:g} ms): no path can be replaced in less")
-    return Overlay(block.name(), hello, dead, give_up)
+    return Overlay(block.name(), hello, dead, give_up, block.of("operators", str) or None)
 
 
 def _time(block: Block, keyword: str, default: float) -> float:

@@ -124,6 +124,11 @@ def find(node: str | None, path: str | None) -> Path:
     return running[0]
 
 
+def has_running() -> bool:
+    """Return whether a node runs on this host, as far as `directory` shows."""
+    return next(_running(), None) is not None
+
+
 def _running() -> Iterator[Path]:
     for path in directory().glob(f"*{SUFFIX}"):
         with socket.socket(socket.AF_UNIX) as sock:

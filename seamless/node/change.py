@@ -116,6 +116,7 @@ def _subjects(configuration: Configuration) -> dict[str, dict[str, str | None]]:
             "hello": _milliseconds(overlay.hello_interval),
             "dead": _milliseconds(overlay.dead_interval),
             "give up": _milliseconds(overlay.give_up),
+            "operators": None if overlay.operators is None else ", ".join(overlay.operators),
         }
     }
     subjects |= {f"node {node.name}": _of_node(node) for node in configuration.nodes.values()}

@@ -111,6 +111,7 @@ def shared_items(configuration: Configuration) -> dict[Section, list[Item]]:
             _item("hello", "hello", overlay.hello_interval),
             _item("dead", "dead", overlay.dead_interval),
             _item("give up", "give up", overlay.give_up),
+            _item("operators", "operators", *sorted(overlay.operators or ("every node",))),
         ],
         Section.NODES: [_item(node.name, f"node {node.name}", node.public_key.hex(), node.leaf) for node in nodes],
         Section.SERVES: [

@@ -23,6 +23,7 @@ from seamless.tools import (
     reload_command,
     rules_command,
     status,
+    trace_command,
 )
 from seamless.tools.subcommands import EXIT_CODES
 
@@ -40,6 +41,7 @@ VERB_MODULES = (
     status,
     connections_command,
     ping_command,
+    trace_command,
     measure_command,
     lab_commands,
 )

@@ -32,15 +32,16 @@ def add_arguments(subparsers: VerbParsers) -> None:
     """Add the subcommand ping to the parser."""
     parser = add_verb(subparsers, "ping", run, "measure the round trip to another node, and show the path", DESCRIPTION)
     parser.add_argument("peer", metavar="NODE", help="the other node")
-    parser.add_argument("-c", dest="count", metavar="N", type=_count, default=DEFAULT_COUNT, help="how often (4)")
+    parser.add_argument("-c", dest="count", metavar="N", type=count, default=DEFAULT_COUNT, help="how often (4)")
     add_socket_arguments(parser)
 
 
-def _count(word: str) -> int:
-    count = int(word)
-    if count < 1:
+def count(word: str) -> int:
+    """Return a number of times from 1 on; ``ValueError`` for anything else."""
+    times = int(word)
+    if times < 1:
         raise ValueError
-    return count
+    return times
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from seamless.errors import EXIT_DONE
+from seamless.errors import EXIT_DONE, SeamlessError, UsageError
 from seamless.interfaces import troubles
 from seamless.link.status import LinkStatus
 from seamless.linux import control_socket
@@ -30,6 +30,11 @@ that it counts, too.
     seamless status -v
     seamless status --node src --json | jq '.links[] | {neighbor, state}'
     watch -n 1 seamless status
+    seamless status --all
+    seamless status --node dst -v
+
+--all, and --node with a node that does not run on this host, have the daemon here ask the others. What they do not say
+within two seconds is unknown, and the reason stands there. Which nodes may ask is in the configuration (operators).
 
 The daemon listens at /run/seamless/NODE.sock when root started it, else in the seamless folder of $XDG_RUNTIME_DIR, or
 in the folder that the variable SEAMLESS_SOCKET_DIR named when it was started. docs/operating.rst explains every number.
@@ -39,6 +44,9 @@ SUSPICIOUS_ARRIVAL: Final = 0.75
 """Below it, more gets lost than on any path that was worth a link: the path is probably slower than the link's rate."""
 SUSPICIOUS_SHARE: Final = 0.1
 """Of its rate that a link must use before so much is said of it."""
+
+_NOT_AS_HERE: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading a report raises that another version, or a liar, has made."""
 
 Json = Mapping[str, Any]
 
@@ -55,6 +63,7 @@ def add_arguments(subparsers: VerbParsers) -> None:
     """Describe the verb status."""
     parser = add_verb(subparsers, "status", run, "show what a running node does", DESCRIPTION)
     add_socket_arguments(parser)
+    parser.add_argument("--all", action="store_true", help="a line for each node of the overlay")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("-v", "--verbose", action="store_true", help="addresses, sums and counters as well")
     form.add_argument("--json", action="store_true", help="everything, for programs")
@@ -63,13 +72,97 @@ def add_arguments(subparsers: VerbParsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a node's report."""
-    path = control_socket.find(arguments.node, arguments.socket)
+    if arguments.all:
+        return _run_all(arguments)
+    remote = _remote_node(arguments)
+    path = control_socket.find(None if remote else arguments.node, arguments.socket)
     if arguments.metrics:
         print(control_socket.ask(path, {"ask": "metrics"}), end="")
         return EXIT_DONE
-    report = control_socket.ask(path, {"ask": "status"})
-    print(json.dumps(report, indent=1) if arguments.json else text(report, is_verbose=arguments.verbose))
+    question = {"ask": "status"} if remote is None else {"ask": "status of", "node": remote}
+    report = control_socket.ask(path, question)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    elif remote is None:
+        print(text(report, is_verbose=arguments.verbose))
+    else:
+        print(remote_text(report, is_verbose=arguments.verbose))
     return EXIT_DONE
+
+
+def _remote_node(arguments: argparse.Namespace) -> str | None:
+    """Return the node that is meant if it is none of this host, and a node of this host can ask it."""
+    if (
+        arguments.node is None
+        or arguments.socket
+        or arguments.metrics
+        or control_socket.path_of(arguments.node).exists()
+    ):
+        return None
+    return str(arguments.node) if control_socket.has_running() else None
+
+
+def _run_all(arguments: argparse.Namespace) -> int:
+    """Print what each node of the overlay says of itself."""
+    if arguments.metrics:
+        raise UsageError("--metrics are those of one node: leave --all out")
+    path = control_socket.find(arguments.node, arguments.socket)
+    reports = control_socket.ask(path, {"ask": "status of all"})
+    print(json.dumps(reports, indent=1) if arguments.json else overview(reports))
+    return EXIT_DONE
+
+
+def remote_text(report: Json, *, is_verbose: bool = False) -> str:
+    """Return a report of another node for people; raise `SeamlessError` when it is not as reports are here."""
+    try:
+        return text(report, is_verbose=is_verbose)
+    except _NOT_AS_HERE:
+        raise SeamlessError(
+            f"node {report['node']} reports in another form: is it of another version? --json prints it as it is"
+        ) from None
+
+
+def overview(reports: Json) -> str:
+    """Return a table with a line for each node."""
+    rows: list[Row] = []
+    for name, report in reports.items():
+        try:
+            rows.append(_overview_row(name, report))
+        except _NOT_AS_HERE:
+            rows.append((name, "unknown", *(units.NOTHING,) * 4))
+            rows.append("it reports in another form: is it of another version?")
+        else:
+            rows.extend(_overview_remarks(report))
+    return table(("NODE", "UP FOR", "LINKS UP", "CONNECTIONS", "SENDS", "VERSION"), rows)
+
+
+def _overview_row(name: str, report: Json) -> Row:
+    if "unknown" in report:
+        return (name, "unknown", *(units.NOTHING,) * 4)
+    links = report["links"]
+    up = sum(link["state"] == "UP" for link in links)
+    connections = sum(each["connections"] for each in report["interceptors"] if each["name"].startswith("payload"))
+    sends = sum(link["rates"]["sent_bps"] for link in links)
+    return (
+        name,
+        units.duration(report["uptime"]),
+        f"{up} of {len(links)}",
+        str(connections),
+        units.rate(sends),
+        str(report["version"]),
+    )
+
+
+def _overview_remarks(report: Json) -> Iterator[str]:
+    """Yield why a node is unknown, or what is wrong there."""
+    if "unknown" in report:
+        yield str(report["unknown"])
+        return
+    for link in report["links"]:
+        if link["state"] != "UP":
+            yield f"its link to {link['neighbor']} is {link['state']}: {link['reason']}"
+    for other in report["configuration"]:
+        yield f"its configuration differs from that of {other['node']}"
 
 
 def text(report: Json, *, is_verbose: bool = False) -> str:

@@ -47,6 +47,19 @@ class Overlays(ComplaintCase):
             self.assertIn("bytes cannot be used: write one from 8 MiB to 64 GiB", said)
             self.assertTrue(said.startswith("t.conf:1:42: a memory of "), said)
 
+    def test_operators(self) -> None:
+        names = "overlay x { operators a, c, a; } " + " ".join((A, B))
+        self.assertEqual(
+            self.said(names).splitlines(),
+            [
+                "t.conf:1:26: node c is not declared: add a node block for it or correct the name",
+                "t.conf:1:29: a is in the list twice: leave one out",
+            ],
+        )
+        good = load_text("overlay x { operators b, a; } " + " ".join((A, B)), "t.conf")
+        self.assertEqual(good.overlay.operators, ("b", "a"))
+        self.assertIsNone(load_text("overlay x { } " + A, "t.conf").overlay.operators)
+
     def test_giving_up_before_a_link_is_dead(self) -> None:
         self.assertEqual(
             self.said("overlay x { give up 299 ms; }"),

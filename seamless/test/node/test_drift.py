@@ -80,8 +80,9 @@ class NeighborTests(SynchronousTestCase):
         )
 
     def test_timers(self) -> None:
-        self.start(r1=with_text(("overlay test { }", "overlay test { hello 50 ms; give up 20 s; }")))
-        self.assertEqual(self.reported("r2"), [ConfigurationDiffers("r1", ("hello", "give up"))])
+        changed = "overlay test { hello 50 ms; give up 20 s; operators src; }"
+        self.start(r1=with_text(("overlay test { }", changed)))
+        self.assertEqual(self.reported("r2"), [ConfigurationDiffers("r1", ("hello", "give up", "operators"))])
 
     def test_a_mended_file_is_reported_too(self) -> None:
         self.start(r1=with_text(("rate 100 mbit", "rate 10 mbit")))
@@ -155,7 +156,8 @@ class DriftTests(SynchronousTestCase):
             drift.receive("r1", ConfigurationDigest(random.randrange(256), random.random() < 0.5, items), number / 1000)
         (change,) = drift.take_changes(3.0)
         self.assertLess(len(", ".join(change.differences)), 2000)
-        names = ("node", "link", "hello", "dead", "give up", "rate", "mtu", "cost", "congestion", "passive", "between")
+        names = ("node", "link", "hello", "dead", "give up", "rate", "mtu", "cost", "congestion", "passive", "between",
+                 "operators")  # fmt: skip
         for words in change.differences:
             self.assertTrue(any(name in words for name in (*names, "more", "statements", "intercept")), words)
         self.assertEqual(drift.take_changes(1000.0), [])

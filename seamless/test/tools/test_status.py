@@ -197,6 +197,13 @@ class DaemonTests(SynchronousTestCase):
             ping.stdout, r"\A(answer from dst after [\d.]+ ms \(src - dst\)\n){2}2 of 2 answered; .* ms\n\Z"
         )
 
+        everything = seamless("status", "--node", "src", "--all")
+        self.assertEqual((everything.returncode, everything.stderr), (0, ""))
+        self.assertRegex(everything.stdout, r"(?m)^src +\d+ s +1 of 1 +0 ")
+        self.assertRegex(everything.stdout, r"(?m)^dst +\d+ s +1 of 1 +0 ")
+        traced = seamless("trace", "dst", "--node", "src", "--json")
+        self.assertEqual(json.loads(traced.stdout)["hops"][0]["state"], "UP", traced.stderr)
+
         second = self.start("src")
         self.assertEqual(second.wait(START_TIMEOUT), EXIT_FAILED)
         self.assertIn(f"seamless: node src runs on this host already (process {src.pid}, ", second.stderr.read())
