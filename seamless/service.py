@@ -70,7 +70,7 @@ class NodeService(MultiService):
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
-        self.configuration = configuration
+        self._first_configuration = configuration
         self.node_name = node_name
         self._private_key = private_key
         self._reactor: Any = reactor
@@ -126,6 +126,11 @@ class NodeService(MultiService):
             self._control.setServiceParent(self)
 
     @property
+    def configuration(self) -> Configuration:
+        """Return the configuration that the node has now, or starts with."""
+        return self._first_configuration if self._driver is None else self._driver.node.configuration
+
+    @property
     def driver(self) -> Driver:
         """Return the driver of the running node."""
         if self._driver is None:
@@ -167,8 +172,8 @@ class NodeService(MultiService):
 
     def reload(self) -> Deferred[tuple[str, ...]]:
         """Read the configuration file again and apply the difference; see `Reloader.reload`."""
-        if self._reloader is None or self._driver is None:
-            return fail(SeamlessError("this node has no configuration file to read again, or does not run"))
+        if self._reloader is None or not self.running:
+            return fail(SeamlessError("this node has no configuration file to read again, or is stopping"))
         return self._reloader.reload()
 
     def reload_upon_signal(self) -> None:

@@ -161,6 +161,8 @@ class FirewallService(Service):
 
         The Deferred fails with a `SeamlessError` if that file cannot be used, or with no answer.
         """
+        if not self.running:
+            return fail(SeamlessError("the daemon is stopping"))
         if self._part is None:
             try:
                 self._start_part()

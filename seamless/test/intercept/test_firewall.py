@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from seamless.config.load import load_file
 from seamless.errors import ConfigurationError, SeamlessError
@@ -94,6 +94,15 @@ class FirewallServiceTests(RunningTestCase):
         with self.assertRaisesRegex(SeamlessError, "does not exist"):
             self.service.privilegedStartService()
         self.assertIsNone(self.service.privileged_pid)
+
+
+class StoppedTests(SynchronousTestCase):
+    def test_a_reload_of_a_daemon_that_is_stopping_starts_nothing(self) -> None:
+        """A privileged part that is started now would keep rules that nobody has removed."""
+        service = FirewallService(reactor, "/nonexistent", "src", lambda error: None, is_needed=False)
+        failure = self.failureResultOf(service.read_again(), SeamlessError)
+        self.assertEqual(str(failure.value), "the daemon is stopping")
+        self.assertIsNone(service.privileged_pid)
 
 
 class ProgramTests(TestCase):

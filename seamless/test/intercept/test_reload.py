@@ -24,6 +24,7 @@ from seamless.intercept.reload import LOGGED_MAX, Reloader
 from seamless.interfaces import StreamKey
 from seamless.link.status import LinkStatus
 from seamless.linux.ruleset import Ruleset
+from seamless.service import NodeService
 from seamless.test.node.network import node
 from seamless.test.transport.grounds import own_address
 from seamless.test.transport.memory_ports import DriverNetwork, Owner
@@ -395,6 +396,15 @@ class OrderTests(ReloadTestCase):
                 before = before or found
                 self.assertEqual(found, before)
         self.assertEqual(self.hosts["src"].rules.calls.count("install"), 100)
+
+    def test_a_program_sees_the_configuration_that_is_in_force(self) -> None:
+        src = self.hosts["src"]
+        service = NodeService(src.driver.node.configuration, "src", bytes(32), self.net.clock)
+        self.assertEqual(service.configuration.text, self.old)
+        service._driver = src.driver
+        new = self.text(ports="22, 80")
+        self.successResultOf(self.reload("src", new))
+        self.assertEqual(service.configuration.text, new)
 
     def test_a_long_list_is_cut_in_the_log_and_whole_in_the_answer(self) -> None:
         many = "\n".join(node(f"n{number}", f"10.0.1.{number}:7400") for number in range(1, LOGGED_MAX + 6))
