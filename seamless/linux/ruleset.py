@@ -156,16 +156,17 @@ def _read(save_text: str, chain: str) -> dict[str, _Found]:
         elif line.startswith(f":{chain} "):
             current.chain = True
         elif line.startswith(f"-A {chain} "):
-            current.in_chain.append(_split(line))
+            current.in_chain.append(split_rule(line))
         elif line.startswith("-A ") and chain in line:
-            words = _split(line)
+            words = split_rule(line)
             if _leads_to(words, chain):
                 current.jumps.append(words)
                 current.jump_lines.append(line)
     return {table: found for table, found in tables.items() if found.chain or found.jumps}
 
 
-def _split(line: str) -> list[str]:
+def split_rule(line: str) -> list[str]:
+    """Return the words of a line that iptables-save printed."""
     try:
         return shlex.split(line)
     except ValueError:  # a foreign comment with a quote that is not one

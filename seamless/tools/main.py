@@ -16,6 +16,7 @@ from seamless.errors import EXIT_FAILED, ConfigurationError, SeamlessError
 from seamless.tools import (
     check_command,
     connections_command,
+    doctor_command,
     keys,
     lab_commands,
     measure_command,
@@ -42,6 +43,7 @@ VERB_MODULES = (
     connections_command,
     ping_command,
     trace_command,
+    doctor_command,
     measure_command,
     lab_commands,
 )

@@ -30,6 +30,11 @@ def table(header: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def wrapped(text: str) -> str:
+    """Return a sentence on as many lines as it needs, all but the first indented."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=GAP, break_on_hyphens=False)
+
+
 def _row(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     first = row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…"
     left = "".join(f"{cell:<{width}}{GAP}" for cell, width in zip([first, *row[1:-1]], widths))
