@@ -28,8 +28,9 @@ from seamless.config.model import Configuration
 from seamless.errors import EXIT_FAILED, SeamlessError, UnreachableError, UsageError
 from seamless.interfaces import MeasurementEnded
 from seamless.linux import control_socket
+from seamless.node import Node
 from seamless.transport.metrics import exposition
-from seamless.transport.ping import PingService
+from seamless.transport.ping import PING_BYTES, PING_MAX_BYTES, PingService
 from seamless.transport.report import Intercepting, Reporter, RuleKeeping, RunningNode
 
 CLIENTS_MAX: Final = 16
@@ -210,19 +211,19 @@ class ControlService(MultiService):
 
     def _ping(self, question: Question) -> Deferred[dict[str, object]]:
         core = self._node.driver.node
-        peer = question.get("node")
-        others = [name for name in core.configuration.nodes if name != core.name]
-        if not isinstance(peer, str) or peer not in others:
-            raise UsageError(f"node {core.name} knows no other node {peer}: ping one of {', '.join(others)}")
+        peer = _peer(question.get("node"), core)
+        nbytes = question.get("bytes", PING_BYTES)
+        if not isinstance(nbytes, int) or not 0 < nbytes <= PING_MAX_BYTES:
+            raise UsageError(f"{nbytes!r} bytes cannot be sent: say from 1 to {PING_MAX_BYTES}")
 
         def answered(seconds: float) -> dict[str, object]:
-            return {"round_trip": seconds, "path": [*self.reporter.path(peer)]}
+            return {"round_trip": seconds, "node": peer, "path": [*self.reporter.path(peer)]}
 
         def silent(failure: Failure) -> dict[str, object]:
             failure.trap(UnreachableError)
-            return {"round_trip": None, "reason": str(failure.value)}
+            return {"round_trip": None, "node": peer, "reason": str(failure.value)}
 
-        return maybeDeferred(self._pings.ping, peer).addCallbacks(answered, silent)
+        return maybeDeferred(self._pings.ping, peer, nbytes).addCallbacks(answered, silent)
 
     def _measure(self, question: Question) -> Deferred[dict[str, object]]:
         neighbor = question.get("node")
@@ -238,3 +239,22 @@ def _measured(configuration: Configuration, node: str, ended: MeasurementEnded) 
         raise SeamlessError(f"the link to {ended.neighbor} could not be measured: {ended.reason}")
     (link,) = [link for link in configuration.links if set(link.ends) == {node, ended.neighbor}]
     return {**attrs.asdict(ended), "node": node, "congestion": link.congestion}
+
+
+def _peer(named: object, core: Node) -> str:
+    """Return the other node that is named: by its name, or by an application's address that it serves."""
+    configuration = core.configuration
+    others = [name for name in configuration.nodes if name != core.name]
+    if not isinstance(named, str):
+        raise UsageError(f"node {core.name} knows no other node {named!r}: ping one of {', '.join(others)}")
+    if named in others:
+        return named
+    try:
+        serving = configuration.serving_node(named)
+    except ValueError:
+        raise UsageError(f"node {core.name} knows no other node {named!r}: ping one of {', '.join(others)}") from None
+    if serving is None:
+        raise UsageError(f"no node serves {named}: ping one of {', '.join(others)}")
+    if serving.name == core.name:
+        raise UsageError(f"node {core.name} serves {named} itself")
+    return serving.name

@@ -21,7 +21,9 @@ from seamless.transport.endpoints import OverlayClientEndpoint, OverlayNode, Ove
 
 PING_SERVICE: Final = "seamless.ping"
 PING_BYTES: Final = 64
-"""As many as ping(8) sends, headers and all."""
+"""As many as ping(8) sends, headers and all, if nothing else is said."""
+PING_MAX_BYTES: Final = 1 << 20
+"""Of the longest ping, which is in the daemon's memory as a whole."""
 PING_TIMEOUT: Final = 5.0
 """Seconds: who has not answered by then is of no use to an application."""
 
@@ -51,18 +53,18 @@ class Echo(Protocol):
 
 
 class _PingClient(Protocol):
-    """Sends `PING_BYTES`, and tells how many seconds it took until all of them were back."""
+    """Sends ``nbytes``, and tells how many seconds it took until all of them were back."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, nbytes: int) -> None:
         self._reactor = reactor
-        self._missing_bytes = PING_BYTES
+        self._nbytes = self._missing_bytes = nbytes
         self._sent_at = 0.0
         self.round_trip: Deferred[float] = Deferred(lambda _: self._abort())
 
     def connectionMade(self) -> None:
         assert self.transport is not None
         self._sent_at = self._reactor.seconds()
-        self.transport.write(bytes(PING_BYTES))
+        self.transport.write(bytes(self._nbytes))
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
@@ -83,11 +85,12 @@ class _PingClient(Protocol):
 class _PingFactory(Factory):
     noisy = False
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, nbytes: int) -> None:
         self._reactor = reactor
+        self._nbytes = nbytes
 
     def buildProtocol(self, addr: Any) -> _PingClient:
-        return _PingClient(self._reactor)
+        return _PingClient(self._reactor, self._nbytes)
 
 
 class PingService(Service):
@@ -113,8 +116,11 @@ class PingService(Service):
         super().stopService()
         return self._port.stopListening() if self._port is not None else None
 
-    def ping(self, peer: str) -> Deferred[float]:
-        """Return a Deferred of the seconds to ``peer`` and back; it fails with `UnreachableError` and a sentence."""
+    def ping(self, peer: str, nbytes: int = PING_BYTES) -> Deferred[float]:
+        """Return a Deferred of the seconds until ``nbytes`` are at ``peer`` and all of them back here.
+
+        It fails with `UnreachableError` and a sentence.
+        """
         if not self._node.driver.reachable(peer):
             raise UnreachableError(f"there is no path to node {peer} now: look at the links with seamless status")
 
@@ -126,7 +132,7 @@ class PingService(Service):
             raise UnreachableError(f"node {peer} does not answer: {failure.getErrorMessage()}")
 
         endpoint = OverlayClientEndpoint(self._node, peer, PING_SERVICE)
-        pinging: Deferred[float] = endpoint.connect(_PingFactory(self._reactor)).addCallback(_round_trip)
+        pinging: Deferred[float] = endpoint.connect(_PingFactory(self._reactor, nbytes)).addCallback(_round_trip)
         return pinging.addErrback(failed).addTimeout(PING_TIMEOUT, self._reactor, too_late)
 
 

@@ -195,6 +195,19 @@ class ControlTests(TestCase):
         self.assertEqual(answer["path"], ["src", "dst"])
         self.assertTrue(0 < answer["round_trip"] < 1, answer)
 
+    async def test_ping_an_address_that_a_node_serves(self) -> None:
+        answer = await self.ask(ask="ping", node="10.1.9.2", bytes=10_000)
+        self.assertEqual((answer["node"], answer["path"]), ("dst", ["src", "dst"]))
+        for question, why in (
+            ({"node": "10.1.9.1"}, "node src serves 10.1.9.1 itself"),
+            ({"node": "192.0.2.1"}, "no node serves 192.0.2.1"),
+            ({"node": "dst", "bytes": 0}, "0 bytes cannot be sent"),
+            ({"node": "dst", "bytes": 1 << 30}, "cannot be sent: say from 1 to 1048576"),
+            ({"node": "dst", "bytes": "x"}, "'x' bytes cannot be sent"),
+        ):
+            with self.assertRaisesRegex(UsageError, why):
+                await self.ask(ask="ping", **question)
+
     async def test_ping_whom(self) -> None:
         for peer in ("nobody", "src", 3, None):
             with self.assertRaisesRegex(UsageError, "node src knows no other node .*: ping one of dst"):

@@ -49,6 +49,15 @@ class PingTests(SynchronousTestCase):
         self.assertAlmostEqual(self.successResultOf(pinging), 2 * LATENCY)
         self.assertEqual((self.src.driver.open_streams, self.dst.driver.open_streams), (0, 0))
 
+    def test_as_many_bytes_as_are_asked_for(self) -> None:
+        """All of them are back when the ping counts as answered."""
+        for nbytes in (1, 3 * WINDOW_BYTES):
+            before = self.dst.driver.peak_unconsumed_bytes
+            pinging = self.pings.ping("dst", nbytes)
+            self.run_for(1.0)
+            self.assertGreaterEqual(self.successResultOf(pinging), 2 * LATENCY - 1e-9)
+            self.assertEqual(self.dst.driver.peak_unconsumed_bytes > before + WINDOW_BYTES // 2, nbytes > 1)
+
     def test_both_ways_at_once(self) -> None:
         pinging = [self.pings.ping("dst"), self.answering.ping("src"), self.pings.ping("dst")]
         self.run_for(1.0)
