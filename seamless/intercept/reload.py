@@ -15,6 +15,7 @@ what was written before it was asked for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,8 @@ from seamless.intercept.rule_changes import changes_rules, reasons_to_restart
 from seamless.node.change import Change, changes
 from seamless.transport.driver import Driver
 
+READING_SWITCH_INTERVAL: Final = 0.0005
+"""Seconds for which the thread that reads may keep the links waiting; Python's default is ten times as long."""
 LOGGED_MAX: Final = 20
 """Differences that are logged one by one; the answer to ``seamless reload`` has them all."""
 
@@ -111,7 +114,13 @@ class Reloader:
         pool = getattr(self._reactor, "getThreadPool", None)
         if pool is None:  # a clock of a test, which has no threads
             return await maybeDeferred(load_file, self._config_file)
-        return await deferToThreadPool(self._reactor, pool(), load_file, self._config_file)
+        # The reactor's thread lets go at every system call, and has to wait so long to go on.
+        former = sys.getswitchinterval()
+        sys.setswitchinterval(READING_SWITCH_INTERVAL)
+        try:
+            return await deferToThreadPool(self._reactor, pool(), load_file, self._config_file)
+        finally:
+            sys.setswitchinterval(former)
 
     def _refuse(self, reasons: Sequence[str]) -> None:
         """Raise `ConfigurationError` with everything that needs a restart, if anything does."""
