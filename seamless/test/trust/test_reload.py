@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from seamless.config.model import DEFAULT_CAPTURE_PORT
-from seamless.errors import EXIT_CONFIGURATION, EXIT_DONE
+from seamless.errors import EXIT_CONFIGURATION, EXIT_DONE, EXIT_FAILED
 from seamless.linux import control_socket
 from seamless.test.trust.daemons import (
     CONFIGURATION,
@@ -146,6 +146,21 @@ class ChildTests(ReloadTestCase):
         self.assertEqual(rules[1:], rules[:1] * 9)
         self.assertLess(memory[-1] - memory[3], 2048, f"kB after each ten: {memory}")
         self.assertEqual(self.rules_installed(), 1 + 2 * 10)
+
+
+class DoctorTests(ReloadTestCase):
+    def test_a_rule_of_another_program(self) -> None:
+        """It is above ours, so that nothing is captured, and ``doctor`` names it until it is gone."""
+        self.start_node()
+        self.assertNotIn("takes our traffic first", self.seamless("doctor", "--node=src")[1])
+        rule = ("-p", "tcp", "-d", "10.1.0.0/16", "-j", "ACCEPT")
+        self.namespace.run("iptables", "-t", "nat", "-I", "OUTPUT", *rule)
+        code, said, _ = self.seamless("doctor", "--node=src")
+        self.assertEqual(code, EXIT_FAILED)
+        self.assertIn("(iptables nat: -A OUTPUT -d 10.1.0.0/16 -p tcp -j ACCEPT)", " ".join(said.split()))
+        self.assertIn("the link to dst (127.0.0.2:7400) is DOWN", " ".join(said.split()))
+        self.namespace.run("iptables", "-t", "nat", "-D", "OUTPUT", *rule)
+        self.assertNotIn("takes our traffic first", self.seamless("doctor", "--node=src")[1])
 
 
 class StandingTests(ReloadTestCase):
