@@ -49,9 +49,15 @@ def _run(argv: list[str], input: str | None = None) -> str:
 
 
 def apply(rulesets: Iterable[Ruleset]) -> None:
-    """Install each ruleset; it replaces all rules that its owner has in the same chain."""
-    for ruleset in rulesets:
-        _restore(ruleset.version, install(save(ruleset.version), ruleset))
+    """Install each ruleset; it replaces all rules that its owner has in the same chain.
+
+    They go to the kernel in their order, a table at a time. No two may have one chain: what each replaces is looked up
+    once, before any of them is installed.
+    """
+    wanted = tuple(rulesets)
+    for version in dict.fromkeys(ruleset.version for ruleset in wanted):
+        found = save(version)
+        _restore(version, "".join(install(found, ruleset) for ruleset in wanted if ruleset.version == version))
 
 
 def sweep(owner: str, prefixes: Iterable[str] = RUNNING_PREFIXES) -> bool:

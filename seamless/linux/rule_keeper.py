@@ -214,7 +214,9 @@ class _Attendance:
         installation.remove_routes(self._owner, [one for one in self._assignment.rulesets if one not in wanted])
         self._assignment, self._next = assignment, None
         # One that cannot be recognised would be put back, in vain, every time.
-        self._watched = tuple(one for one in wanted if installation.is_installed([one]))
+        self._watched = wanted
+        if not installation.is_installed(wanted):
+            self._watched = tuple(one for one in wanted if installation.is_installed([one]))
         remarks = [_UNKNOWN_WORDS] if len(self._watched) < len(wanted) else []
         stay = [_WILL_STAY] if is_any(assignment.kept) else []
         send_message(self._channel, " ".join((INSTALLED, *remarks, *stay)))

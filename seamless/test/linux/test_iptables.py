@@ -7,11 +7,11 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from twisted.trial.unittest import SkipTest
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from seamless.errors import SeamlessError
 from seamless.linux import iptables
-from seamless.linux.ruleset import IpVersion, Rule, Ruleset
+from seamless.linux.ruleset import IP_VERSIONS, PREFIXES, IpVersion, Rule, Ruleset, chain_name
 from seamless.linux.sockopt import original_destination, set_mark
 from seamless.linux.system import program, run
 from seamless.test.linux.namespaces import Namespace, NamespaceTestCase
@@ -281,3 +281,33 @@ class DivertTests(NamespaceTestCase):
             end.sendall(b"still here")
             other.settimeout(5)
             self.assertEqual(other.recv(100), b"still here")
+
+
+class ProgramsTests(SynchronousTestCase):
+    """How many programs are run: each takes a processor from the links for some milliseconds."""
+
+    def test_two_for_each_ip_version(self) -> None:
+        calls: list[tuple[str, str]] = []
+
+        def run(argv: list[str], input: str | None = None) -> str:
+            calls.append((argv[0].rpartition("/")[2], input or ""))
+            return ""
+
+        self.patch(iptables, "_run", run)
+        iptables.apply(
+            Ruleset(
+                "test",
+                version,
+                (Rule("filter", "OUTPUT", ("-j", chain_name("test", prefix))),
+                 Rule("filter", chain_name("test", prefix), ("-j", "RETURN"))),
+                prefix,
+            )
+            for prefix in PREFIXES
+            for version in IP_VERSIONS
+        )  # fmt: skip
+        self.assertEqual(
+            [name for name, _ in calls], ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"]
+        )
+        for _, text in calls[1::2]:
+            places = [text.index(f":{chain_name('test', prefix)} ") for prefix in PREFIXES]
+            self.assertEqual(places, sorted(places), "in the order in which they were given")
