@@ -101,6 +101,9 @@ class Lab(SmokeCase):
     def test_measure(self) -> None:
         self.assert_runs("measure", "20.0 Mb/s", "rate line")
 
+    def test_wakeup(self) -> None:
+        self.assert_runs("wakeup", "over three hops", "seamless ping", "idle: ", "virtual time")
+
     def test_relay(self) -> None:
         self.assert_runs("relay", "r1 killed with -9", "equal to the byte")
 

@@ -7,17 +7,14 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_text
-from seamless.interfaces import DataReceived, Event, StreamOpened
 from seamless.lab.daemons import private_key
 from seamless.lab.simulated import Simulation
-from seamless.node import Node
 from seamless.test.lab.test_simulated import settle
 from seamless.test.node.counted import Wakeups, count_wakeups
+from seamless.test.node.echoes import KEYSTROKE_BYTES, Echoes
 from seamless.test.node.network import public_key
 
 KEYSTROKES = 40
-KEYSTROKE_BYTES = 64
-INTERVAL = 0.020
 
 
 def star(leaves: int) -> Simulation:
@@ -35,43 +32,11 @@ def star(leaves: int) -> Simulation:
     return Simulation(load_text("\n".join(blocks), "star.conf"), private_key, Random(1))
 
 
-class Echoes:
-    """Keystrokes of leaf1, and leaf2's echoes of them."""
-
-    def __init__(self, net: Simulation) -> None:
-        self.net = net
-        self.back = 0
-        net.nodes["leaf1"].on_event = self._at_client
-        net.nodes["leaf2"].on_event = self._at_server
-        self.stream = net.command("leaf1", lambda node, now: node.open_stream("leaf2", b"echo", now))
-
-    def _at_client(self, event: Event) -> None:
-        if isinstance(event, DataReceived):
-            self.back += sum(map(len, event.chunks))
-
-    def _at_server(self, event: Event) -> None:
-        if isinstance(event, (StreamOpened, DataReceived)):
-            self.net.at(self.net.now, self.net.command, "leaf2", lambda node, now: self._answer(node, event, now))
-
-    def _answer(self, node: Node, event: StreamOpened | DataReceived, now: float) -> None:
-        if isinstance(event, StreamOpened):
-            node.accept_stream(event.stream, now)
-            return
-        data = b"".join(event.chunks)
-        node.consumed(event.stream, len(data), now)
-        node.send(event.stream, data, now)
-
-    def strike(self) -> None:
-        """Send one keystroke, and let time pass until the next."""
-        self.net.command("leaf1", lambda node, now: node.send(self.stream, bytes(KEYSTROKE_BYTES), now))
-        self.net.run(self.net.now + INTERVAL)
-
-
 def wakeups_of_hub(test: SynchronousTestCase, leaves: int) -> Wakeups:
     """Return what the hub's wake-ups cost while two of its leaves exchange keystrokes and echoes."""
     net = star(leaves)
     settle(net)
-    echoes = Echoes(net)
+    echoes = Echoes(net, "leaf1", "leaf2")
     echoes.strike()
     counted = count_wakeups(net, "hub")
     for _ in range(KEYSTROKES):
