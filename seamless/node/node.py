@@ -480,6 +480,11 @@ class Node:
         self._measurements.cancel(now)
 
     @property
+    def is_urgent(self) -> bool:
+        """Return whether something waits for a peer that should go out at once, as a keystroke should."""
+        return any(session.is_urgent for session in self._sessions.values())
+
+    @property
     def streams_kept(self) -> int:
         """Return how many streams are not over: either end has still to learn something of them."""
         return sum(session.streams_kept for session in self._sessions)

@@ -349,6 +349,11 @@ class Session:
             return False
         return self._sender.wants_express or self._sender.wants_bulk
 
+    @property
+    def is_urgent(self) -> bool:
+        """Return whether an express record waits to be sent."""
+        return self._sender.wants_express
+
     def packets_to_send(
         self, room: int, now: float, express_room: int | None = None
     ) -> tuple[list[bytes], list[bytes]]:

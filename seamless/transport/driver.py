@@ -50,7 +50,7 @@ from seamless.transport.udp import OnBatch, UdpPort
 from seamless.transport.udp_counters import UdpCounters
 
 TIMER_SLACK: Final = 0.001
-"""Seconds. A timer that fires within this is as good as now: epoll cannot wait for less."""
+"""Seconds. A timer that fires within this is as good as now, but for what is urgent: epoll cannot wait for less."""
 
 SETTLE_TIMEOUT: Final = 1.0
 """Seconds for which a stopping node waits until its peers know how their streams ended: some round trips, some lost."""
@@ -240,7 +240,7 @@ class Driver:
         """Flush once after all that this turn of the reactor brings."""
         if self._flushing:
             self._flush_again = True
-        elif not self._flush_scheduled and not self._fires_soon(self._now()):
+        elif not self._flush_scheduled and (not self._fires_soon(self._now()) or self.node.is_urgent):
             self._flush_scheduled = True
             self._reactor.callLater(0, self._flush_now)
 

@@ -14,7 +14,7 @@ from seamless.interfaces import RESET_BY_APPLICATION, RESET_REFUSED, StreamKey
 from seamless.link.status import LinkStatus
 from seamless.test.node.network import node, overlay
 from seamless.test.transport.memory_ports import LATENCY, DriverNetwork, Owner
-from seamless.transport.driver import SETTLE_TIMEOUT
+from seamless.transport.driver import SETTLE_TIMEOUT, TIMER_SLACK
 
 A, A2, B = ("10.0.0.1", 7400), ("10.0.0.3", 7400), ("10.0.0.2", 7400)
 NODES = (node("a", "10.0.0.1:7400"), node("b", "10.0.0.2:7400"))
@@ -109,6 +109,18 @@ class FlushTests(DriverTestCase):
         self.a.send(owner.stream, b"hello")
         self.net.run(1.0, lambda: bool(self.accepted[0].received))
         self.assertEqual(self.net.ports[B].sent_at[-1], self.net.clock.seconds())
+
+    def test_a_keystroke_does_not_wait_for_a_timer(self) -> None:
+        """Bytes that are written just before the node's timer fires leave at once, and not with it."""
+        self.start()
+        owner = self.open()
+        self.net.run(1.0)
+        (next_at,) = self.net.timers_of(self.a)
+        self.net.run(next_at - self.net.clock.seconds() - TIMER_SLACK / 2)
+        written_at = self.net.clock.seconds()
+        self.a.send(owner.stream, b"x")
+        self.net.run(LATENCY / 2)
+        self.assertIn(written_at, self.net.ports[A].sent_at)
 
     def test_flush_called_by_an_owner_does_not_nest(self) -> None:
         self.start()
