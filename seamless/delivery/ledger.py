@@ -209,8 +209,11 @@ class SentLedger(Generic[Contents]):
 
     def probe_timeout(self) -> float:
         """Return the probe timeout with its backoff (RFC 9002, section 6.2.1), in seconds."""
-        timeout = self.rtt.probe_timeout(self.settings.max_ack_delay)
-        return min(timeout * (1 << min(self.pto_count, PTO_BACKOFF_MAX)), self.settings.probe_timeout_max)
+        settings = self.settings
+        timeout = self.rtt.probe_timeout(settings.max_ack_delay)
+        if self.pto_count:
+            timeout *= 1 << min(self.pto_count, PTO_BACKOFF_MAX)
+        return timeout if timeout < settings.probe_timeout_max else settings.probe_timeout_max
 
     def probe_timeout_passed(self, now: float) -> bool:
         """Return whether a probe is to be sent now; the timeout has been doubled then."""

@@ -153,9 +153,11 @@ class Adjacency:
 
     def next_timeout(self) -> float:
         """Return when `handle_timeout` wants to be called: there is always a next HELLO."""
+        hello_at = self._next_hello_at()
         if self.state is AdjacencyState.DOWN:
-            return self._next_hello_at()
-        return min(self._next_hello_at(), self._dead_at())
+            return hello_at
+        dead_at = self._dead_at()
+        return hello_at if hello_at < dead_at else dead_at
 
     def handle_timeout(self, now: float) -> None:
         """Make a HELLO due, or declare a silent neighbor DOWN. Call it after the sockets were read, not before."""
@@ -189,8 +191,10 @@ class Adjacency:
         regular_at = self._last_hello_at + self._hello_interval
         if self.state is AdjacencyState.DOWN:
             return regular_at
-        hurried_at = self._last_hello_at + self._hello_interval / _HURRY_DIVISOR
-        return min(regular_at, max(hurried_at, self._heard_at + self._dead_interval / 2))
+        silent_at = self._heard_at + self._dead_interval / 2
+        if silent_at >= regular_at:
+            return regular_at
+        return min(regular_at, max(self._last_hello_at + self._hello_interval / _HURRY_DIVISOR, silent_at))
 
     def _enter(self, state: AdjacencyState, reason: str, now: float) -> None:
         if state is self.state:

@@ -567,15 +567,15 @@ class Link:
         """Return the batches that may go out now: handshake first, then CONTROL, then DATA."""
         if self._due_at is not None and now < self._due_at:
             return []
-        transmits = [
-            Transmit(self.local, self._neighbor.remote, [message], len(message), 1)
-            for message in self._association.messages_to_send(now)
-        ]
+        transmits: list[Transmit] = []
+        for message in self._association.messages_to_send(now):
+            transmits.append(Transmit(self.local, self._neighbor.remote, [message], len(message), 1))
         key = self._association.send_key
         if key is not None:
             before = self._recovery.next_number
             self._send_control(key, transmits, now)
-            self._send_probes(key, transmits, now)
+            if self._mtu.state is not MtuState.SEARCH_COMPLETE:
+                self._send_probes(key, transmits, now)
             if self.is_up and self._queue and not self._closed:
                 self._sender.send(key, self._neighbor.remote, transmits, now)
             if self.is_up and self._search is not None and not self._closed:

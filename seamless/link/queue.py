@@ -67,7 +67,7 @@ class FairQueue:
         self._bulk_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._resends) or self.size_bytes > 0
+        return bool(self._bulk_bytes or self._express_bytes or self._resends)
 
     @property
     def is_urgent(self) -> bool:

@@ -51,15 +51,12 @@ class RedundantSends:
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._until = float("-inf")
+        self.due_at: float | None = None
+        """When the next is due; None when none waits."""
 
     def lost(self, now: float) -> None:
         """Take note that the link lost something."""
         self._until = now + LOSS_MEMORY
-
-    @property
-    def due_at(self) -> float | None:
-        """Return when the next is due; None when none waits."""
-        return self._waiting[0][0] if self._waiting else None
 
     def sent(self, packets: list[bytes], bytes_in_flight: int, now: float) -> None:
         """Take note of packets that went out; ``bytes_in_flight`` with them."""
@@ -70,17 +67,23 @@ class RedundantSends:
                 self._waiting.extend((now + delay, packet) for delay in REDUNDANT_DELAYS)
         if len(self._waiting) > len(REDUNDANT_DELAYS):
             self._waiting = deque(sorted(self._waiting, key=lambda each: each[0]))
+        self._note_due()
 
     def take(self, now: float) -> list[bytes]:
         """Return the packets to be sent once more now."""
         due = []
         while self._waiting and self._waiting[0][0] <= now:
             due.append(self._waiting.popleft()[1])
+        self._note_due()
         return due
 
     def clear(self) -> None:
         """Forget them all."""
         self._waiting.clear()
+        self._note_due()
+
+    def _note_due(self) -> None:
+        self.due_at = self._waiting[0][0] if self._waiting else None
 
 
 class DuplicateFilter:
