@@ -199,7 +199,10 @@ class Recovery:
     @property
     def probe_timeout(self) -> float:
         """Return the longest probe timeout of a class, without backoff, in seconds."""
-        return max(ledger.rtt.probe_timeout(MAX_ACK_DELAY) for ledger in self.classes.values())
+        longest = 0.0
+        for ledger in self.classes.values():
+            longest = max(longest, ledger.rtt.probe_timeout(MAX_ACK_DELAY))
+        return longest
 
     @property
     def pto_count(self) -> int:
@@ -208,8 +211,12 @@ class Recovery:
 
     def next_timeout(self) -> float | None:
         """Return when to call ``handle_timeout``."""
-        times = [time for time in (ledger.next_timeout() for ledger in self.classes.values()) if time is not None]
-        return min(times, default=None)
+        earliest: float | None = None
+        for ledger in self.classes.values():
+            at = ledger.next_timeout()
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
+        return earliest
 
     def handle_timeout(self, now: float) -> None:
         """Declare losses, and ask for a probe in a class that heard nothing for too long."""

@@ -431,7 +431,11 @@ class Session:
             times.append(self._stalled_at())
         elif len(self._streams):
             times.append(self._heard_at + self.limits.watch_interval)
-        return min((time for time in times if time is not None), default=inf)
+        earliest = inf
+        for at in times:
+            if at is not None and at < earliest:
+                earliest = at
+        return earliest
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline up to ``now``: probes, acknowledgements, another path, giving up."""
