@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Final
 
 from bench.experiment import Experiment
-from bench.lab import bed, compared, emulator, gigabit, keystroke, measuring, packets, paper, relay, short, wakeup
+from bench.lab import (
+    bed,
+    compared,
+    connect,
+    emulator,
+    gigabit,
+    keystroke,
+    measuring,
+    packets,
+    paper,
+    relay,
+    short,
+    wakeup,
+)
 
 EXPERIMENTS: Final = (
     Experiment("bed", "all that is promised in figures, on the bed of etc/lab.conf", bed.run, 10.0),
@@ -15,6 +28,7 @@ EXPERIMENTS: Final = (
     Experiment("short", "objects of 10 kB to 100 MB over new connections, against native TCP", short.run, 20.0),
     Experiment("measure", "seamless measure on wires of 20, 100 and 500 Mb/s", measuring.run, 5.0),
     Experiment("wakeup", "64 bytes there and back without delay, idle nodes, calls of a wake-up", wakeup.run, 10.0),
+    Experiment("connect", "what each `connect` and `source` costs a new connection", connect.run, 5.0),
     Experiment("relay", "how long a receiver waits when the relay on the way dies", relay.run, 10.0),
     Experiment("compared", "sshuttle, WireGuard and kcptun on the same wires", compared.run, 10.0),
     Experiment("reorder", "CUBIC over whole packets, with and without the reorder buffer", packets.throughput, 10.0),
