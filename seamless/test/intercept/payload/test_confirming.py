@@ -12,6 +12,7 @@ import struct
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
@@ -303,6 +304,24 @@ class ConfirmedTests(ConfirmerTestCase):
         self.assertNotEqual(waiting, 1)
         self.advance(CLAIM_TIMEOUT)
         self.assertEqual(self.confirmer.waiting, 1, "the new one of the same number still waits")
+
+    def test_another_configuration(self) -> None:
+        """What it captures no more is dropped: the client's next SYN meets no rule, or one for another egress."""
+        waiting = self.hold()
+        self.advance()
+        self.hold(port=2)
+        self.advance()
+        self.dst.accept_stream(self.asked[1][0], Owner())
+        self.advance()
+        self.assertEqual(self.decisions(), [(2, Outcome.PASS)])
+        same = CaptureTable(configuration("confirmed", "direct"), "src")
+        self.confirmer.configure(same)
+        self.assertEqual(self.confirmer.waiting, 2)
+        none = attrs.evolve(configuration("confirmed", "direct"), intercepts=())
+        self.confirmer.configure(CaptureTable(none, "src"))
+        self.advance()
+        self.assertEqual((self.decisions(), self.confirmer.waiting), ([(waiting, Outcome.DROP)], 0))
+        self.assertEqual(self.src.open_streams, 0)
 
     def test_close(self) -> None:
         self.hold()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from seamless.config.load import load_text
 from seamless.intercept.node_rules import routes, rulesets
 from seamless.intercept.payload.flow import Flow
 from seamless.intercept.payload.source_rules import (
@@ -17,11 +18,12 @@ from seamless.intercept.payload.source_rules import (
     encode_request,
     uses_clients,
 )
+from seamless.intercept.rule_changes import changes_rules, has_rules
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.policy_routes import LocalRoute
 from seamless.linux.ruleset import ANSWER_PREFIX, BACK_PREFIX
 from seamless.linux.transparent import Endpoints
-from seamless.test.intercept.test_node_rules import configuration
+from seamless.test.intercept.test_node_rules import NODES, configuration
 
 CLIENT = "intercept payload { tcp to 10.1.9.2 port 22; on src; source client; }"
 SERVER = ("10.1.9.2", 22)
@@ -154,3 +156,19 @@ class RuleTests(SynchronousTestCase):
         """What the egress dials is its own, and not captured; what comes back is not."""
         self.assertTrue(DIAL_MARK & OWN_MARK)
         self.assertFalse(BACK_MARK & OWN_MARK)
+
+
+class ReloadTests(SynchronousTestCase):
+    """What another configuration means for the egress's privileged part."""
+
+    def test_other_clients_are_authorised(self) -> None:
+        """The rules stay the same; what decides about addresses does not."""
+        old = configuration(CLIENT)
+        new = load_text(NODES.replace("serves 10.1.9.1", "serves 10.1.9.1, 10.1.9.77") + CLIENT, "test.conf")
+        self.assertEqual((rulesets(old, "dst"), routes(old, "dst")), (rulesets(new, "dst"), routes(new, "dst")))
+        self.assertTrue(changes_rules(old, new, "dst"))
+        self.assertFalse(changes_rules(old, old, "dst"))
+
+    def test_a_node_that_captures_nothing_needs_privilege(self) -> None:
+        self.assertTrue(has_rules(configuration(CLIENT), "dst"))
+        self.assertFalse(has_rules(configuration(CLIENT.replace("source client", "source egress")), "dst"))
