@@ -74,6 +74,8 @@ def explain(
         if refusal is not None:
             return Explanation(destination, True, rule, egress.name, way, f"node {egress.name} refuses it: {refusal}")
     reason = f"node {egress.name} serves {destination[0]}"
+    if found.intercept.mode == "payload" and found.intercept.source == "client":
+        reason += f"; the server sees the client, whose address must be one that node {node} serves or has itself"
     return Explanation(destination, True, rule, egress.name, way, reason)
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, Final
 
 import attrs
@@ -27,6 +26,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from seamless.errors import UnreachableError
 from seamless.intercept.payload.flow import CaptureTable, Flow, OpeningLimit, Route
+from seamless.intercept.payload.held_connection import HeldConnection, unpacked
 from seamless.intercept.payload.learned import LearnedServers
 from seamless.interfaces import (
     RESET_BY_APPLICATION,
@@ -38,13 +38,12 @@ from seamless.interfaces import (
     RESET_REFUSED,
     RESET_SHUTDOWN,
     RESET_TIMED_OUT,
-    StreamKey,
 )
 from seamless.linux import held_syns
 from seamless.linux.held_syns import MAX_HELD, MAX_HELD_PER_CLIENT, HoldCounters, Outcome
 from seamless.transport.held_syn_reader import HeldSynReader
 from seamless.transport.limited_log import LimitedLog
-from seamless.transport.streams import StreamDriver, StreamOwner
+from seamless.transport.streams import StreamDriver
 
 CLAIM_TIMEOUT: Final = 5.0
 """Seconds within which a client that was let through connects: its SYN has arrived, only our answer can get lost."""
@@ -289,60 +288,3 @@ class Confirmer:
         if held.expiry is not None and held.expiry.active():
             held.expiry.cancel()
         self._limit.leave(held.flow.client[0])
-
-
-class HeldConnection:
-    """A SYN that waits, and the owner of its stream until a connection claims that: it keeps what happens meanwhile."""
-
-    def __init__(self, confirmer: Confirmer, number: int, flow: Flow, route: Route) -> None:
-        self.number = number
-        self.flow = flow
-        self.route = route
-        self.stream: StreamKey | None = None
-        self.expiry: IDelayedCall | None = None
-        self._confirmer = confirmer
-        self._is_accepted = False
-        self._kept: list[Callable[[StreamOwner], None]] = []
-
-    def replay(self, owner: StreamOwner) -> None:
-        """Report to ``owner`` all that happened to the stream since it was accepted."""
-        for happened in self._kept:
-            happened(owner)
-
-    def stream_accepted(self) -> None:
-        """Let the client connect."""
-        self._is_accepted = True
-        self._confirmer.accepted(self)
-
-    def stream_data(self, chunks: list[bytes]) -> None:
-        """Keep what the server says first; the stream's window bounds it."""
-        self._kept.append(lambda owner: owner.stream_data(chunks))
-
-    def stream_writable(self) -> None:
-        """Do nothing: nothing was sent."""
-
-    def stream_finished(self) -> None:
-        """Keep the server's FIN."""
-        self._kept.append(lambda owner: owner.stream_finished())
-
-    def stream_reset(self, code: int, reason: str) -> None:
-        """Have the client's connect() fail; of a connection that was accepted, keep that it was reset."""
-        if self._is_accepted:
-            self._kept.append(lambda owner: owner.stream_reset(code, reason))
-        else:
-            self._confirmer.failed(self, code, reason)
-
-    def stream_closed(self) -> None:
-        """Keep the end; it cannot come before both FINs."""
-        self._kept.append(lambda owner: owner.stream_closed())
-
-
-def unpacked(packed: held_syns.Flow) -> Flow:
-    """Return the flow that a held SYN opens."""
-    size = (len(packed) - 4) // 2
-    client, destination = (str(ip_address(packed[at : at + size])) for at in (0, size))
-    ports = packed[2 * size :]
-    return Flow(
-        (destination, int.from_bytes(ports[2:], "big")),
-        (client, int.from_bytes(ports[:2], "big")),
-    )

@@ -29,7 +29,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from seamless.errors import UnreachableError
-from seamless.intercept.payload.confirming import Confirmer, HeldConnection
+from seamless.intercept.payload.confirming import Confirmer
 from seamless.intercept.payload.flow import (
     CLEANLY,
     ENDED_KEPT,
@@ -41,6 +41,7 @@ from seamless.intercept.payload.flow import (
     Route,
     canonical,
 )
+from seamless.intercept.payload.held_connection import HeldConnection
 from seamless.interfaces import RESET_BY_APPLICATION, RESET_NOT_ALLOWED, RESET_SHUTDOWN, Address
 from seamless.linux.sockopt import original_destination
 from seamless.transport.dial import Dial, close_with_reset

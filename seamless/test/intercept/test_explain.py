@@ -40,6 +40,13 @@ class ExplainTests(SynchronousTestCase):
         self.assertTrue(self.explained("[fd00::5]:22").captured)
         self.assertTrue(self.explained("[::ffff:10.1.9.2]:22").captured, "that is the IPv4 address")
 
+    def test_whom_the_server_sees(self) -> None:
+        known = configuration("intercept payload { tcp to 10.1.9.2 port 22; on src; source client; }")
+        self.assertRegex(
+            self.explained("10.1.9.2:22", known).reason, "the server sees the client, .* that node src serves"
+        )
+        self.assertNotIn("client", self.explained("10.1.9.2:8080").reason)
+
     def test_no_path(self) -> None:
         self.assertRegex(self.explained("10.1.9.2:22", path=()).reason, "no path to node dst now, so it goes directly")
         refusing = configuration("intercept payload { tcp port 22; on src; when unreachable refuse; }")
