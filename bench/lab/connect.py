@@ -51,8 +51,11 @@ wire src dst { between 10.1.4.1/30 10.1.4.2/30; delay 10 ms; carries 10.1.9.1 10
 _SERVER: Final = """
 import asyncio
 async def answer(reader, writer):
-    writer.write(await reader.read(1))
-    await reader.read()
+    try:
+        writer.write(await reader.read(1))
+        await reader.read()
+    except ConnectionResetError:
+        pass
     writer.close()
 async def main():
     server = await asyncio.start_server(answer, "10.1.9.2", 5001, backlog=4096)

@@ -212,23 +212,28 @@ class Confirmer:
     # The egress is asked.
 
     def _ask_soon(self) -> None:
+        """Ask about the first SYN of a turn of the reactor at once, and about the others in the next turns."""
         if self._asking is None and self._fresh:
             self._asking = self._reactor.callLater(0, self._ask_some)
+            self._ask_next()
 
     def _ask_some(self) -> None:
-        """Ask about one SYN of each client in turn."""
         self._asking = None
-        for _ in range(ASKS_PER_TURN):
+        for _ in range(ASKS_PER_TURN - 1):
             if not self._fresh:
                 return
-            client = next(iter(self._fresh))
-            mine = self._fresh.pop(client)
-            held = mine.popleft()
-            if mine:
-                self._fresh[client] = mine
-            if held.number in self._held:
-                self._ask(held)
+            self._ask_next()
         self._ask_soon()
+
+    def _ask_next(self) -> None:
+        """Ask about one SYN, of each client in turn."""
+        client = next(iter(self._fresh))
+        mine = self._fresh.pop(client)
+        held = mine.popleft()
+        if mine:
+            self._fresh[client] = mine
+        if held.number in self._held:
+            self._ask(held)
 
     def _ask(self, held: HeldConnection) -> None:
         try:

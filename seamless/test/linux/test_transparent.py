@@ -15,6 +15,7 @@ from seamless.linux.transparent import (
     TransparentDialer,
 )
 from seamless.test.linux.namespaces import NamespaceTestCase
+from seamless.transport.dial import LINGER_ZERO
 
 CLIENT = "10.66.0.1"
 MARK = 0x3000
@@ -54,6 +55,7 @@ class DialerTests(NamespaceTestCase):
             self.assertEqual(sock.getsockname(), (CLIENT, 4000))
             self.assertEqual(sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK), MARK)
             self.assertEqual(sock.getsockopt(socket.IPPROTO_IP, IP_TRANSPARENT), 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
         with socket.socket() as another:
             self.assertEqual(self.ask(another, number=8)[0], 0, "the first one is closed: nothing here holds it")
 
