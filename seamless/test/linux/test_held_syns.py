@@ -181,6 +181,7 @@ class GivingUpTests(HeldSynsTestCase):
 
     def test_a_hundred_thousand_that_give_up(self) -> None:
         """One after another from one client: room comes back, and nothing is left."""
+        self.syns = HeldSyns()
         for attempt in range(100_000):
             self.receive(syn(port=attempt % 60_000 + 1, sequence=attempt), attempt / 1000, is_local=True)
             self.syns.messages()
