@@ -20,7 +20,7 @@ from seamless.errors import EXIT_DONE, ConfigurationError, SeamlessError, UsageE
 from seamless.intercept.node_rules import kept_rulesets, routes, rulesets
 from seamless.intercept.packets.admission import inspection
 from seamless.intercept.packets.crossings import packet_queues
-from seamless.intercept.payload.hold_rules import MARKS, hold_queue, holds
+from seamless.intercept.payload.hold_rules import MARKS, hold_queues, holds
 from seamless.intercept.payload.source_rules import DIAL_MARK, authorisation, uses_clients
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.capture import Capture
@@ -105,8 +105,8 @@ def _starters(arguments: argparse.Namespace, configuration: Configuration) -> St
     """Return what this node has started when its daemon asks for it."""
     starters = {CAPTURE: _capturing(arguments, configuration)}
     if holds(configuration, arguments.node):
-        queue = hold_queue(arguments.node)
-        starters[HOLD] = lambda channel: SynHolder(channel, queue, MARKS).start()
+        queues = hold_queues(arguments.node)
+        starters[HOLD] = lambda channel: SynHolder(channel, queues, MARKS).start()
     if uses_clients(configuration, arguments.node):
         authorise = authorisation(configuration, arguments.node)
         starters[DIAL] = lambda channel: TransparentDialer(channel, authorise, DIAL_MARK).start()

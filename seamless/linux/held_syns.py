@@ -40,8 +40,8 @@ Flow: TypeAlias = bytes
 _TCP: Final = 6
 _FLOW_OF_IPV4: Final = 12
 _SEQUENCE: Final = struct.Struct("!I")
-_OPENED: Final = struct.Struct("!cIB")
-_DECISION: Final = struct.Struct("!IB")
+_OPENED: Final = struct.Struct("!cQB")
+_DECISION: Final = struct.Struct("!QB")
 OPENED: Final = b"o"
 GONE: Final = b"g"
 COUNTERS: Final = b"c"
@@ -143,7 +143,7 @@ class HeldSyns:
         return len(self._by_number)
 
     def receive(self, number: int, packet: bytes | bytearray | memoryview, is_local: bool, now: float) -> None:
-        """Take a queued SYN; ``number`` is the queue's for it, ``is_local`` whether a program of this host sent it."""
+        """Take a queued SYN, with a ``number`` of its own; ``is_local``: whether a program of this host sent it."""
         syn = parse_syn(packet)
         if syn is None:
             self.counters.unread += 1

@@ -6,7 +6,8 @@
 The daemon gives numbers of SYNs that wait, and outcomes; what an outcome means to the firewall (verdict, mark) is the
 caller's table. `seamless.linux.held_syns` decides, this does the input and output, in a thread. When the daemon stops
 reading, SYNs go on with the mark that their rule gave them, which says what becomes of a SYN that nobody decides about;
-and so they do when this stops (SIGSTOP) and the kernel's queue of `QUEUE_SYNS` is full, or nothing reads it.
+and so they do when this stops (SIGSTOP) and one of the kernel's queues (of `QUEUE_SYNS`) is full, or nothing reads it.
+The kernel spreads SYNs over several queues by client and server, so a flood of one client's leaves room for others.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from seamless.linux.nfqueue import ACCEPT, DROP, OUTPUT, QueueSocket
 from seamless.linux.sockopt import set_buffers
 from seamless.linux.syn_sent import flows_in_syn_sent
 
-QUEUE_SYNS: Final = 2 * MAX_HELD
-"""SYNs that the kernel queues: those that are held, and as many that were not looked at yet. Others pass."""
+QUEUE_SYNS: Final = 3 * MAX_HELD // 2
+"""SYNs in one of the kernel's queues: those that are held, and half as many that were not looked at yet."""
 COPY_BYTES: Final = 128
 """Of each SYN: the headers. The packet itself stays with the kernel, data and all."""
 BUFFER_BYTES: Final = 8 << 20
@@ -45,18 +46,18 @@ FAILED: Final = b"!"
 
 
 class SynHolder:
-    """Holds the SYNs of one queue. ``marks``: the firewall mark of each outcome that needs one, as (bits, mask)."""
+    """Holds the SYNs of some queues. ``marks``: the firewall mark of each outcome that needs one, as (bits, mask)."""
 
     def __init__(
         self,
         channel: socket.socket,
-        queue: int,
+        queues: range,
         marks: Mapping[Outcome, tuple[int, int]],
         opening: Callable[[], set[Flow]] = flows_in_syn_sent,
     ) -> None:
         self.syns = HeldSyns()
         self._channel = channel
-        self._queue = queue
+        self._queues = queues
         self._marks = marks
         self._opening = opening
         self._original_marks: dict[int, int] = {}
@@ -69,7 +70,8 @@ class SynHolder:
     def start(self) -> None:
         """Hold SYNs in a thread, until the daemon is gone; it is told if the queue cannot be had."""
         try:
-            self._socket.bind(self._queue, super_packets=False, packets=QUEUE_SYNS, copy_bytes=COPY_BYTES)
+            for queue in self._queues:
+                self._socket.bind(queue, super_packets=False, packets=QUEUE_SYNS, copy_bytes=COPY_BYTES)
         except (OSError, SeamlessError) as error:
             self._say(FAILED + str(error).encode())
             self._socket.close()
@@ -93,11 +95,13 @@ class SynHolder:
         self._channel.close()
 
     def _receive(self, now: float) -> None:
-        syns = self.syns
+        """Take SYNs. Each queue counts its own: a SYN's number here says which one it is in, too."""
+        syns, first, count = self.syns, self._queues.start, len(self._queues)
         for queued in self._socket.receive(BATCH):
+            number = queued.number * count + queued.queue - first
             if queued.mark:
-                self._original_marks[queued.number] = queued.mark
-            syns.receive(queued.number, queued.packet, queued.hook == OUTPUT, now)
+                self._original_marks[number] = queued.mark
+            syns.receive(number, queued.packet, queued.hook == OUTPUT, now)
         self._tell()
 
     def _tell(self) -> None:
@@ -144,14 +148,20 @@ class SynHolder:
 
     def _pass_verdicts(self) -> None:
         verdicts, self.syns.verdicts = self.syns.verdicts, []
-        if verdicts:
-            self._socket.decide_each(self._queue, [self._verdict(number, outcome) for number, outcome in verdicts])
+        by_queue: dict[int, list[tuple[int, int, int | None]]] = {}
+        for number, outcome in verdicts:
+            verdict, mark = self._verdict(number, outcome)
+            in_queue, index = divmod(number, len(self._queues))
+            by_queue.setdefault(self._queues[index], []).append((in_queue, verdict, mark))
+        for queue, decided in by_queue.items():
+            self._socket.decide_each(queue, decided)
 
-    def _verdict(self, number: int, outcome: Outcome) -> tuple[int, int, int | None]:
+    def _verdict(self, number: int, outcome: Outcome) -> tuple[int, int | None]:
+        """Return the verdict and the new mark, if there is one."""
         mark = self._original_marks.pop(number, 0)
         if outcome == Outcome.DROP:
-            return number, DROP, None
+            return DROP, None
         if outcome not in self._marks:
-            return number, ACCEPT, None
+            return ACCEPT, None
         bits, mask = self._marks[outcome]
-        return number, ACCEPT, mark & ~mask | bits
+        return ACCEPT, mark & ~mask | bits

@@ -23,6 +23,8 @@ from seamless.intercept.rule_matches import (
 from seamless.linux.held_syns import Outcome
 from seamless.linux.ruleset import HOLD_PREFIX, IP_VERSIONS, IpVersion, Rule, chain_name
 
+QUEUES: Final = 8
+"""Packet queues of a node for held SYNs."""
 _ALL_BITS: Final = 0xFFFF_FFFF
 _FAILED: Final = 0x2000
 """Firewall mark of a SYN whose connection fails, and above it the way it fails. Nothing else of the packet's mark is
@@ -52,9 +54,13 @@ FAILED_PASS: Final = ("-m", "mark", "--mark", f"{_FAILED:#x}/{_ALL_BITS & ~0xF:#
 """RETURN for SYNs whose connection fails: they are not redirected, so that a rule of ``filter`` rejects them."""
 
 
-def hold_queue(node_name: str) -> int:
-    """Return the number of the packet queue in which a node's SYNs are held: of the upper half, by its name."""
-    return 0x8000 | int.from_bytes(hashlib.blake2s(node_name.encode()).digest()[:2], "big")
+def hold_queues(node_name: str) -> range:
+    """Return the numbers of the packet queues in which a node's SYNs are held: of the upper half, by its name.
+
+    The kernel spreads SYNs over them by client and server: a flood of one client's fills one of them.
+    """
+    first = 0x8000 | int.from_bytes(hashlib.blake2s(node_name.encode()).digest()[:2], "big") & ~(QUEUES - 1)
+    return range(first, first + QUEUES)
 
 
 def holds(configuration: Configuration, node_name: str, version: IpVersion | None = None) -> bool:
@@ -84,7 +90,8 @@ def hold_rules(configuration: Configuration, node_name: str, version: IpVersion,
         return
     chain = chain_name(node_name, HOLD_PREFIX)
     comment = comment_match(node_name)
-    queue = ("-j", "NFQUEUE", "--queue-num", str(hold_queue(node_name)), "--queue-bypass")
+    queues = hold_queues(node_name)
+    queue = ("-j", "NFQUEUE", "--queue-balance", f"{queues[0]}:{queues[-1]}", "--queue-bypass")
     yield Rule("mangle", "PREROUTING", ("-p", "tcp", *comment, "-j", chain))
     yield Rule("mangle", "OUTPUT", ("-p", "tcp", *not_the_daemon(user), *comment, "-j", chain))
     yield Rule("mangle", chain, OWN_PASS)

@@ -44,7 +44,7 @@ from seamless.transport.limited_log import LimitedLog
 LATENCY = 0.010
 SERVER = ("10.1.9.2", 22)
 CLIENT = "10.2.1.1"
-NEWS = struct.Struct("!cIB")
+NEWS = struct.Struct("!cQB")
 
 
 def configuration(connect: Connect, when_unreachable: WhenUnreachable) -> Configuration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.intercept.node_rules import rulesets
-from seamless.intercept.payload.hold_rules import MARKS, hold_queue
+from seamless.intercept.payload.hold_rules import MARKS, hold_queues
 from seamless.intercept.rule_matches import OWN_MARK
 from seamless.linux.held_syns import Outcome
 from seamless.linux.ruleset import HOLD_PREFIX, Ruleset
@@ -22,6 +22,7 @@ def holding(intercepts: str, node: str = "src", user: int | None = None) -> list
 class ValueTests(SynchronousTestCase):
     def test_confirmed(self) -> None:
         (ruleset,) = holding(SSH % "confirmed")
+        queues = hold_queues("src")
         self.assertEqual(
             [(rule.table, str(rule)) for rule in ruleset.rules],
             [
@@ -37,7 +38,7 @@ class ValueTests(SynchronousTestCase):
                 (
                     "mangle",
                     "SEAMHOLD-src -d 10.1.9.2/32 -p tcp -m multiport --dports 22 -m conntrack --ctstate NEW "
-                    f"-j NFQUEUE --queue-num {hold_queue('src')} --queue-bypass",
+                    f"-j NFQUEUE --queue-balance {queues[0]}:{queues[-1]} --queue-bypass",
                 ),
                 ("filter", "FORWARD -p tcp -m comment --comment seamless:src -j SEAMHOLD-src"),
                 ("filter", "OUTPUT -p tcp -m comment --comment seamless:src -j SEAMHOLD-src"),
@@ -84,11 +85,11 @@ class ValueTests(SynchronousTestCase):
             marked = [str(rule) for rule in ruleset.rules if "--set-xmark" in str(rule)]
             self.assertEqual([words.split()[-1] for words in marked], [mark])
 
-    def test_the_queue_is_one_of_its_own(self) -> None:
+    def test_the_queues_are_its_own(self) -> None:
         """Those of whole packets count from 7400."""
-        queues = {hold_queue(name) for name in ("src", "dst", "r1", "r2")}
-        self.assertEqual(len(queues), 4)
-        self.assertTrue(all(0x8000 <= queue <= 0xFFFF for queue in queues))
+        queues = [hold_queues(name) for name in ("src", "dst", "r1", "r2")]
+        self.assertEqual(len({queue for several in queues for queue in several}), 4 * len(queues[0]))
+        self.assertTrue(all(0x8000 <= queue <= 0xFFFF for several in queues for queue in several))
 
     def test_marks_differ(self) -> None:
         """Each failure has a mark of its own, which no other rule takes for ours."""
