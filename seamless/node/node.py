@@ -482,7 +482,7 @@ class Node:
     @property
     def is_urgent(self) -> bool:
         """Return whether something waits for a peer that should go out at once, as a keystroke should."""
-        return any(session.is_urgent for session in self._sessions.values())
+        return any(session.is_urgent for session in self._sessions)
 
     @property
     def streams_kept(self) -> int:
