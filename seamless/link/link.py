@@ -384,6 +384,7 @@ class Link:
         if buffer[0] == LOAD:
             self._acknowledger.receive(numbers, received_at)
             self._acknowledger.ask(0.0, now)
+            self._due_no_later_than(self._acknowledger.due_at)
         elif buffer[0] == DATA:
             self.counters.data_received += len(numbers)
             self._acknowledger.receive(numbers, received_at)

@@ -104,7 +104,7 @@ class CapacityTests(MeasurementCase):
             self.assertGreater(way.rate_bps, 0.9 * rate_mbit * 1e6)
             counters = self.net.counters(one, other)
             lost = counters.lost / counters.packets_in
-            self.assert_near(way.loss_floor, lost, 0.002 + 0.25 * loss)
+            self.assert_near(way.loss_floor, lost, 0.002 + 0.25 * loss * burst**0.5)
             self.assertLess(way.queue_delay, 0.008)
             self.assertEqual((way.mtu_bytes, way.is_least), (1500, False))
             # Bursts take all hellos of a dead interval now and then, once there is nothing else.
@@ -275,7 +275,7 @@ class EndTests(MeasurementCase):
         self.start(wired(20, "loss 20 %;"), seed=5)
         self.begin()
         self.assertIsNotNone(self.ended().out)
-        self.assertGreater(self.net.counters("a", "b").lost, 100)
+        self.assertGreater(self.net.counters("a", "b").lost, 50)
 
     def test_a_link_that_is_configured_anew_in_the_middle(self) -> None:
         """The new rate counts as soon as the measurement is over; a link that is removed ends it."""
