@@ -29,6 +29,7 @@ from typing import Final, TypeAlias
 import attrs
 
 from seamless.interfaces import AckEvent, PathEstimate
+from seamless.link.congestion.plain import Plain
 
 # Bounds of a search.
 
@@ -190,7 +191,7 @@ class Losses:
 Script: TypeAlias = Generator[Step, Seen, PathCapacity]
 
 
-class CapacitySearch:
+class CapacitySearch(Plain):
     """The search, as a congestion controller (`seamless.interfaces.CongestionController`)."""
 
     name = "measuring"
@@ -335,9 +336,6 @@ class CapacitySearch:
     def pacing_rate_bps(self) -> float:
         """Return the rate of this step."""
         return self._step.rate_bps
-
-    def on_sent(self, bytes_in_flight: int, is_application_limited: bool, now: float) -> None:
-        """Do nothing: what counts is what is acknowledged."""
 
     def on_ack(self, event: AckEvent) -> None:
         """Take note of what arrived; go on to the next step when this one is over."""

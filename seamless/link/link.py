@@ -637,6 +637,7 @@ class Link:
     def status(self) -> LinkStatus:
         """Return a snapshot for people."""
         recovery, queue, state = self._recovery, self._queue, self.state()
+        estimate = self._controller.path_estimate()
         return LinkStatus(
             neighbor=self.settings.neighbor,
             state=state.state,
@@ -645,6 +646,13 @@ class Link:
             local=self.local,
             remote=state.remote,
             congestion=self._controller.name,
+            congestion_state=estimate.state,
+            congestion_reason=estimate.reason,
+            bottleneck_bps=estimate.bottleneck_bps,
+            minimum_rtt=state.minimum_rtt if estimate.min_rtt is None else estimate.min_rtt,
+            queue_delay=estimate.queue_delay,
+            loss_floor=estimate.loss_floor,
+            congestion_loss=estimate.congestion_loss,
             rate_bps=state.rate_bps,
             mtu_bytes=state.mtu_bytes,
             mtu_ceiling_bytes=self._mtu.ceiling_bytes,

@@ -99,6 +99,17 @@ class LinkStatus(LinkCounters, QueueCounters, MtuCounters):
     local: Address
     remote: Address
     congestion: str
+    congestion_state: str
+    """What the congestion controller does now."""
+    congestion_reason: str
+    """Why the rate is what it is, in one clause."""
+    bottleneck_bps: float | None
+    """The rate that the path carries, as far as the controller knows."""
+    minimum_rtt: float | None
+    """The lowest RTT lately."""
+    queue_delay: float = gauge("queue_delay_seconds", "What datagrams wait for in the queue of the path")
+    loss_floor: float = gauge("loss_floor_ratio", "Share of what is sent that is lost whatever the rate is")
+    congestion_loss: float = gauge("congestion_loss_ratio", "Share that is lost beyond that, as the rate is too high")
     rate_bps: float = gauge("rate_bits_per_second", "Rate at which the link may send")
     mtu_bytes: int = gauge("mtu_bytes", "Longest IP packet that the path is known to carry")
     """The longest IP packet that goes out now, as the search for the path's MTU found (`seamless.link.mtu`)."""

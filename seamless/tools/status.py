@@ -12,8 +12,10 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from seamless.config.values import spelt_rate
 from seamless.errors import EXIT_DONE, SeamlessError, UsageError
 from seamless.interfaces import troubles
+from seamless.link.congestion.overload import passing_rate
 from seamless.link.status import LinkStatus
 from seamless.linux import control_socket
 from seamless.tools import units
@@ -208,7 +210,7 @@ def _links(report: Json, is_verbose: bool) -> str:
         if is_verbose or neighbors.count(link["neighbor"]) > 1:
             rows.append(_path(link))
         if is_verbose:
-            rows.append(_sums(link))
+            rows += [_estimates(link), _sums(link)] if link["state"] == "UP" else [_sums(link)]
         rows.extend(_remarks(link))
     return table(header, rows)
 
@@ -239,7 +241,29 @@ def _remarks(link: Json) -> Iterator[str]:
     trouble = troubles(LinkStatus, link)
     if any(trouble.values()):
         yield f"refused or dropped: {units.counts(trouble)}"
-    if _is_overdriven(link):
+    yield from _overload(link)
+
+
+def _estimates(link: Json) -> str:
+    """Return why the rate is what it is, and what is known of the path."""
+    known = [f"queue {units.milliseconds(link['queue_delay'])}", f"lost at any rate {units.ratio(link['loss_floor'])}"]
+    if link["minimum_rtt"] is not None:
+        known.insert(0, f"RTT at least {units.milliseconds(link['minimum_rtt'])}")
+    if link["bottleneck_bps"] is not None:
+        known.insert(0, f"path {units.rate(link['bottleneck_bps'])}")
+    return f"{link['congestion_state']}: {link['congestion_reason']}; {', '.join(known)}"
+
+
+def _overload(link: Json) -> Iterator[str]:
+    """Yield which rate would pass where a configured one is too high."""
+    if link["congestion"] == "off" and link["bottleneck_bps"] is not None:
+        passing = spelt_rate(passing_rate(link["bottleneck_bps"]))
+        yield (
+            f"the rate overloads the path (standing queue {units.milliseconds(link['queue_delay'])}, lost by it"
+            f" {units.ratio(link['congestion_loss'])}): `rate {passing};` would pass; seamless measure"
+            f" {link['neighbor']} finds out more exactly"
+        )
+    elif _is_overdriven(link):
         yield "much of what is sent does not arrive: is the path slower than the rate of this link?"
 
 

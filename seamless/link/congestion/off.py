@@ -1,6 +1,6 @@
 """Congestion control ``off``: a constant rate that the operator answers for.
 
-Loss says nothing about the rate; the window only bounds memory.
+Loss says nothing about the rate, but for people (`seamless.link.congestion.overload`); the window only bounds memory.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from seamless.interfaces import AckEvent, PathEstimate
+from seamless.link.congestion.overload import OverloadWatch
 from seamless.link.congestion.plain import Plain
 
 OFF_WINDOW_ROUNDS: Final = 4
@@ -24,6 +25,7 @@ class Off(Plain):
     def __init__(self, rate_bps: float) -> None:
         self._rate_bps = rate_bps
         self._interval = OFF_WINDOW_MIN_INTERVAL
+        self._watch = OverloadWatch(rate_bps)
 
     def window_bytes(self) -> int:
         """Return the bound on memory: some round trips' worth of the rate."""
@@ -35,9 +37,20 @@ class Off(Plain):
 
     def on_ack(self, event: AckEvent) -> None:
         """Take note of the RTT; losses are resent at the same rate."""
+        self._watch.add(event)
         if event.acked_bytes:
             self._interval = max(OFF_WINDOW_ROUNDS * event.smoothed_rtt, OFF_WINDOW_MIN_INTERVAL)
 
     def path_estimate(self) -> PathEstimate:
-        """Return that the rate is configured."""
-        return PathEstimate(state="constant", reason="it is configured")
+        """Return that the rate is configured, and what is known of a path that it overloads."""
+        overload, watch = self._watch.overload, self._watch
+        if overload is None:
+            return PathEstimate("constant", "it is configured", queue_delay=watch.queue, loss_floor=watch.loss_floor)
+        return PathEstimate(
+            state="overload",
+            reason="it is configured, and more than the path carries",
+            bottleneck_bps=overload.capacity_bps,
+            queue_delay=overload.queue,
+            loss_floor=watch.loss_floor,
+            congestion_loss=overload.loss,
+        )

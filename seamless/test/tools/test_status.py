@@ -75,7 +75,8 @@ class TextTests(SynchronousTestCase):
         (row,) = [index for index, line in enumerate(lines) if line.startswith("r2 ") and " UP " in line]
         self.assertRegex(lines[row], r"^r2 +UP 1 s +\d+ Mb/s +(7[789]|8[012])\.\d % +(19|20|21)\.\d % +\d")
         self.assertIn("10.1.2.1:7400 to 10.1.2.2:7400, at 500 Mb/s", lines[row + 1])
-        self.assertRegex(lines[row + 2], r"in all: sent \d.* MB, received .* lost (19|20|21)\.\d %, resent \d{4}")
+        self.assertIn("constant: it is configured; RTT at least 10.0 ms, queue", lines[row + 2])
+        self.assertRegex(lines[row + 3], r"in all: sent \d.* MB, received .* lost (19|20|21)\.\d %, resent \d{4}")
 
     def test_a_link_that_is_down_says_why(self) -> None:
         bed = Reported()
@@ -97,6 +98,23 @@ class TextTests(SynchronousTestCase):
             with self.subTest(harmless=harmless):
                 calm = {**link, "rates": {**link["rates"], **harmless}}
                 self.assertNotIn(remark, text({**report, "links": [calm]}))
+
+    def test_a_rate_that_overloads_the_path(self) -> None:
+        """The line to write is there, and nothing of it where the controller finds the rate."""
+        report = as_json(Reported())
+        link = report["links"][1]
+        self.assertRegex(
+            text(report), r"constant: it is configured; RTT at least 10\.\d ms, queue 0\.00 ms, lost at any"
+        )
+        link["rates"].update(sent_bps=400e6, arrived_ratio=0.5)
+        link.update(congestion_state="overload", congestion_reason="it is configured, and more than the path carries")
+        link.update(bottleneck_bps=199_876_543.0, queue_delay=0.021, loss_floor=0.005, congestion_loss=0.49)
+        shown = " ".join(text(report).split())
+        self.assertIn("overload: it is configured, and more than the path carries; path 200 Mb/s, RTT at least", shown)
+        self.assertIn("(standing queue 21.0 ms, lost by it 49.0 %): `rate 191 mbit;` would pass; seamless", shown)
+        self.assertNotIn("much of what is sent does not arrive", shown)
+        link["congestion"] = "cubic"
+        self.assertNotIn("would pass", text(report))
 
     def test_sessions_and_interceptors(self) -> None:
         bed = Reported("src")
