@@ -63,6 +63,7 @@ DEVIATIONS: Final = 3
 """Standard deviations of a share lost at random, beyond which it is not taken for that."""
 FLOOR_SHARE: Final = 0.7
 FLOOR_SECONDS: Final = 0.4
+FLOOR_TRIES: Final = 3
 FILL_SHARE: Final = 1.25
 """Of the capacity as known, to fill the queue."""
 FILL_SECONDS: Final = 0.2
@@ -218,7 +219,11 @@ class CapacitySearch(Plain):
         capacity, is_least = yield from self._capacity(capacity)
         rate_bps = capacity * HOLD_SHARE
         seen = yield Step(rate_bps, max(HOLD_SECONDS, 2 * self._rtt))
-        if self._is_beyond_floor(seen):
+        if seen.queue >= QUEUE_STANDS:
+            # What is delivered while a queue stands is the capacity, and it is less than it seemed.
+            capacity = min(capacity, self._before_loss(seen))
+            rate_bps = min(rate_bps, capacity * HOLD_SHARE)
+        elif self._is_beyond_floor(seen):
             # A policer lets bursts pass; what it delivers now is what it delivers.
             rate_bps = min(rate_bps, self._before_loss(seen))
         else:
@@ -246,9 +251,15 @@ class CapacitySearch(Plain):
                 rate_bps = min(2 * rate_bps, RATE_MAX_BPS)
         # What is delivered is no more than the capacity, whatever is lost, and by what.
         delivered_bps = seen.rate_bps
-        yield Step(delivered_bps * DRAIN_SHARE, DRAIN_SECONDS, queue_min=QUEUE_GONE)
+        for _ in range(FLOOR_TRIES):
+            yield Step(delivered_bps * DRAIN_SHARE, DRAIN_SECONDS, queue_min=QUEUE_GONE)
+            seen = yield Step(delivered_bps * FLOOR_SHARE, FLOOR_SECONDS)
+            if seen.queue < QUEUE_STANDS:
+                break
+            # A short step on a busy machine has shown more than the path carries.
+            delivered_bps = seen.rate_bps
         self._below = Losses()
-        self._below.add((yield Step(delivered_bps * FLOOR_SHARE, FLOOR_SECONDS)))
+        self._below.add(seen)
         capacity = max(RATE_MIN_BPS, delivered_bps / (1 - self._floor))
         self._known = self._known or PathCapacity(capacity, capacity * HOLD_SHARE, self._floor, 0.0, is_least=True)
         return capacity

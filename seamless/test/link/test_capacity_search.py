@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,6 +33,39 @@ events = st.builds(
     receive_time=st.none() | st.floats(0, 1e12),
     delay_variation=st.floats(0, 10),
 )
+
+
+class BusyMachineTests(SynchronousTestCase):
+    """A path of 50 Mb/s with a deep buffer, and acknowledgements in bunches."""
+
+    def test_a_ramp_that_shows_too_much(self) -> None:
+        """What a short step makes of a bunch is corrected by the longer ones that follow."""
+        search, now, free_at = CapacitySearch(0.0, RTT, 1500, 0.0), 0.0, 0.0
+        waiting: deque[tuple[float, float, int]] = deque()
+        exaggerated = 0
+        while not search.is_over:
+            size = int(search.pacing_rate_bps() * 0.001 / 8)
+            free_at = max(now, free_at) + size * 8 / 50e6
+            waiting.append((free_at + RTT, now, size))
+            now += 0.001
+            while waiting and waiting[0][0] <= now:
+                at, sent_at, size = waiting.popleft()
+                queue = at - sent_at - RTT
+                if queue > 0.002 and exaggerated < 80:
+                    exaggerated += 1
+                    size = 2 * size
+                search.on_ack(
+                    AckEvent(
+                        at, 0, at - sent_at, size, sent_at, rtt=at - sent_at, receive_time=at, delay_variation=queue
+                    )
+                )
+            deadline = search.next_timeout()
+            if deadline is not None and now >= deadline:
+                search.handle_timeout(now)
+        self.assertEqual(exaggerated, 80)
+        assert search.result is not None
+        self.assertLess(abs(search.result.capacity_bps / 50e6 - 1), 0.05)
+        self.assertLess(search.result.loss_floor, 0.001)
 
 
 class HostileTests(SynchronousTestCase):
