@@ -163,7 +163,9 @@ class Impairment:
     """What one direction of a wire does to the packets on it.
 
     ``burst_packets`` is the mean length of a run of losses (1: independent). Longer than ``black_hole_bytes`` and a
-    packet vanishes without a word. ``reorder`` packets are late by another ``reorder_delay``.
+    packet vanishes without a word. ``reorder`` packets are late by another ``reorder_delay``. A policer
+    drops what exceeds ``police_bps`` and a bucket of ``police_bytes``. What arrives is kept back and let go together
+    every ``aggregate`` seconds, as on Wi-Fi.
     """
 
     delay: float = 0.0
@@ -176,6 +178,9 @@ class Impairment:
     reorder_delay: float = 0.0
     corrupt: float = 0.0
     black_hole_bytes: int | None = None
+    police_bps: int | None = None
+    police_bytes: int = 0
+    aggregate: float = 0.0
     down: bool = False
 
 

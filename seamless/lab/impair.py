@@ -4,17 +4,17 @@ One `ImpairedDirection` is one direction of one wire. It is offered *units* (a d
 wire packets) and answers with *pieces*: runs of consecutive wire packets of that unit, each with the time at which it
 arrives. What is missing from the answer did not survive. In the way of a packet the order is that of a real path:
 
-    outage, black hole, drop-tail queue, serialisation at the rate, then the medium: loss, duplication, corruption,
-    reordering, and last the delay.
+    outage, black hole, policer, drop-tail queue, serialisation at the rate, then the medium: loss, duplication,
+    corruption, reordering, the delay, and last aggregation.
 
-A lost packet has therefore taken its share of the rate, and a queue drop has not. Time and randomness are arguments.
-Nothing is drawn per packet: each random process keeps the distance to its next event, so that a super-packet that
-nothing happens to costs a few comparisons.
+A lost packet has therefore taken its share of the rate, and one that the policer or the queue drops has not. Time and
+randomness are arguments. Nothing is drawn per packet: each random process keeps the distance to its next event, so that
+a super-packet that nothing happens to costs a few comparisons.
 """
 
 from __future__ import annotations
 
-from math import inf, log, log1p
+from math import ceil, inf, log, log1p
 from typing import NamedTuple, Protocol
 
 import attrs
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 class Counters:
     """What one direction did, in wire packets and bytes of IP.
 
-    ``packets_in + duplicated == packets_out + outage + black_holed + queue_dropped + lost`` at every moment.
+    ``packets_in + duplicated == packets_out + outage + black_holed + policed + queue_dropped + lost`` at every moment.
     """
 
     units_in: int = 0
@@ -56,6 +56,7 @@ class Counters:
     bytes_out: int = 0
     outage: int = 0
     black_holed: int = 0
+    policed: int = 0
     queue_dropped: int = 0
     lost: int = 0
     duplicated: int = 0
@@ -113,6 +114,8 @@ class ImpairedDirection:
         self.counters = Counters()
         self._randomness = randomness
         self._idle_at = 0.0
+        self._policer_bytes = float(impairment.police_bytes)
+        self._policed_at = 0.0
         self._draw(impairment)
 
     def _draw(self, impairment: Impairment) -> None:
@@ -154,6 +157,8 @@ class ImpairedDirection:
         unit = _Unit(0, count, packet_bytes, last_bytes, header_bytes)
         if impairment.black_hole_bytes is not None and packet_bytes > impairment.black_hole_bytes:
             unit = self._into_black_hole(unit, impairment.black_hole_bytes)
+        if impairment.police_bps and unit.count:
+            unit = self._police(unit, now)
         if impairment.rate_bps and unit.count:
             unit = self._enqueue(unit, now)
         return self._cross(unit, now) if unit.count else []
@@ -163,6 +168,20 @@ class ImpairedDirection:
         kept = 1 if unit.last_bytes <= limit_bytes else 0
         self.counters.black_holed += unit.count - kept
         return attrs.evolve(unit, first=unit.count - kept, count=kept)
+
+    def _police(self, unit: _Unit, now: float) -> _Unit:
+        """Let pass what the token bucket has for, by whole wire packets; the tail of the unit is dropped."""
+        impairment = self.impairment
+        assert impairment.police_bps
+        refilled = self._policer_bytes + (now - self._policed_at) * impairment.police_bps / 8
+        self._policer_bytes, self._policed_at = min(refilled, float(impairment.police_bytes)), now
+        count = unit.count
+        if unit.size_bytes(count) > self._policer_bytes:
+            count = min(count - 1, int(self._policer_bytes // unit.packet_bytes))
+            self.counters.policed += unit.count - count
+        admitted = unit if count == unit.count else attrs.evolve(unit, count=count, last_bytes=unit.packet_bytes)
+        self._policer_bytes -= admitted.size_bytes(count)
+        return admitted
 
     def _enqueue(self, unit: _Unit, now: float) -> _Unit:
         """Queue what fits, by whole wire packets; the tail of the unit that does not fit is dropped."""
@@ -196,7 +215,7 @@ class ImpairedDirection:
         if not (lost or duplicated or corrupted or reordered):
             counters.packets_out += count
             counters.bytes_out += unit.size_bytes(count)
-            return [Piece(arrival, unit.first, count)]
+            return [Piece(self._released(arrival), unit.first, count)]
         fates = _Fates(count)
         fates.mark(lost, _LOST)
         fates.mark(duplicated, _DUPLICATED)
@@ -222,7 +241,11 @@ class ImpairedDirection:
         counters.duplicated += run * (copies - 1)
         counters.packets_out += run * copies
         counters.bytes_out += (unit.size_bytes_after(index) - unit.size_bytes_after(index + run)) * copies
-        return [Piece(arrival, unit.first + index, run, bool(fate & _CORRUPTED))] * copies
+        return [Piece(self._released(arrival), unit.first + index, run, bool(fate & _CORRUPTED))] * copies
+
+    def _released(self, arrival: float) -> float:
+        interval = self.impairment.aggregate
+        return ceil(arrival / interval) * interval if interval else arrival
 
 
 _LOST = 1

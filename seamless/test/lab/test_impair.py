@@ -29,6 +29,9 @@ impairments = st.builds(
     reorder_delay=st.floats(0, 0.1),
     corrupt=st.floats(0, 1),
     black_hole_bytes=st.none() | st.integers(100, 2000),
+    police_bps=st.none() | st.integers(1000, 1_000_000_000),
+    police_bytes=st.integers(0, 100_000),
+    aggregate=st.sampled_from((0.0, 0.02)),
     down=st.booleans(),
 )
 units = st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 64_000)), max_size=12)
@@ -37,7 +40,7 @@ units = st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 64_000)), max_size
 def balance(direction: ImpairedDirection) -> int:
     """Return packets that came and are not accounted for."""
     c = direction.counters
-    return c.packets_in + c.duplicated - c.packets_out - c.outage - c.black_holed - c.queue_dropped - c.lost
+    return c.packets_in + c.duplicated - c.packets_out - c.outage - c.black_holed - c.policed - c.queue_dropped - c.lost
 
 
 def loss_pattern(impairment: Impairment, packets: int, unit: int = 1) -> list[bool]:
@@ -193,3 +196,22 @@ def checksum(payload: bytes) -> int:
     """Return the Internet checksum as a number modulo 0xffff, in which 0 and 0xffff are the same."""
     padded = payload + bytes(len(payload) % 2)
     return sum(int.from_bytes(padded[at : at + 2], "big") for at in range(0, len(padded), 2)) % 0xFFFF
+
+
+class PolicerAndAggregation(SynchronousTestCase):
+    def test_a_policer_lets_a_bucket_pass_and_then_its_rate(self) -> None:
+        direction = ImpairedDirection(Impairment(police_bps=PACKET * 8 * 100, police_bytes=10 * PACKET), Random(1))
+        (piece,) = direction.offer(0.0, HEADER, 15 * SEGMENT, SEGMENT)
+        self.assertEqual((piece.at, piece.first, piece.packets), (0.0, 0, 10))
+        passed = 0
+        for number in range(1, 101):
+            passed += sum(piece.packets for piece in direction.offer(number * 0.005, HEADER, SEGMENT, SEGMENT))
+        self.assertLessEqual(abs(passed - 50), 1, "a hundred in a second, of twice as many")
+        self.assertEqual(direction.counters.policed, 5 + 100 - passed)
+        self.assertEqual(balance(direction), 0)
+
+    def test_what_arrives_is_let_go_together(self) -> None:
+        direction = ImpairedDirection(Impairment(delay=0.005, aggregate=0.02), Random(1))
+        times = [direction.offer(at, HEADER, SEGMENT, SEGMENT)[0].at for at in (0.0, 0.004, 0.014, 0.016)]
+        for at, expected in zip(times, (0.02, 0.02, 0.02, 0.04)):
+            self.assertAlmostEqual(at, expected)
