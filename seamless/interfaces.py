@@ -5,7 +5,7 @@ Times are float seconds of a monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 import attrs
@@ -375,10 +375,14 @@ class AckEvent:
     """When the datagram of that sample was received, on the neighbor's clock, which starts anywhere and may lie."""
     lost_bytes: int = 0
     lost_packets: int = 0
-    lost_sent_at: float = 0.0
-    """When the newest of what is lost had been sent."""
+    lost_batches: Sequence[tuple[float, int]] = ()
+    """When what is lost had been sent, and how many bytes of it, oldest first."""
+    lost_runs: int = 0
+    """How many runs of consecutive datagrams that is: on some paths losses come in bursts."""
     spurious_packets: int = 0
     """How many of those declared lost before were acknowledged now."""
+    has_backlog: bool = True
+    """Whether datagrams wait to be sent."""
     delay_variation: float = 0.0
     """How many seconds longer than the fastest lately the datagram of the RTT sample took on its way there; no more
     than that sample, whatever the neighbor says."""
@@ -410,6 +414,8 @@ class CongestionController(Protocol):
     """
 
     name: str
+    min_burst_bytes: int
+    """What may go out at once after a pause, however low the rate is."""
 
     def window_bytes(self) -> int:
         """Return the most bytes that may be in flight."""

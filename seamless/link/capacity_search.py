@@ -129,8 +129,7 @@ class Seen:
 
     def add(self, event: AckEvent) -> None:
         """Take in an ACK; what was sent before the step does not count."""
-        if event.lost_bytes and event.lost_sent_at >= self.begins_at:
-            self.lost_bytes += event.lost_bytes
+        self.lost_bytes += sum(size for sent_at, size in event.lost_batches if sent_at >= self.begins_at)
         if not event.acked_bytes or event.sent_at < self.begins_at:
             return
         if self._first is not None:

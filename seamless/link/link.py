@@ -35,7 +35,7 @@ from seamless.crypto.initiation import OpenedInitiation
 from seamless.crypto.sealing import ReceiveKey, SendKey
 from seamless.delivery.acknowledger import Acknowledger, AckPolicy
 from seamless.errors import RemoteProtocolError
-from seamless.interfaces import Address, CongestionController, Transmit
+from seamless.interfaces import Address, CongestionController, PathEstimate, Transmit
 from seamless.link.batches import SEALING_BYTES, open_batch
 from seamless.link.capacity_search import CapacitySearch
 from seamless.link.control import ControlQueue
@@ -633,6 +633,10 @@ class Link:
         transmits.append(Transmit(self.local, self._neighbor.remote, [datagram], len(datagram), 1))
 
     # Looking in.
+
+    def path_estimate(self) -> PathEstimate:
+        """Return what the congestion controller knows about the path."""
+        return self._controller.path_estimate()
 
     def status(self) -> LinkStatus:
         """Return a snapshot for people."""

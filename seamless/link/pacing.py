@@ -23,6 +23,8 @@ Measured on two cores beside four processes that were busy 70 % of the time: 99 
 BACKLOG_LATENESS_INTERVAL: Final = 0.010
 """Seconds by which a wake-up may be late while packets wait: a few time slices, on a machine whose processors are all
 busy. Four nodes on two processors ran at 408 to 448 Mb/s of 471 without it, and at 446 to 465 with it."""
+UNUSED_BURST: Final = 0.75
+"""Of a burst: turns use up half of one, and acknowledgements in between use a little of it on any link."""
 MIN_BURST_BYTES: Final = 15_000
 """Ten datagrams: what RFC 9002, section 7.7 allows as a burst on any path."""
 
@@ -30,9 +32,11 @@ MIN_BURST_BYTES: Final = 15_000
 class Pacer:
     """A token bucket of bytes; rates in bits per second of IP packets."""
 
-    def __init__(self, rate_bps: float, now: float) -> None:
+    def __init__(self, rate_bps: float, now: float, min_burst_bytes: int = MIN_BURST_BYTES) -> None:
+        """``min_burst_bytes``: what may go out at once after a pause, however low the rate is."""
         self._rate_bps = rate_bps
-        self._burst_bytes = _burst_bytes(rate_bps)
+        self._min_burst_bytes = min_burst_bytes
+        self._burst_bytes = self._burst_bytes_at(rate_bps)
         self._bucket = TokenBucket(self._burst_bytes, rate_bps / 8, now)
         self.has_backlog = False
         """Whether packets wait for nothing but the budget."""
@@ -49,18 +53,25 @@ class Pacer:
         bucket = self._bucket
         bucket.refill(now)
         self._rate_bps = rate_bps
-        self._burst_bytes = _burst_bytes(rate_bps)
+        self._burst_bytes = self._burst_bytes_at(rate_bps)
         bucket.tokens = min(bucket.tokens, self._burst_bytes)
         bucket.per_second = rate_bps / 8
         bucket.burst = self._limit_bytes()
+
+    def set_min_burst(self, min_burst_bytes: int, now: float) -> None:
+        """Let so much go out at once after a pause, however low the rate is."""
+        self._min_burst_bytes = min_burst_bytes
+        self._bucket.refill(now)
+        self._burst_bytes = self._burst_bytes_at(self._rate_bps)
+        self._bucket.burst = self._limit_bytes()
 
     def budget_bytes(self, now: float) -> int:
         """Return how many bytes may go out now; 0 while there is a debt."""
         return max(0, int(self._bucket.refill(now)))
 
-    def is_full(self, now: float) -> bool:
-        """Return whether a whole burst may go out now: nothing was sent lately that used up the rate."""
-        return self._bucket.refill(now) >= self._burst_bytes
+    def is_unused(self, now: float) -> bool:
+        """Return whether most of a burst may go out now: what was sent lately did not use up the rate."""
+        return self._bucket.refill(now) >= UNUSED_BURST * self._burst_bytes
 
     def forgive_debt(self, now: float) -> None:
         """Begin anew: what was spent beyond the budget, at a rate that is over, need not be repaid."""
@@ -88,6 +99,5 @@ class Pacer:
             return max(self._burst_bytes, self._rate_bps * BACKLOG_LATENESS_INTERVAL / 8)
         return self._burst_bytes
 
-
-def _burst_bytes(rate_bps: float) -> int:
-    return max(MIN_BURST_BYTES, int(rate_bps * LATENESS_INTERVAL / 8))
+    def _burst_bytes_at(self, rate_bps: float) -> int:
+        return max(self._min_burst_bytes, int(rate_bps * LATENESS_INTERVAL / 8))

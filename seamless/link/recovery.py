@@ -17,6 +17,7 @@ The rules:
 from __future__ import annotations
 
 import enum
+from itertools import pairwise
 from math import inf
 from typing import Final
 
@@ -82,7 +83,10 @@ class Acknowledged:
     attempts: list[int] = attrs.Factory(list)
     """How often each of ``lost`` had been sent again."""
     lost_bytes: int = 0
-    newest_lost_sent_at: float = 0.0
+    lost_batches: list[tuple[float, int]] = attrs.Factory(list)
+    """When what is lost had been sent, and how many bytes of it, oldest first."""
+    lost_runs: int = 0
+    """How many runs of consecutive numbers that is."""
     controls: list[Control] = attrs.Factory(list)
     probes: list[Probe] = attrs.Factory(list)
     lost_probes: list[Probe] = attrs.Factory(list)
@@ -207,11 +211,16 @@ class Recovery:
         if probes:
             result.lost_probes += [entry[1] for entry in ledger.remove(probes) if isinstance(entry[1], Probe)]
             numbers = [number for number in numbers if number in outstanding]
+        result.lost_runs += 1 + sum(later != number + 1 for number, later in pairwise(numbers)) if numbers else 0
         for sent_at, contents, size, attempts in ledger.declare_lost(numbers, now):
             if isinstance(contents, Probe):
                 continue
             result.lost_bytes += size
-            result.newest_lost_sent_at = sent_at
+            batches = result.lost_batches
+            if batches and batches[-1][0] == sent_at:
+                batches[-1] = sent_at, batches[-1][1] + size
+            else:
+                batches.append((sent_at, size))
             if contents is not Load.PADDING:
                 result.lost.append(contents)
                 result.attempts.append(attempts)
@@ -235,6 +244,7 @@ class Recovery:
             self._declare_lost(probes, result, now)
             # A probe says nothing about congestion (RFC 9002, section 7.5).
             result.lost_bytes = 0
+            result.lost_batches = []
         return result
 
     def resumed(self, now: float) -> None:

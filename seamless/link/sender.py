@@ -62,7 +62,7 @@ class Sender:
     ) -> None:
         self.queue = FairQueue(QUEUE_LIMIT_BYTES)
         self.recovery = Recovery(MAX_ACK_DELAY)
-        self.pacer = Pacer(controller.pacing_rate_bps(), now)
+        self.pacer = Pacer(controller.pacing_rate_bps(), now, controller.min_burst_bytes)
         self.redundant = RedundantSends()
         self.loss_rate = 0.0
         self.packet_bytes = 0
@@ -83,6 +83,7 @@ class Sender:
         self._controller = controller
         self._sends_load = sends_load
         self.pacer.forgive_debt(now)
+        self.pacer.set_min_burst(controller.min_burst_bytes, now)
         self.pacer.set_rate(controller.pacing_rate_bps(), now)
 
     def ready_at(self) -> float | None:
@@ -124,7 +125,7 @@ class Sender:
         if allowed > 0:
             # Padding would take what bulk waits for.
             bulk_goes = self._sends_load or now >= self._bulk_waits_until
-            was_limited = self._ran_out and self.pacer.is_full(now)
+            was_limited = self._ran_out and self.pacer.is_unused(now)
             packets = self.queue.take(allowed, allowed if bulk_goes else 0, self._overhead_bytes, now)
             if packets:
                 self._send_packets(key, packets, self.queue.attempts, remote, transmits, now)
@@ -244,8 +245,10 @@ class Sender:
                     result.receive_time,
                     result.lost_bytes,
                     len(result.lost),
-                    result.newest_lost_sent_at,
+                    result.lost_batches,
+                    result.lost_runs,
                     result.spurious,
+                    bool(self.queue) or bool(result.lost),
                     result.delay_variation,
                 )
             )

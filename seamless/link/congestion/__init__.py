@@ -16,6 +16,7 @@ import attrs
 
 from seamless.errors import LocalProtocolError
 from seamless.interfaces import CongestionController
+from seamless.link.congestion.auto import Auto
 from seamless.link.congestion.cubic import Cubic
 from seamless.link.congestion.off import Off
 
@@ -46,6 +47,7 @@ class Choice:
 
 CONTROLLERS: Final[Mapping[str, Choice]] = {
     "off": Choice(lambda bounds, datagram_bytes, now: Off(bounds.ceiling_bps or 0.0), requires_rate=True),
+    "auto": Choice(lambda bounds, size, now: Auto(bounds.ceiling_bps, bounds.floor_bps, size, now), takes_floor=True),
     "cubic": Choice(lambda bounds, datagram_bytes, now: Cubic(bounds.ceiling_bps, datagram_bytes, now)),
 }
 """By name; the configuration language takes its words from here."""

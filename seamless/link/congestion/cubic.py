@@ -124,7 +124,7 @@ class Cubic(Plain):
         if event.acked_bytes:
             self._acked(event)
         if event.lost_bytes:
-            self._lost(event.lost_sent_at, event.now)
+            self._lost(event.lost_batches[-1][0], event.now)
 
     def _acked(self, event: AckEvent) -> None:
         now = event.now

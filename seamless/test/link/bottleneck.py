@@ -15,7 +15,7 @@ SMOOTHING = 1 / 8
 
 def lost(sent_at: float, now: float) -> AckEvent:
     """Return what a link says of the loss of a datagram."""
-    return AckEvent(now, 0, 0.1, lost_bytes=DATAGRAM_BYTES, lost_packets=1, lost_sent_at=sent_at)
+    return AckEvent(now, 0, 0.1, lost_bytes=DATAGRAM_BYTES, lost_packets=1, lost_batches=[(sent_at, DATAGRAM_BYTES)])
 
 
 class Sender:

@@ -146,7 +146,8 @@ class HostileTests(SynchronousTestCase):
         search, now = CapacitySearch(0.0, RTT, 1500, 0.0), 0.0
         for ago, fields in said:
             now += 0.03
-            search.on_ack(AckEvent(now, 0, sent_at=now - ago, lost_sent_at=now - ago, **fields))  # type: ignore[arg-type]
+            lost = [(now - ago, int(fields.get("lost_bytes", 0)))]
+            search.on_ack(AckEvent(now, 0, sent_at=now - ago, lost_batches=lost, **fields))  # type: ignore[arg-type]
             self.assertTrue(0 < search.pacing_rate_bps() <= RATE_MAX_BPS)
             self.assertLessEqual(search.window_bytes(), RATE_MAX_BPS / 8 * (RTT_MAX + 0.3))
             deadline = search.next_timeout()
