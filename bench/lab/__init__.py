@@ -17,6 +17,7 @@ from bench.lab import (
     paper,
     relay,
     short,
+    unknown_rate,
     wakeup,
 )
 
@@ -29,6 +30,7 @@ EXPERIMENTS: Final = (
     Experiment("measure", "seamless measure on wires of 20, 100 and 500 Mb/s", measuring.run, 5.0),
     Experiment("wakeup", "64 bytes there and back without delay, idle nodes, calls of a wake-up", wakeup.run, 10.0),
     Experiment("connect", "what each `connect` and `source` costs a new connection", connect.run, 5.0),
+    Experiment("auto", "what links carry that were told no rate, beside BBR and CUBIC", unknown_rate.run, 5.0),
     Experiment("relay", "how long a receiver waits when the relay on the way dies", relay.run, 10.0),
     Experiment("compared", "sshuttle, WireGuard and kcptun on the same wires", compared.run, 10.0),
     Experiment("reorder", "CUBIC over whole packets, with and without the reorder buffer", packets.throughput, 10.0),

@@ -54,7 +54,7 @@ DEFAULT_DEAD_INTERVAL: Final = 0.3
 """Seconds: a dead link is left before a person notices."""
 DEFAULT_GIVE_UP: Final = 30.0
 """Seconds that a stream waits for a path: long enough for a relay's reboot of its daemon."""
-DEFAULT_CONGESTION: Final = "cubic"
+DEFAULT_CONGESTION: Final = "auto"
 DEFAULT_MTU_BYTES: Final = 1500
 """IP MTU of Ethernet."""
 MINIMUM_MEMORY_BYTES: Final = 8 << 20

@@ -120,7 +120,7 @@ class Links(ComplaintCase):
     def test_congestion_off_needs_a_rate(self) -> None:
         self.assert_complaints(
             [A, B, "link a b { congestion off; }"],
-            "4:12: link a b has congestion off but no rate: add `rate 500 mbit;` or say congestion cubic",
+            "4:12: link a b has congestion off but no rate: add `rate 500 mbit;` or say congestion auto",
         )
 
     def test_one_rate_where_the_rate_is_not_searched(self) -> None:
@@ -128,13 +128,12 @@ class Links(ComplaintCase):
             self.assert_complaints(
                 [A, B, f"link a b {{ congestion {congestion}; rate 50 mbit to 1.5 gbit; }}"],
                 f"4:{25 + len(congestion)}: link a b has congestion {congestion}, which takes one rate:"
-                " write `rate 1.5 gbit;`",
+                " write `rate 1.5 gbit;`, or say congestion auto",
             )
 
     def test_rates_the_wrong_way_round(self) -> None:
         self.assert_complaints(
             [A, B, "link a b { rate 500 mbit to 50 kbit; }"],
-            "4:12: link a b has congestion cubic, which takes one rate: write `rate 500 mbit;`",
             "4:12: the least rate comes first and is not above the other: write `rate 50 kbit to 500 mbit;`",
         )
 

@@ -135,7 +135,7 @@ class Meaning(SynchronousTestCase):
             node a {{ address 10.0.0.1, 10.0.0.9; key {key("a")}; }} node b {{ address 10.0.0.2; key {key("b")}; }}"""
         self.assertEqual(
             load_text(text, "x.conf").links,
-            (LinkConfig(("a", "b"), ((("10.0.0.1", 7400), ("10.0.0.2", 7400)),), None, "cubic", None, 1500, None),),
+            (LinkConfig(("a", "b"), ((("10.0.0.1", 7400), ("10.0.0.2", 7400)),), None, "auto", None, 1500, None),),
         )
 
     def test_interceptors(self) -> None:
