@@ -2,7 +2,8 @@
 
 Who takes turns (a flow, a conversation) may send a quantum of bytes per turn (Shreedhar and Varghese 1995); what a
 packet exceeds it by is taken off the next. One that had nothing waiting is *new*, and goes before the others for one
-quantum. One whose queue is empty stays for one more round: sending a packet at a time it would always be new otherwise.
+quantum, in one packet or in several with pauses between them. One whose queue is empty stays until the round is over:
+only then it gets another quantum, since by sending a packet at a time it would always be new otherwise.
 
 A link's bulk takes turns of its own (`seamless.link.queue`): a flow may be paused there, and shares one deficit with
 its express packets.
@@ -23,6 +24,8 @@ class Turn:
 
     deficit_bytes: int = 0
     is_waiting: bool = False
+    is_resting: bool = False
+    """Whether it has nothing to send, and may still send as a new one what is left of its quantum."""
 
 
 class TakesTurns(Protocol):
@@ -50,9 +53,14 @@ class RoundRobin(Generic[Member]):
         self._old: deque[Member] = deque()
 
     def join(self, member: Member) -> None:
-        """Give ``member`` turns, the first as a new one, unless it has them."""
-        if not member.turn.is_waiting:
+        """Give ``member``, which has packets now, turns, the first as a new one, unless it has them."""
+        turn = member.turn
+        if not turn.is_waiting:
             member.turn = Turn(self._quantum_bytes, True)
+            self._new.append(member)
+        elif turn.is_resting:
+            turn.is_resting = False
+            self._old.remove(member)
             self._new.append(member)
 
     def rejoin(self, member: Member) -> None:
@@ -64,6 +72,7 @@ class RoundRobin(Generic[Member]):
         for members in (self._new, self._old):
             if member in members:
                 members.remove(member)
+                member.turn.is_resting = False
                 return True
         return False
 
@@ -87,8 +96,9 @@ class RoundRobin(Generic[Member]):
                 member.turn.deficit_bytes += self._quantum_bytes
                 self._old.append(member)
             elif members is self._new:
+                member.turn.is_resting = member.turn.deficit_bytes > 0
                 self._old.append(member)
             else:
-                member.turn.is_waiting = False
+                member.turn.is_waiting = member.turn.is_resting = False
                 self._left(member)
         return None

@@ -55,12 +55,26 @@ class RoundRobinTests(SynchronousTestCase):
         self.assertEqual(self.serve(6).count("b"), 4)
 
     def test_one_that_sends_a_packet_at_a_time_is_not_new_each_time(self) -> None:
+        """It goes first while it has something left of its quantum, and then waits until the others had their turns."""
+        self.queue("a", *(1000,) * 10)
+        one = self.queue("b", 400)
+        self.assertEqual(self.serve(1), "a")
+        served = self.serve(1)
+        for _ in range(3):
+            one.packets.append(400)
+            self.turns.join(one)
+            served += self.serve(1)
+        self.assertEqual(served, "bbba")
+
+    def test_what_is_left_of_a_quantum_waits_for_no_round(self) -> None:
+        """Where the others may not send now, one that paused after a part of its quantum still may."""
         self.queue("a", *(1000,) * 10)
         one = self.queue("b", 100)
-        self.assertEqual(self.serve(3), "aba")
+        self.assertEqual(self.serve(2), "ab")
+        self.assertIsNone(self.turns.head(serves_old=False))
         one.packets.append(100)
         self.turns.join(one)
-        self.assertEqual(self.serve(2), "ba")
+        self.assertIs(self.turns.head(serves_old=False), one)
 
     def test_who_is_empty_leaves_once(self) -> None:
         queue = self.queue("a", 100)
