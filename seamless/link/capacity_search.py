@@ -64,6 +64,9 @@ DEVIATIONS: Final = 3
 FLOOR_SHARE: Final = 0.7
 FLOOR_SECONDS: Final = 0.4
 FLOOR_TRIES: Final = 3
+FEW_DATAGRAMS: Final = 100
+"""A step of fewer says little of what is lost, and so of what is delivered."""
+ARRIVES_SHARE: Final = 0.95
 FILL_SHARE: Final = 1.25
 """Of the capacity as known, to fill the queue."""
 FILL_SECONDS: Final = 0.2
@@ -218,7 +221,7 @@ class CapacitySearch(Plain):
         capacity, is_least = yield from self._capacity(capacity)
         rate_bps = capacity * HOLD_SHARE
         seen = yield Step(rate_bps, max(HOLD_SECONDS, 2 * self._rtt))
-        if seen.queue >= QUEUE_STANDS:
+        if self._is_overloaded(seen, rate_bps):
             # What is delivered while a queue stands is the capacity, and it is less than it seemed.
             capacity = min(capacity, self._before_loss(seen))
             rate_bps = min(rate_bps, capacity * HOLD_SHARE)
@@ -253,7 +256,7 @@ class CapacitySearch(Plain):
         for _ in range(FLOOR_TRIES):
             yield Step(delivered_bps * DRAIN_SHARE, DRAIN_SECONDS, queue_min=QUEUE_GONE)
             seen = yield Step(delivered_bps * FLOOR_SHARE, FLOOR_SECONDS)
-            if seen.queue < QUEUE_STANDS:
+            if not self._is_overloaded(seen, delivered_bps * FLOOR_SHARE):
                 break
             # A short step on a busy machine has shown more than the path carries.
             delivered_bps = seen.rate_bps
@@ -263,10 +266,17 @@ class CapacitySearch(Plain):
         self._known = self._known or PathCapacity(capacity, capacity * HOLD_SHARE, self._floor, 0.0, is_least=True)
         return capacity
 
+    def _is_overloaded(self, seen: Seen, rate_bps: float) -> bool:
+        """Return whether a queue stood in a step, and less arrived than was sent: a busy machine makes queues alone."""
+        return seen.queue >= QUEUE_STANDS and self._before_loss(seen) < ARRIVES_SHARE * rate_bps
+
     def _is_beyond_floor(self, seen: Seen) -> bool:
         """Return whether more was lost than the loss floor, and chance, account for."""
-        floor, count = self._floor, (seen.acked_bytes + seen.lost_bytes) / self._datagram_bytes
-        deviation = sqrt(max(floor, LOSS_BEYOND_FLOOR) * (1 - floor) / max(count, 1))
+        floor, below = self._floor, self._below
+        # Both shares are of few datagrams where the rate is low.
+        counts = [(each.acked_bytes + each.lost_bytes) / self._datagram_bytes for each in (seen, below)]
+        variance = max(floor, LOSS_BEYOND_FLOOR) * (1 - floor) * sum(1 / max(count, 1) for count in counts)
+        deviation = sqrt(variance)
         return seen.loss > floor + LOSS_BEYOND_FLOOR + DEVIATIONS * deviation
 
     def _capacity(self, capacity: float) -> Generator[Step, Seen, tuple[float, bool]]:
@@ -279,7 +289,9 @@ class CapacitySearch(Plain):
             seen = yield Step(rate_bps, max(FILL_SECONDS, 2 * self._rtt), queue_max=QUEUE_ENOUGH)
             has_queue = seen.queue >= QUEUE_STANDS
             is_full = has_queue or self._is_beyond_floor(seen)
-            if not is_full and self._before_loss(seen) > (1 + FILL_SHARE) / 2 * capacity and rate_bps < RATE_MAX_BPS:
+            has_few = seen.acked_bytes + seen.lost_bytes < FEW_DATAGRAMS * self._datagram_bytes
+            has_more = has_few or self._before_loss(seen) > (1 + FILL_SHARE) / 2 * capacity
+            if not is_full and has_more and rate_bps < RATE_MAX_BPS:
                 # It was not the path that was full before.
                 capacity = yield from self._ramp(rate_bps)
                 continue

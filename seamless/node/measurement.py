@@ -149,8 +149,12 @@ class Measurements:
             self._search(running, now)
 
     def _requested(self, token: int, link: Link, now: float) -> None:
-        if self._running is not None or now < self._requests_from:
-            detail = TOO_SOON if self._running is None else BUSY
+        running = self._running
+        if running is not None and running.link is link and running.token == token:
+            # The same words once more: their acknowledgement was lost.
+            return
+        if running is not None or now < self._requests_from:
+            detail = TOO_SOON if running is None else BUSY
             link.send_measure(Measure(token, MeasureAct.REFUSED, detail))
             return
         self._requests_from = now + REQUEST_INTERVAL

@@ -277,6 +277,15 @@ class EndTests(MeasurementCase):
         self.assertIsNotNone(self.ended().out)
         self.assertGreater(self.net.counters("a", "b").lost, 50)
 
+    def test_a_request_that_comes_twice(self) -> None:
+        """Its acknowledgement was lost: it is no other request, and not refused."""
+        self.interrupt(1.0)
+        running = self.net.node("a")._measurements._running
+        assert running is not None
+        running.link.send_measure(Measure(running.token, MeasureAct.START))
+        self.net.command("a", lambda node, now: None)
+        self.assertIsNotNone(self.ended().out)
+
     def test_a_link_that_is_configured_anew_in_the_middle(self) -> None:
         """The new rate counts as soon as the measurement is over; a link that is removed ends it."""
         self.interrupt(4.0)
