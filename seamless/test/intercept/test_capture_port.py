@@ -11,7 +11,8 @@ from seamless.linux.sockopt import original_destination
 from seamless.test.intercept.test_node_rules import NODES
 from seamless.test.linux.namespaces import Namespace, NamespaceTestCase
 
-TEXT = NODES + "intercept payload { tcp port 22; }"
+# SYNs are not held: nobody here would decide about them.
+TEXT = NODES + "intercept payload { tcp port 22; connect early; }"
 
 
 class CapturePortTests(NamespaceTestCase):
