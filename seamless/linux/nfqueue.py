@@ -104,7 +104,7 @@ class Queued(NamedTuple):
 class QueueSocket:
     """A netlink socket, and the queues that are bound to it. Only `bind` and `unbind` wait, for the kernel's answer."""
 
-    def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, buffer_bytes: int | None = None) -> None:
         """Open the socket; raise `PrivilegeError` where the kernel has no NFQUEUE or does not permit it."""
         self.overruns = 0
         try:
@@ -115,7 +115,7 @@ class QueueSocket:
                 "or use intercept payload with connect early instead"
             ) from None
         self._socket.bind((0, 0))
-        set_buffers(self._socket, buffer_bytes)
+        set_buffers(self._socket, BUFFER_BYTES if buffer_bytes is None else buffer_bytes)
         self._socket.setblocking(False)
         self._waiting: list[Queued] = []
 

@@ -265,6 +265,7 @@ class OverrunTests(CaptureTestCase):
         words = [sys.executable, "-c", SMALL_CAPTURE, str(theirs.fileno()), str(QUEUE)]
         self.reader = subprocess.Popen(words, pass_fds=[theirs.fileno()], env=environment())
         self.addCleanup(self.reader.wait)
+        self.addCleanup(self.reader.send_signal, signal.SIGCONT)
         self.addCleanup(self.channel.close)
 
     def test_a_flood_while_nobody_reads(self) -> None:
