@@ -391,7 +391,7 @@ class OrderTests(ReloadTestCase):
                     len(self.net.clock.getDelayedCalls()) // 10,
                     len(src.driver._owners),
                     len(list(src.driver.node._links)),
-                    *kept((Configuration, Deferred, InterceptConfig, Ruleset)),
+                    *kept((Configuration, InterceptConfig, Ruleset)),
                 )
                 before = before or found
                 self.assertEqual(found, before)
