@@ -166,9 +166,8 @@ class AskTests(SocketDirectory):
 
     def test_a_daemon_that_is_stopped(self) -> None:
         self.listen("src")
-        self.patch(control_socket, "ANSWER_TIMEOUT", 0.05)
         with self.assertRaisesRegex(UnreachableError, "has not answered for 0.05 s: it is stopped or overloaded"):
-            self.ask()
+            control_socket.ask(control_socket.path_of("src"), {"ask": "status"}, timeout=0.05)
 
     def test_not_permitted(self) -> None:
         def connect(self: socket.socket, address: object) -> None:
