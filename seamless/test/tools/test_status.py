@@ -104,13 +104,15 @@ class TextTests(SynchronousTestCase):
         report = as_json(Reported())
         link = report["links"][1]
         self.assertRegex(
-            text(report), r"constant: it is configured; RTT at least 10\.\d ms, queue 0\.00 ms, lost at any"
+            text(report, is_verbose=True),
+            r"constant: it is configured; RTT at least 10\.\d ms, queue 0\.00 ms, lost at any",
         )
         link["rates"].update(sent_bps=400e6, arrived_ratio=0.5)
         link.update(congestion_state="overload", congestion_reason="it is configured, and more than the path carries")
         link.update(bottleneck_bps=199_876_543.0, queue_delay=0.021, loss_floor=0.005, congestion_loss=0.49)
-        shown = " ".join(text(report).split())
+        shown = " ".join(text(report, is_verbose=True).split())
         self.assertIn("overload: it is configured, and more than the path carries; path 200 Mb/s, RTT at least", shown)
+        shown = " ".join(text(report).split())
         self.assertIn("(standing queue 21.0 ms, lost by it 49.0 %): `rate 191 mbit;` would pass; seamless", shown)
         self.assertNotIn("much of what is sent does not arrive", shown)
         link["congestion"] = "cubic"
