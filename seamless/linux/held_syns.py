@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 import attrs
 
-MAX_HELD: Final = 1024
+MAX_HELD: Final = 4096
 """SYNs that wait at once."""
 MAX_HELD_PER_CLIENT: Final = 2 * MAX_HELD // 3
 LOCAL_GRACE: Final = 0.5
