@@ -201,11 +201,11 @@ class ManyConnections(Captured):
     """A storm of connections, and a great many that do nothing."""
 
     def test_a_thousand_at_once(self) -> None:
-        listening = self.listen()
+        listening = self.listen(port=PORTS[-1])
         servers: list[socket.socket] = []
         echo = Thread(target=self.echo, args=(listening, servers, 1000), daemon=True)
         echo.start()
-        clients = self.connect_at_once(PORTS[0], 1000)
+        clients = self.connect_at_once(PORTS[-1], 1000)
         for number, client in enumerate(clients):
             client.sendall(number.to_bytes(4, "big"))
         answers = [int.from_bytes(read_exactly(client, 4), "big") for client in clients]
