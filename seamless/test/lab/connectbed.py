@@ -14,12 +14,10 @@ import os
 import select
 import socket
 import time
-import unittest
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Final, NamedTuple
 
-from twisted.trial.runner import TestLoader, TestSuite
 from twisted.trial.unittest import SynchronousTestCase
 
 from seamless.config.load import load_file
@@ -234,22 +232,6 @@ class ConnectCase(SynchronousTestCase):
         for attempt, _, begun in waiting.values():
             results[attempt] = Result("nothing", None, time.monotonic() - begun)
         return results
-
-
-class ClassSuite(TestSuite):
-    """The tests of a class, and after them its bed goes."""
-
-    def __init__(self, case: type[ConnectCase]) -> None:
-        super().__init__(TestLoader().loadClass(case))
-        self._case = case
-
-    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        """Run them all; whatever happens, nothing of the bed is left."""
-        try:
-            super().run(result)
-        finally:
-            self._case.close_bed()
-        return result
 
 
 def cells(hosts: Iterable[str], sources: Sequence[str | None] = (None, None)) -> list[Attempt]:

@@ -15,6 +15,7 @@ from typing import Final
 from twisted.trial.runner import TestSuite
 
 from seamless.test.lab.bedtest import PATIENCE, read_exactly, read_to_end, wait_until
+from seamless.test.lab.class_suite import ClassSuite
 from seamless.test.lab.connectbed import (
     CLOSED,
     EGRESS,
@@ -22,7 +23,6 @@ from seamless.test.lab.connectbed import (
     OPEN,
     ROUND_TRIP,
     SERVER,
-    ClassSuite,
     ConnectCase,
     cells,
 )

@@ -16,8 +16,9 @@ from typing import Final
 from twisted.trial.runner import TestSuite
 
 from seamless.test.lab.bedtest import wait_until
+from seamless.test.lab.class_suite import ClassSuite
 from seamless.test.lab.impostor import replace, tell
-from seamless.test.lab.wholebed import ETC, ClassSuite, WholePacketCase
+from seamless.test.lab.wholebed import ETC, WholePacketCase
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Final
 from twisted.trial.runner import TestSuite
 
 from seamless.test.lab.bedtest import NODES, wait_until
-from seamless.test.lab.wholebed import ETC, ClassSuite, WholePacketCase
+from seamless.test.lab.class_suite import ClassSuite
+from seamless.test.lab.wholebed import ETC, WholePacketCase
 
 WIRE_BYTES: Final = 1400
 NARROW: Final = {"mtu 1500 bytes;": f"mtu {WIRE_BYTES} bytes;"}

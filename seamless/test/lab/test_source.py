@@ -14,7 +14,8 @@ from seamless.linux.policy_routes import table_number
 from seamless.linux.sockopt import set_mark
 from seamless.linux.transparent import IP_TRANSPARENT
 from seamless.test.lab.bedtest import PATIENCE, read_exactly, read_to_end, wait_until
-from seamless.test.lab.connectbed import CLOSED, EGRESS, OPEN, SERVER, Attempt, ClassSuite, ConnectCase, cells
+from seamless.test.lab.class_suite import ClassSuite
+from seamless.test.lab.connectbed import CLOSED, EGRESS, OPEN, SERVER, Attempt, ConnectCase, cells
 
 CLIENT = ("10.2.1.1", "2001:db8:1::1")
 CONTAINER = "10.2.2.34"

@@ -10,7 +10,8 @@ from twisted.trial.runner import TestSuite
 from seamless.config.load import load_file
 from seamless.linux.nfqueue import COPY_BYTES
 from seamless.test.lab.bedtest import wait_until
-from seamless.test.lab.wholebed import ETC, ClassSuite, WholePacketCase
+from seamless.test.lab.class_suite import ClassSuite
+from seamless.test.lab.wholebed import ETC, WholePacketCase
 
 UDP_OVERHEAD: Final = 28
 

@@ -10,7 +10,8 @@ from typing import Final
 from twisted.trial.runner import TestSuite
 
 from seamless.linux.nfqueue import COPY_BYTES
-from seamless.test.lab.wholebed import ETC, IP_MTU_DISCOVER, IP_PMTUDISC_DO, ClassSuite, WholePacketCase
+from seamless.test.lab.class_suite import ClassSuite
+from seamless.test.lab.wholebed import ETC, IP_MTU_DISCOVER, IP_PMTUDISC_DO, WholePacketCase
 
 UDP_OVERHEAD: Final = 28
 

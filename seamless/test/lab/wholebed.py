@@ -10,12 +10,10 @@ import json
 import os
 import signal
 import socket
-import unittest
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from twisted.trial.runner import TestLoader, TestSuite
 from twisted.trial.unittest import SynchronousTestCase
 
 import seamless
@@ -215,19 +213,3 @@ class WholePacketCase(SynchronousTestCase):
         ours = [line for line in with_ours if "SEAMLESS" in line]
         self.assertGreater(len(ours), 2)
         self.assertEqual([line for line in self.rules(node) if "SEAMLESS" in line], ours)
-
-
-class ClassSuite(TestSuite):
-    """The tests of a class, and after them its bed goes."""
-
-    def __init__(self, case: type[WholePacketCase]) -> None:
-        super().__init__(TestLoader().loadClass(case))
-        self._case = case
-
-    def run(self, result: unittest.TestResult, debug: bool = False) -> unittest.TestResult:
-        """Run them all; whatever happens, nothing of the bed is left."""
-        try:
-            super().run(result)
-        finally:
-            self._case.close_bed()
-        return result

@@ -7,7 +7,8 @@ from pathlib import Path
 from twisted.trial.runner import TestSuite
 
 from seamless.lab import daemons
-from seamless.test.lab.connectbed import CLOSED, SERVER, Attempt, ClassSuite
+from seamless.test.lab.class_suite import ClassSuite
+from seamless.test.lab.connectbed import CLOSED, SERVER, Attempt
 from seamless.test.lab.ground import why_not
 from seamless.test.lab.test_source import CLIENT, SourceTests
 from seamless.test.trust.daemons import SKIP, USER, USER_ID, status_of

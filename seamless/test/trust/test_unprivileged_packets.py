@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.runner import TestSuite
 
-from seamless.test.lab.wholebed import ETC, ClassSuite, WholePacketCase
+from seamless.test.lab.class_suite import ClassSuite
+from seamless.test.lab.wholebed import ETC, WholePacketCase
 from seamless.test.trust.unprivileged import Shed, Standing
 
 
